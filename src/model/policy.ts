@@ -1,0 +1,94 @@
+import type { Cidr } from "../base/address.ts";
+import type { NamePattern } from "../base/name.ts";
+
+/** Discover touches nothing, Monitor says what it would deny, Enforce denies. In rising order of strictness. */
+export type Mode = "Discover" | "Monitor" | "Enforce";
+/** Judged in this order; the terms of the Kubernetes network-policy-api. */
+export type Tier = "Admin" | "Namespace" | "Baseline";
+export type Action = "Accept" | "Deny" | "Pass";
+
+/** `shop/checkout` for an EgressPolicy, `guardrails` (no slash) for a ClusterEgressPolicy. */
+export type PolicyId = string;
+
+/** Ports of one IP protocol, first..last inclusive; 0..65535 is any. For ICMP and ICMPv6: type << 8 | code. */
+export interface PortMatch {
+  readonly protocol: number;
+  readonly first: number;
+  readonly last: number;
+}
+
+export interface Network {
+  readonly cidr: Cidr;
+  readonly except: readonly Cidr[];
+}
+
+export interface Rule {
+  /** Unique in its policy; `rule-N` (from 1) where the document gives none. */
+  readonly name: string;
+  readonly action: Action;
+  /** `to` absent: any destination, and both lists below are empty. */
+  readonly anyDestination: boolean;
+  readonly names: readonly NamePattern[];
+  /** Do the targets of CNAME chains of an asked name count as names too? Default Ignore. */
+  readonly cnames: "Match" | "Ignore";
+  readonly networks: readonly Network[];
+  /** Empty: any protocol and any port. */
+  readonly ports: readonly PortMatch[];
+  /** The evidence wanted; undefined: none. `http` stands for http1, http2 and grpc. */
+  readonly application: string | undefined;
+  /** Parameters of the application as written (`postgresql: { users: [...] }`); the inspector knows their shape. */
+  readonly parameters: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** As in metav1.LabelSelector; an empty one selects everything. */
+export interface LabelSelector {
+  readonly matchLabels: Readonly<Record<string, string>>;
+  readonly matchExpressions: readonly LabelExpression[];
+}
+export interface LabelExpression {
+  readonly key: string;
+  readonly operator: "In" | "NotIn" | "Exists" | "DoesNotExist";
+  readonly values: readonly string[];
+}
+
+export interface Subject {
+  readonly podSelector: LabelSelector;
+  /** Cluster policies only; undefined: every namespace. */
+  readonly namespaceSelector: LabelSelector | undefined;
+  /** undefined: any. */
+  readonly serviceAccountNames: readonly string[] | undefined;
+}
+
+export interface DnsSettings {
+  readonly queries: "All" | "AllowedOnly";
+  readonly minTtlMs: number;
+  readonly maxTtlMs: number;
+  readonly graceMs: number;
+}
+
+/** One valid policy document, defaults filled in. Plain data: it crosses to the worker by structured clone. */
+export interface Policy {
+  readonly id: PolicyId;
+  readonly kind: "EgressPolicy" | "ClusterEgressPolicy";
+  /** undefined for a ClusterEgressPolicy. */
+  readonly namespace: string | undefined;
+  readonly name: string;
+  readonly tier: Tier;
+  /** Lower is judged first within a tier; 0..1000, cluster policies only (else 0). */
+  readonly priority: number;
+  readonly mode: Mode;
+  readonly subject: Subject;
+  readonly dns: DnsSettings;
+  readonly rules: readonly Rule[];
+}
+
+/** A problem found in a document. Lines and columns count from 1. */
+export interface Problem {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+  /** Where in the document, `spec.egress[0].ports[1].port`. */
+  readonly path: string;
+  readonly message: string;
+  readonly hint: string | undefined;
+}

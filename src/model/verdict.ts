@@ -1,0 +1,61 @@
+import type { PolicyId } from "./policy.ts";
+
+/** Why a connection, a query or a packet is denied. */
+export type Why =
+  | "denied-by-rule" // a Deny rule matched
+  | "no-rule" // no rule has this destination
+  | "wrong-port" // a rule has the destination, but not this protocol and port
+  | "no-name" // rules with names have this port, but this pod resolved no name to this address
+  | "wrong-name" // this pod resolved a name to this address, but no rule has that name on this port
+  | "stale-dns" // a rule would match, but the DNS answer is older than its TTL and grace
+  | "name-not-allowed" // a DNS query for a name that no rule has
+  | "wrong-server-name" // the TLS server name is not one of the rule's
+  | "no-server-name" // the TLS ClientHello names no server
+  | "wrong-protocol" // the first bytes are not the rule's application
+  | "incomplete" // the first bytes could not be read within the limits
+  | "spoofed-source" // not this interface's address
+  | "unknown-pod" // an interface of the CNI whose pod is not known (yet)
+  | "upcall-limit" // this pod opens new connections faster than its limit
+  | "malformed" // the packet cannot be read
+  | "fault"; // a fault of ours; the safe answer
+
+/** The rule that came nearest to allowing what was denied, and the clause of it that failed. */
+export interface Nearest {
+  readonly policy: PolicyId;
+  readonly rule: string;
+  readonly clause: "name" | "port" | "stale" | "server-name" | "application";
+}
+
+export type Verdict =
+  | { readonly action: "allow"; readonly policy: PolicyId; readonly rule: string }
+  | {
+      readonly action: "deny";
+      readonly why: Why;
+      /** The Deny rule, where one decided. */
+      readonly policy: PolicyId | undefined;
+      readonly rule: string | undefined;
+      readonly nearest: Nearest | undefined;
+    }
+  | {
+      readonly action: "inspect";
+      readonly policy: PolicyId;
+      readonly rule: string;
+      readonly application: string;
+      readonly missing: "server-name" | "protocol";
+    };
+
+/** What the first payload bytes of a connection showed. */
+export interface Evidence {
+  /** A protocol name as in the corpus (`tls`, `postgresql`, ...), or undefined when not recognised. */
+  readonly application: string | undefined;
+  readonly serverName: string | undefined;
+  readonly alpn?: readonly string[];
+  readonly ja4?: string;
+}
+
+/**
+ * The class of a decision as the kernel stores it: the value of our bits in skbmark, packet mark and connmark. 0 is
+ * "nothing known". Source classes (who sends) and verdict classes (what was decided) are never in the mark together.
+ */
+export const VerdictClass = { pass: 1, inspect: 2, deny: 3, dns: 4, inspectBoth: 5, ours: 7 } as const;
+export const SourceClass = { enforce: 1, monitor: 2, unguarded: 3, spoof: 4, unknown: 5 } as const;
