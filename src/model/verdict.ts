@@ -57,5 +57,18 @@ export interface Evidence {
  * The class of a decision as the kernel stores it: the value of our bits in skbmark, packet mark and connmark. 0 is
  * "nothing known". Source classes (who sends) and verdict classes (what was decided) are never in the mark together.
  */
-export const VerdictClass = { pass: 1, inspect: 2, deny: 3, dns: 4, inspectBoth: 5, ours: 7 } as const;
+export const VerdictClass = {
+  /** The kernel lets the connection through from here on. */
+  pass: 1,
+  /** First payload bytes go to userspace, held. */
+  inspect: 2,
+  /** Rejected in filter, dropped in security. */
+  deny: 3,
+  /** A connection to a trusted resolver: its replies are held until they are learned. */
+  dns: 4,
+  /** As inspect, for Monitor: nothing is denied, and without an agent everything passes. */
+  watch: 6,
+  /** A packet that we sent ourselves, or have already seen in raw. */
+  ours: 7,
+} as const;
 export const SourceClass = { enforce: 1, monitor: 2, unguarded: 3, spoof: 4, unknown: 5 } as const;

@@ -1,0 +1,103 @@
+import type { Family } from "../base/address.ts";
+import type { Iptables } from "./iptables.ts";
+import { type Drift, drift, refillText, removeText, restoreText } from "./plan.ts";
+import { BRIDGE_CHAIN, bridgeRules, type BridgedPod, type RuleOptions, type TableWanted, wantedRules } from "./rules.ts";
+
+const FAMILIES = [4, 6] as const;
+
+/** A drift with its family. */
+export interface FoundDrift extends Drift {
+  readonly family: Family;
+}
+
+/**
+ * Owns our rules: installs them, looks whether they are still there, restores them. Calls must not overlap (the agent
+ * awaits each).
+ */
+export class RuleKeeper {
+  private readonly iptables: Iptables;
+  private readonly options: Omit<RuleOptions, "family">;
+  /** Per family and table: our chains as iptables prints them. */
+  private readonly reference = new Map<string, ReadonlyMap<string, readonly string[]>>();
+  private bridged: readonly BridgedPod[] = [];
+
+  constructor(iptables: Iptables, options: Omit<RuleOptions, "family">) {
+    this.iptables = iptables;
+    this.options = options;
+  }
+
+  private wanted(family: Family): TableWanted[] {
+    const options = { ...this.options, family };
+    const bridge = bridgeRules(this.bridged, options);
+    return wantedRules(options).map((table) => ({
+      ...table,
+      chains: table.chains.map((chain) => (chain.name === BRIDGE_CHAIN ? { name: chain.name, rules: bridge } : chain)),
+    }));
+  }
+
+  private async put(family: Family, table: TableWanted): Promise<void> {
+    await this.iptables.restore(family, restoreText(table, await this.iptables.save(family, table.table)));
+    await this.remember(family, table);
+  }
+
+  private async remember(family: Family, table: TableWanted): Promise<void> {
+    const saved = await this.iptables.save(family, table.table);
+    this.reference.set(`${family}${table.table}`, new Map(table.chains.map(({ name }) => [name, saved.chains.get(name) ?? []])));
+  }
+
+  /**
+   * Installs every table, and takes over what an earlier agent left: each table in one atomic commit, so that a packet
+   * meets the old chains or the new ones. Deciding tables come before the one that admits (mangle), so that no verdict
+   * falls that nothing carries out.
+   */
+  async install(bridged: readonly BridgedPod[] = this.bridged): Promise<void> {
+    this.bridged = bridged;
+    for (const family of FAMILIES) {
+      const order = this.wanted(family).sort((a, b) => Number(a.table === "mangle") - Number(b.table === "mangle"));
+      for (const table of order) await this.put(family, table);
+    }
+  }
+
+  /** A bridged pod came, went or got another address. */
+  async setBridged(bridged: readonly BridgedPod[]): Promise<void> {
+    this.bridged = bridged;
+    for (const family of FAMILIES) {
+      const table = this.wanted(family).find(({ table }) => table === "mangle") as TableWanted;
+      const chain = table.chains.find(({ name }) => name === BRIDGE_CHAIN);
+      await this.iptables.restore(family, refillText("mangle", BRIDGE_CHAIN, chain?.rules ?? []));
+      await this.remember(family, table);
+    }
+  }
+
+  /** What is missing, altered or shadowed. Touches nothing. */
+  async check(): Promise<FoundDrift[]> {
+    const found: FoundDrift[] = [];
+    for (const family of FAMILIES) {
+      for (const table of this.wanted(family)) {
+        const saved = await this.iptables.save(family, table.table);
+        for (const one of drift(table, saved, this.reference.get(`${family}${table.table}`) ?? new Map())) found.push({ ...one, family });
+      }
+    }
+    return found;
+  }
+
+  /** Restores the tables that `found` names. */
+  async restore(found: readonly FoundDrift[]): Promise<void> {
+    for (const family of FAMILIES) {
+      for (const table of this.wanted(family)) {
+        if (found.some((one) => one.family === family && one.table === table.table)) await this.put(family, table);
+      }
+    }
+  }
+
+  /** Removes every rule and chain of ours. The admitting table goes first, so that nothing is judged into a void. */
+  async remove(): Promise<void> {
+    for (const family of FAMILIES) {
+      const order = this.wanted(family).sort((a, b) => Number(b.table === "mangle") - Number(a.table === "mangle"));
+      for (const table of order) {
+        const text = removeText(table, await this.iptables.save(family, table.table));
+        if (text !== "") await this.iptables.restore(family, text);
+      }
+    }
+  }
+}

@@ -1,0 +1,99 @@
+import type { TableWanted } from "./rules.ts";
+import type { SavedTable } from "./saved.ts";
+
+/** A difference between what we installed and what is there. */
+export interface Drift {
+  readonly table: string;
+  readonly chain: string;
+  readonly kind: "missing-chain" | "altered-chain" | "missing-jump" | "shadowed-jump";
+  readonly detail: string;
+}
+
+/**
+ * Chains of components that keep their own jump at the top of a built-in chain and that let the packets of guarded pods
+ * come as far as our jump (kernel-ownership table in ARCHITECTURE.md). Pushing them aside would be a war without end.
+ */
+const NEIGHBOURS = ["cali-"];
+
+function jumpRule(to: string): string {
+  return `-j ${to}`;
+}
+
+function isNeighbour(rule: string): boolean {
+  const words = rule.split(" ");
+  const target = words[words.indexOf("-j") + 1];
+  return target !== undefined && NEIGHBOURS.some((prefix) => target.startsWith(prefix));
+}
+
+/**
+ * Compares a table with what we want. `reference` holds our chains as iptables itself printed them right after we had
+ * installed them (its spelling differs from ours); a chain without a reference counts as altered.
+ */
+export function drift(wanted: TableWanted, saved: SavedTable, reference: ReadonlyMap<string, readonly string[]>): Drift[] {
+  const found: Drift[] = [];
+  const table = wanted.table;
+  for (const { name } of wanted.chains) {
+    const rules = saved.chains.get(name);
+    if (rules === undefined) {
+      found.push({ table, chain: name, kind: "missing-chain", detail: "the chain is gone" });
+      continue;
+    }
+    const was = reference.get(name);
+    if (was === undefined || was.length !== rules.length || was.some((rule, i) => rule !== rules[i])) {
+      const extra = rules.find((rule) => !(was ?? []).includes(rule));
+      const gone = (was ?? []).find((rule) => !rules.includes(rule));
+      found.push({ table, chain: name, kind: "altered-chain", detail: extra !== undefined ? `added: ${extra}` : gone !== undefined ? `removed: ${gone}` : "rules were reordered" });
+    }
+  }
+  for (const { from, to } of wanted.jumps) {
+    const rules = saved.chains.get(from) ?? [];
+    const at = rules.indexOf(jumpRule(to));
+    if (at < 0) found.push({ table, chain: from, kind: "missing-jump", detail: `nothing jumps to ${to}` });
+    else {
+      const before = rules.slice(0, at).find((rule) => !isNeighbour(rule) && rule !== jumpRule(to));
+      if (before !== undefined) found.push({ table, chain: from, kind: "shadowed-jump", detail: `a rule was put in front of ours: ${before}` });
+    }
+  }
+  return found;
+}
+
+/**
+ * The `iptables-restore --noflush` text that makes one table ours again, in one atomic commit: our chains are flushed and
+ * refilled, our jumps removed wherever they are and put first (behind neighbours' jumps that are first already). What
+ * others own is not named.
+ */
+export function restoreText(wanted: TableWanted, saved: SavedTable): string {
+  const lines = [`*${wanted.table}`];
+  for (const chain of wanted.chains) lines.push(`:${chain.name} - [0:0]`);
+  for (const chain of wanted.chains) for (const rule of chain.rules) lines.push(`-A ${chain.name} ${rule}`);
+  for (const { from, to } of wanted.jumps) {
+    const rules = saved.chains.get(from) ?? [];
+    const jump = jumpRule(to);
+    const position = neighboursFirst(rules.filter((rule) => rule !== jump)) + 1;
+    for (const rule of rules) if (rule === jump) lines.push(`-D ${from} ${jump}`);
+    lines.push(`-I ${from} ${position} ${jump}`);
+  }
+  lines.push("COMMIT", "");
+  return lines.join("\n");
+}
+
+function neighboursFirst(rules: readonly string[]): number {
+  let count = 0;
+  while (count < rules.length && isNeighbour(rules[count] as string)) count++;
+  return count;
+}
+
+/** Refills one chain only: what a bridged pod that comes or goes costs. */
+export function refillText(table: string, chain: string, rules: readonly string[]): string {
+  return [`*${table}`, `:${chain} - [0:0]`, ...rules.map((rule) => `-A ${chain} ${rule}`), "COMMIT", ""].join("\n");
+}
+
+/** Removes our jumps and chains from one table and nothing else; empty where nothing of ours is there. */
+export function removeText(wanted: TableWanted, saved: SavedTable): string {
+  const lines: string[] = [];
+  for (const { from, to } of wanted.jumps) for (const rule of saved.chains.get(from) ?? []) if (rule === jumpRule(to)) lines.push(`-D ${from} ${rule}`);
+  const ours = [...saved.chains.keys()].filter((name) => name.startsWith("NG-"));
+  for (const name of ours) lines.push(`-F ${name}`);
+  for (const name of ours) lines.push(`-X ${name}`);
+  return lines.length === 0 ? "" : [`*${wanted.table}`, ...lines, "COMMIT", ""].join("\n");
+}

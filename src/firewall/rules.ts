@@ -1,0 +1,213 @@
+import { type Family, type Ip, family as familyOf, ipText } from "../base/address.ts";
+import { SourceClass, VerdictClass } from "../model/verdict.ts";
+import { hex, type Marks } from "./marks.ts";
+
+/** NFQUEUE numbers, counted from a configurable base. */
+export const QueueOffset = { admission: 0, query: 1, reply: 2, inspect: 3, monitor: 4 } as const;
+export const QUEUE_BASE_DEFAULT = 4040;
+
+export type TableName = "raw" | "mangle" | "filter" | "security";
+
+export interface RuleOptions {
+  readonly family: Family;
+  readonly marks: Marks;
+  readonly queueBase: number;
+  /** xt_bpf is there: zero-length segments of inspected connections need not be queued. */
+  readonly bpf: boolean;
+}
+
+/** One chain of ours and its rules, without the leading `-A CHAIN`. */
+export interface Chain {
+  readonly name: string;
+  readonly rules: readonly string[];
+}
+
+/** What we want of one table: our chains, and the built-in chains whose first rule jumps to one of them. */
+export interface TableWanted {
+  readonly table: TableName;
+  readonly chains: readonly Chain[];
+  readonly jumps: readonly { readonly from: string; readonly to: string }[];
+}
+
+/** The sets that the rules name, by role and family (DESIGN §3.1). */
+export function setName(role: "src" | "resolver" | "guard" | "query" | "allow" | "net" | "deny" | "name", of: Family): string {
+  return `ng-${role}${of}`;
+}
+
+/** The chain whose rules come and go with bridged pods; all others are static. */
+export const BRIDGE_CHAIN = "NG-BRIDGE";
+
+/**
+ * Classic BPF for xt_bpf (the packet starts at its IP header): true when a TCP segment has payload. IPv4: total length >
+ * header lengths. IPv6: true too where the next header is not TCP, so that extension headers never hide payload.
+ */
+function hasPayload(of: Family): string {
+  const program =
+    of === 4
+      ? ["177 0 0 0", "80 0 0 12", "116 0 0 2", "84 0 0 60", "12 0 0 0", "7 0 0 0", "40 0 0 2", "29 1 0 0", "6 0 0 1", "6 0 0 0"]
+      : ["48 0 0 6", "21 0 6 6", "48 0 0 52", "116 0 0 2", "84 0 0 60", "7 0 0 0", "40 0 0 4", "29 1 0 0", "6 0 0 1", "6 0 0 0"];
+  return `-m bpf --bytecode "${program.length},${program.join(",")}"`;
+}
+
+/** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
+export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): TableWanted[] {
+  const mask = hex(marks.mask);
+  const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
+  const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
+  const set = (c: number): string => `-j MARK --set-xmark ${hex(marks.value(c))}/${mask}`;
+  const clear = `-j MARK --set-xmark 0x0/${mask}`;
+  const marked = `-m mark ! --mark 0x0/${mask}`;
+  const name = (role: Parameters<typeof setName>[0]): string => setName(role, family);
+  const queue = (offset: number, bypass: boolean): string => `-j NFQUEUE --queue-num ${queueBase + offset}${bypass ? " --queue-bypass" : ""}`;
+  const deny = conn(VerdictClass.deny);
+
+  // Neighbour discovery and multicast listener reports: link-local, and nothing works without them (RFC 4861, RFC 3810).
+  const linkLocal = family === 4 ? [] : [133, 134, 135, 136, 143].map((type) => `-p ipv6-icmp -m icmp6 --icmpv6-type ${type} -j RETURN`);
+
+  return [
+    {
+      table: "raw",
+      chains: [
+        {
+          name: "NG-RAW",
+          rules: [
+            `${is(VerdictClass.ours)} -g NG-CLEAR`, // a query that we have read and released (NF_REPEAT)
+            `${marked} ${clear}`, // nobody else's bits reach our chains
+            `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`,
+          ],
+        },
+        { name: "NG-CLEAR", rules: [clear] },
+        { name: "NG-RAW-OUT", rules: [`${is(VerdictClass.ours)} -j CT --notrack`] },
+      ],
+      jumps: [
+        { from: "PREROUTING", to: "NG-RAW" },
+        { from: "OUTPUT", to: "NG-RAW-OUT" },
+      ],
+    },
+    {
+      table: "mangle",
+      chains: [
+        {
+          name: "NG-ADMIT",
+          rules: [
+            `-p tcp ${conn(VerdictClass.pass)} -j RETURN`, // the fast path
+            `${marked} -g NG-VERDICT`, // back from userspace (NF_REPEAT)
+            ...linkLocal,
+            `-j SET --map-set ${name("src")} src,src --map-mark`,
+            `-j ${BRIDGE_CHAIN}`,
+            `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
+            `${is(SourceClass.unguarded)} -g NG-CLEAR`,
+            `${is(SourceClass.spoof)} -g NG-SPOOF`,
+            `-m connmark ! --mark 0x0/${mask} -g NG-CLEAR`, // judged before
+            "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
+            `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
+            `${is(SourceClass.unknown)} ${queue(QueueOffset.admission, false)}`,
+            `${is(SourceClass.monitor)} -g NG-MONITOR`,
+            clear,
+            `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
+            `${marked} -g NG-VERDICT`,
+            `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
+            `${marked} -g NG-VERDICT`,
+            `-m set --match-set ${name("deny")} dst,dst,src ${set(VerdictClass.deny)}`,
+            `${marked} -g NG-VERDICT`,
+            queue(QueueOffset.admission, false),
+          ],
+        },
+        {
+          name: "NG-MONITOR",
+          rules: [
+            clear,
+            `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
+            `${marked} -g NG-VERDICT`,
+            `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
+            `${marked} -g NG-VERDICT`,
+            queue(QueueOffset.monitor, true),
+          ],
+        },
+        { name: BRIDGE_CHAIN, rules: [] },
+        {
+          name: "NG-VERDICT",
+          rules: [
+            // Without a connection to remember it, only a pass may go on.
+            `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`,
+            `-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`,
+            clear,
+          ],
+        },
+        { name: "NG-CLEAR", rules: [clear] },
+        { name: "NG-DNS", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.dns))}/${mask}`, clear] },
+        { name: "NG-SPOOF", rules: [`-m limit --limit 20/sec --limit-burst 20 ${queue(QueueOffset.admission, false)}`, "-j DROP"] },
+        {
+          name: "NG-INSPECT",
+          rules: [
+            `${marked} -g NG-VERDICT`,
+            ...[VerdictClass.inspect, VerdictClass.watch].flatMap((c) => {
+              const to = c === VerdictClass.inspect ? queue(QueueOffset.inspect, false) : queue(QueueOffset.monitor, true);
+              const flow = `${conn(c)} -m conntrack --ctdir ORIGINAL`;
+              return bpf ? [`-p tcp ${flow} ${hasPayload(family)} ${to}`, `! -p tcp ${flow} ${to}`] : [`${flow} ${to}`];
+            }),
+          ],
+        },
+        {
+          name: "NG-REPLY",
+          rules: [
+            `${is(VerdictClass.ours)} -j RETURN`,
+            `${conn(VerdictClass.dns)} -m conntrack --ctdir REPLY ${queue(QueueOffset.reply, true)}`,
+            `-m conntrack --ctstate UNTRACKED -m set --match-set ${name("guard")} dst -m set --match-set ${name("resolver")} src,src ${queue(QueueOffset.reply, true)}`,
+          ],
+        },
+      ],
+      jumps: [
+        { from: "PREROUTING", to: "NG-ADMIT" },
+        { from: "INPUT", to: "NG-INSPECT" },
+        { from: "FORWARD", to: "NG-INSPECT" },
+        { from: "POSTROUTING", to: "NG-REPLY" },
+      ],
+    },
+    {
+      table: "filter",
+      chains: [
+        {
+          name: "NG-DENY",
+          rules: [`-p tcp ${deny} -j REJECT --reject-with tcp-reset`, `${deny} -j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`],
+        },
+      ],
+      jumps: [
+        { from: "INPUT", to: "NG-DENY" },
+        { from: "FORWARD", to: "NG-DENY" },
+      ],
+    },
+    {
+      table: "security",
+      chains: [{ name: "NG-DROP", rules: [`${deny} -j DROP`] }],
+      jumps: [
+        { from: "INPUT", to: "NG-DROP" },
+        { from: "FORWARD", to: "NG-DROP" },
+      ],
+    },
+  ];
+}
+
+/** A guarded pod behind a bridge port. */
+export interface BridgedPod {
+  readonly port: string;
+  readonly addresses: readonly Ip[];
+}
+
+/**
+ * Which address may come in through which bridge port: `-i` is the bridge there, and hash:net,iface cannot see the port.
+ * A known address on a port that is not its own is a spoof as well.
+ */
+export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: RuleOptions): string[] {
+  if (pods.length === 0) return [];
+  const mask = hex(marks.mask);
+  const rules: string[] = [];
+  for (const pod of pods) {
+    for (const address of pod.addresses) {
+      if (familyOf(address) === family) rules.push(`-s ${ipText(address)}/${family === 4 ? 32 : 128} -m physdev --physdev-in ${pod.port} -j RETURN`);
+    }
+    rules.push(`-m physdev --physdev-in ${pod.port} -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
+  }
+  rules.push(`-m mark ! --mark 0x0/${mask} -m physdev --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
+  return rules;
+}
