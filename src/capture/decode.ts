@@ -1,0 +1,169 @@
+import { ip4At, ip6At, type Ip } from "../base/address.ts";
+import { Cursor } from "../base/cursor.ts";
+import { Protocol, type Packet } from "../model/packet.ts";
+
+/**
+ * Reading one IPv4 or IPv6 packet into a reused Packet. The kernel has already checked what it forwards; this reader
+ * trusts nothing of that, because the same code reads capture files. It allocates the two address strings and nothing else.
+ */
+
+const EXTENSIONS_MAX = 8; // IPv6 extension headers in one packet; RFC 8504 §5.3 allows a node to set such a limit
+const IPV6_HEADER_BYTES = 40; // RFC 8200 §3
+/** IPv6 extension headers (RFC 8200 §4; the authentication header, RFC 4302). */
+const Extension = { hopByHop: 0, routing: 43, fragment: 44, authentication: 51, destination: 60 } as const;
+
+/** A Packet to fill again and again. */
+export function newPacket(): Packet {
+  return {
+    bytes: new Uint8Array(0),
+    start: 0,
+    end: 0,
+    source: "" as Ip,
+    destination: "" as Ip,
+    protocol: 0,
+    hopLimit: 0,
+    fragment: false,
+    sourcePort: 0,
+    destinationPort: 0,
+    transport: 0,
+    sequence: 0,
+    acknowledgement: 0,
+    tcpFlags: 0,
+    payloadStart: 0,
+    payloadEnd: 0,
+  };
+}
+
+const cursor = new Cursor(new Uint8Array(0));
+
+/**
+ * Fills `into` from the IP packet in bytes[start..end); `bytes` is kept, not copied. A packet whose length field says more
+ * than was captured is read as far as it goes (`payloadEnd` is what is there), but its headers must be whole. A length
+ * field of 0 is a packet too big for it (GSO, RFC 2675): it ends where the bytes end. false: malformed, and `into` says
+ * nothing. A fragment that is not the first has no ports and its payload starts at `transport`. Never throws.
+ */
+export function decodeIp(bytes: Uint8Array, start: number, end: number, into: Packet): boolean {
+  into.bytes = bytes;
+  into.start = start;
+  into.fragment = false;
+  into.sourcePort = 0;
+  into.destinationPort = 0;
+  into.sequence = 0;
+  into.acknowledgement = 0;
+  into.tcpFlags = 0;
+  if (start < 0 || start >= end || end > bytes.length) return false;
+  const c = cursor.reset(bytes, start, end);
+  const version = (bytes[start] as number) >> 4;
+  if (version === 4) return decode4(c, into);
+  if (version === 6) return decode6(c, into);
+  return false;
+}
+
+/** RFC 791 §3.1. */
+function decode4(c: Cursor, into: Packet): boolean {
+  const headerBytes = (c.u8() & 15) * 4;
+  c.skip(1);
+  const total = c.u16();
+  c.skip(2); // identification
+  const fragment = c.u16();
+  into.hopLimit = c.u8();
+  into.protocol = c.u8();
+  c.skip(10); // checksum, addresses
+  c.skip(headerBytes - 20); // options; negative makes it short
+  if (c.short || (total !== 0 && total < headerBytes)) return false;
+  into.source = ip4At(into.bytes, into.start + 12);
+  into.destination = ip4At(into.bytes, into.start + 16);
+  const wireEnd = total === 0 ? c.end : into.start + total;
+  const later = (fragment & 0x1fff) !== 0;
+  into.fragment = later || (fragment & 0x2000) !== 0;
+  return decodeTransport(c, into, wireEnd, later);
+}
+
+/** RFC 8200 §3 and §4. */
+function decode6(c: Cursor, into: Packet): boolean {
+  c.skip(4);
+  const length = c.u16();
+  let next = c.u8();
+  into.hopLimit = c.u8();
+  c.skip(32);
+  if (c.short) return false;
+  into.source = ip6At(into.bytes, into.start + 8);
+  into.destination = ip6At(into.bytes, into.start + 24);
+  const wireEnd = length === 0 ? c.end : into.start + IPV6_HEADER_BYTES + length;
+  if (wireEnd < c.end) c.end = wireEnd;
+  let later = false;
+  for (let count = 0; !later; count++) {
+    const extension: number = next;
+    if (extension === Extension.hopByHop ? count > 0 : !isExtension(extension)) break;
+    if (count === EXTENSIONS_MAX) return false;
+    next = c.u8();
+    if (extension === Extension.fragment) {
+      c.skip(1);
+      const offsetAndMore = c.u16();
+      c.skip(4); // identification
+      later = offsetAndMore >> 3 !== 0;
+      into.fragment ||= later || (offsetAndMore & 1) !== 0;
+    } else if (extension === Extension.authentication) {
+      c.skip((c.u8() + 2) * 4 - 2); // RFC 4302 §2.2: words, minus 2
+    } else {
+      c.skip((c.u8() + 1) * 8 - 2);
+    }
+    if (c.short) return false;
+  }
+  // Hop-by-hop options are legal only right behind the IPv6 header (RFC 8200 §4.1).
+  if (!later && next === Extension.hopByHop) return false;
+  into.protocol = next;
+  return decodeTransport(c, into, wireEnd, later);
+}
+
+function isExtension(next: number): boolean {
+  return next === Extension.routing || next === Extension.fragment || next === Extension.authentication || next === Extension.destination;
+}
+
+/** `wireEnd`: where the IP header says the packet ends, which may lie behind the captured bytes. `later`: not the first fragment. */
+function decodeTransport(c: Cursor, into: Packet, wireEnd: number, later: boolean): boolean {
+  if (wireEnd < c.end) c.end = wireEnd;
+  into.end = c.end;
+  into.transport = c.at;
+  into.payloadStart = c.at;
+  into.payloadEnd = c.end;
+  if (later) return true;
+  switch (into.protocol) {
+    case Protocol.TCP: {
+      into.sourcePort = c.u16();
+      into.destinationPort = c.u16();
+      into.sequence = c.u32();
+      into.acknowledgement = c.u32();
+      const headerBytes = (c.u8() >> 4) * 4;
+      into.tcpFlags = c.u8() & 63;
+      c.skip(6);
+      c.skip(headerBytes - 20);
+      break;
+    }
+    case Protocol.UDP: {
+      into.sourcePort = c.u16();
+      into.destinationPort = c.u16();
+      const length = c.u16(); // header included; 0 is a jumbogram (RFC 2675 §4)
+      c.skip(2);
+      if (c.short || (length !== 0 && length < 8)) return false;
+      const udpEnd = length === 0 ? wireEnd : into.transport + length;
+      if (udpEnd > wireEnd && !into.fragment) return false;
+      if (udpEnd < into.payloadEnd) into.payloadEnd = udpEnd;
+      break;
+    }
+    case Protocol.SCTP:
+      into.sourcePort = c.u16();
+      into.destinationPort = c.u16();
+      c.skip(8);
+      break;
+    case Protocol.ICMP:
+    case Protocol.ICMPv6:
+      into.destinationPort = c.u16(); // type << 8 | code
+      c.skip(6);
+      break;
+    default: // a protocol without ports: everything behind IP is payload
+      break;
+  }
+  into.payloadStart = c.at;
+  return !c.short;
+}
