@@ -1,0 +1,153 @@
+import type { Ip } from "../base/address.ts";
+import { dnsName, type DnsName } from "../base/name.ts";
+import type { NameSeen } from "../model/binding.ts";
+import type { Evidence, Nearest, Verdict, Why } from "../model/verdict.ts";
+import { isApplication } from "./application.ts";
+import { hasName } from "./names.ts";
+import { hasAddress, inRanges, packPort } from "./ranges.ts";
+import type { CompiledRule, Level, View } from "./view.ts";
+
+/** One connection. All that the evaluator needs from the world is in it. */
+export interface Question {
+  /** IP protocol number. */
+  readonly protocol: number;
+  /** Destination port; ICMP: type << 8 | code; 0 where the protocol has none. */
+  readonly port: number;
+  readonly address: Ip;
+  /** The names of this pod for this address. */
+  readonly names: readonly NameSeen[];
+  /** What the first payload bytes showed; undefined: not looked at yet. */
+  readonly evidence?: Evidence | undefined;
+}
+
+/**
+ * Judges one connection of a pod that at least one policy guards.
+ *
+ * Levels are asked in order: Admin policies by priority, all namespace policies together, Baseline policies by priority.
+ * Within a level any Deny rule decides first, then any Accept rule (one that wants no evidence before one that does),
+ * then a Pass rule, which leaves the Admin tier. Nobody decided: deny, with the reason of the Accept rule that came
+ * nearest (see `explain`).
+ *
+ * A rule matches when its ports and its destination do. Accept and Pass rules know the names in the question of DNS
+ * (and down the CNAME chain where the rule says `cnames: Match`); Deny rules know every name, the server name included.
+ */
+export function judge(view: View, question: Question): Verdict {
+  const { evidence } = question;
+  const serverName = evidence?.serverName === undefined ? undefined : dnsName(evidence.serverName);
+  let leftAdmin = -1;
+  for (let i = 0; i < view.levels.length; i++) {
+    const level = view.levels[i] as Level;
+    if (leftAdmin >= 0 && level.tier === "Admin") continue;
+    for (const rule of level.denies) if (portMatches(rule, question) && denyMatches(rule, question, serverName)) return rule.deny;
+    for (const rule of level.accepts) {
+      if (!portMatches(rule, question) || !destinationMatches(rule, question)) continue;
+      if (rule.inspect === undefined) return rule.allow;
+      if (evidence === undefined) return rule.inspect;
+      if (disagreement(rule, question, evidence, serverName) === undefined) return rule.allow;
+    }
+    if (leftAdmin < 0 && level.passes.some((rule) => portMatches(rule, question) && destinationMatches(rule, question))) leftAdmin = i;
+  }
+  return explain(view, question, serverName, leftAdmin);
+}
+
+function portMatches(rule: CompiledRule, question: Question): boolean {
+  return rule.ports === undefined || inRanges(rule.ports, packPort(question.protocol, question.port));
+}
+
+function addressMatches(rule: CompiledRule, question: Question): boolean {
+  return rule.rule.anyDestination || (rule.addresses !== undefined && hasAddress(rule.addresses, question.address));
+}
+
+function nameMatches(rule: CompiledRule, names: readonly NameSeen[], fresh: boolean): boolean {
+  if (rule.names === undefined) return false;
+  for (const seen of names) {
+    if (seen.fresh === fresh && (seen.via === "asked" || rule.rule.cnames === "Match") && hasName(rule.names, seen.name)) return true;
+  }
+  return false;
+}
+
+function destinationMatches(rule: CompiledRule, question: Question): boolean {
+  return addressMatches(rule, question) || nameMatches(rule, question.names, true);
+}
+
+function denyMatches(rule: CompiledRule, question: Question, serverName: DnsName | undefined): boolean {
+  if (addressMatches(rule, question)) return true;
+  if (rule.names === undefined) return false;
+  if (serverName !== undefined && hasName(rule.names, serverName)) return true;
+  for (const seen of question.names) if (seen.fresh && hasName(rule.names, seen.name)) return true;
+  return false;
+}
+
+/** Why the evidence is not what an Accept rule with an application wants; undefined: it is. */
+function disagreement(
+  rule: CompiledRule,
+  question: Question,
+  evidence: Evidence,
+  serverName: DnsName | undefined,
+): "wrong-protocol" | "no-server-name" | "wrong-server-name" | undefined {
+  if (!isApplication(rule.rule.application as string, evidence.application, question.protocol)) return "wrong-protocol";
+  if (!rule.wantsServerName || rule.names === undefined) return undefined;
+  if (evidence.serverName === undefined) return "no-server-name";
+  return serverName !== undefined && hasName(rule.names, serverName) ? undefined : "wrong-server-name";
+}
+
+/** How near an Accept rule came, in rising order, and the clause of it that failed. */
+const NEARNESS = [
+  { why: "no-rule", clause: undefined },
+  { why: "no-name", clause: "name" },
+  { why: "wrong-name", clause: "name" },
+  { why: "wrong-port", clause: "port" },
+  { why: "stale-dns", clause: "stale" },
+  { why: "wrong-protocol", clause: "application" },
+  { why: "no-server-name", clause: "server-name" },
+  { why: "wrong-server-name", clause: "server-name" },
+] as const satisfies readonly { why: Why; clause: Nearest["clause"] | undefined }[];
+const NEAR = Object.fromEntries(NEARNESS.map(({ why }, i) => [why, i])) as Record<(typeof NEARNESS)[number]["why"], number>;
+
+/** Index in NEARNESS for an Accept rule that did not accept. */
+function nearness(rule: CompiledRule, question: Question, serverName: DnsName | undefined): number {
+  const destination = destinationMatches(rule, question);
+  if (!portMatches(rule, question)) return destination ? NEAR["wrong-port"] : NEAR["no-rule"];
+  if (destination) {
+    const why = question.evidence === undefined ? undefined : disagreement(rule, question, question.evidence, serverName);
+    return why === undefined ? NEAR["no-rule"] : NEAR[why];
+  }
+  if (rule.names === undefined) return NEAR["no-rule"];
+  if (nameMatches(rule, question.names, false)) return NEAR["stale-dns"];
+  return question.names.length > 0 ? NEAR["wrong-name"] : NEAR["no-name"];
+}
+
+/**
+ * The default deny and its reason. Each Accept rule that was asked failed in some clause; the reason is that of the rule
+ * that got furthest (the first of these in order of judgement):
+ *
+ * 1. wrong-server-name, no-server-name: all but the server name agrees;
+ * 2. wrong-protocol: the first bytes are another application's;
+ * 3. stale-dns: port and name agree, but the DNS answer is too old;
+ * 4. wrong-port: the destination agrees, the port does not;
+ * 5. wrong-name: the port agrees, and this pod knows names for the address, but others;
+ * 6. no-name: the port agrees, and this pod resolved nothing to this address;
+ * 7. no-rule: neither agrees with any rule (no nearest rule).
+ */
+function explain(view: View, question: Question, serverName: DnsName | undefined, leftAdmin: number): Verdict {
+  let best: number = NEAR["no-rule"];
+  let nearest: CompiledRule | undefined;
+  for (const [i, level] of view.levels.entries()) {
+    if (leftAdmin >= 0 && i > leftAdmin && level.tier === "Admin") continue;
+    for (const rule of level.accepts) {
+      const near = nearness(rule, question, serverName);
+      if (near > best) {
+        best = near;
+        nearest = rule;
+      }
+    }
+  }
+  const { why, clause } = NEARNESS[best] as (typeof NEARNESS)[number];
+  return {
+    action: "deny",
+    why,
+    policy: undefined,
+    rule: undefined,
+    nearest: nearest === undefined || clause === undefined ? undefined : { policy: nearest.policy.id, rule: nearest.rule.name, clause },
+  };
+}
