@@ -27,7 +27,7 @@ export interface Lab {
   removePod(name: string): Promise<void>;
   /** A ClusterIP: DNAT in nat PREROUTING and OUTPUT of the node. `address` decides the family. */
   service(options: ServiceOptions): Promise<void>;
-  /** Addresses on a dummy interface of the node, as NodeLocal DNSCache has; with `notrack` its raw table rules for port 53 too. */
+  /** Link-local addresses of the node itself, as NodeLocal DNSCache has; with `notrack` its raw table rules for port 53 too. */
   nodeLocal(addresses: readonly string[], options?: { notrack?: boolean }): Promise<void>;
   /** `address`, `address:port`, `[v6]:port`: for the pods' resolv.conf (port 53 only) and podsFile(). */
   setResolvers(resolvers: readonly string[]): void;

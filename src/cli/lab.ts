@@ -15,6 +15,8 @@ const GATEWAY4 = "169.254.1.1";
 const GATEWAY6 = "fe80::1";
 const GATEWAY_MAC = "ee:ee:ee:ee:ee:ee";
 const BRIDGE = "cni0";
+/** Fixed: else it is the lowest of its ports', and changes under the pods when one goes. */
+const BRIDGE_MAC = "0a:58:0a:f4:01:01";
 /** Links to servers are /30s of 192.0.2.0/25. */
 const SERVERS_MAX = 31;
 const PODS_MAX = 200;
@@ -94,7 +96,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     bridged = true;
     await execute(["modprobe", "br_netfilter"]); // built in, or there already: a failure shows in the sysctl below
     await ip("node", [
-      `link add ${BRIDGE} type bridge`,
+      `link add ${BRIDGE} address ${BRIDGE_MAC} type bridge`,
       `link set ${BRIDGE} up`,
       `addr add 10.244.1.1/24 dev ${BRIDGE}`,
       `addr add fd00:10:244:1::1/64 dev ${BRIDGE} nodad`,
@@ -210,11 +212,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     },
 
     async nodeLocal(addresses, { notrack = false } = {}) {
-      await ip("node", [
-        "link add nodelocaldns type dummy",
-        "link set nodelocaldns up",
-        ...addresses.map((address) => `addr add ${address}/${bits(address)} dev nodelocaldns${address.includes(":") ? " nodad" : ""}`),
-      ]);
+      await ip("node", addresses.map((address) => `addr add ${address}/${bits(address)} dev lo${address.includes(":") ? " nodad" : ""}`));
       if (!notrack) return;
       for (const address of addresses) {
         const tool = address.includes(":") ? iptables.replace("iptables", "ip6tables") : iptables;
