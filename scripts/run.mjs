@@ -1,0 +1,108 @@
+// Runs what dist/ holds: the tests, the benchmarks or the fuzzers. Build first (scripts/setup.mjs).
+//
+//   node scripts/run.mjs test [TEXT…]    unit tests, then (as root) system tests; with TEXT only files whose path has one
+//   node scripts/run.mjs bench [TEXT…]   each dist/bench/*.bench.js in turn
+//   node scripts/run.mjs fuzz [TEXT…]    each dist/test/**/*.fuzz.js in turn, FUZZ_SECONDS (default 60) in all
+import { spawn } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { dirname, join, relative, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const MINUTE = 60_000;
+/** One test file may take this long, all unit or all system tests that long. */
+const LIMITS = { unit: { file: 3 * MINUTE, all: 6 * MINUTE }, system: { file: 5 * MINUTE, all: 13 * MINUTE } };
+
+const [mode, ...only] = process.argv.slice(2);
+const chosen = (file) => only.length === 0 || only.some((text) => file.includes(text));
+
+function found(folder, ending) {
+  const path = join(ROOT, "dist", folder);
+  if (!existsSync(path)) return [];
+  const files = readdirSync(path, { recursive: true, encoding: "utf8" });
+  return files.filter((file) => file.endsWith(ending)).map((file) => relative(ROOT, join(path, file))).filter(chosen).sort();
+}
+
+/** The exit status; 1 when it had to be ended after `limitMs`. A process group of its own, so that all of it ends. */
+function node(args, limitMs, env = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"], detached: true, env: { ...process.env, ...env } });
+    const end = (signal) => {
+      try {
+        process.kill(-child.pid, signal);
+      } catch {
+        // it has ended
+      }
+    };
+    const timer = setTimeout(() => {
+      console.error(`run: not done after ${limitMs / MINUTE} minutes: ended`);
+      end("SIGTERM");
+      setTimeout(() => end("SIGKILL"), 5000).unref();
+    }, limitMs);
+    const pass = (signal) => end(signal);
+    for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, pass);
+    child.on("error", () => resolve(1));
+    child.on("exit", (status) => {
+      clearTimeout(timer);
+      for (const signal of ["SIGINT", "SIGTERM"]) process.off(signal, pass);
+      resolve(status ?? 1);
+    });
+  });
+}
+
+function tests(files, concurrency, limits) {
+  const reporter = ["--test-reporter=spec", "--test-reporter-destination=stdout"];
+  return node(["--enable-source-maps", "--test", ...reporter, `--test-concurrency=${concurrency}`, `--test-timeout=${limits.file}`, ...files], limits.all);
+}
+
+async function test() {
+  const all = found("test", ".test.js");
+  const system = all.filter((file) => file.split(sep).includes("system"));
+  const unit = all.filter((file) => !system.includes(file));
+  if (all.length === 0) {
+    console.error(`run: no tests${only.length > 0 ? ` with ${only.join(" or ")} in their path` : ""}\nfix: npm run build, or other words`);
+    return 2;
+  }
+  let status = 0;
+  if (unit.length > 0) {
+    console.log(`run: ${unit.length} files of unit tests`);
+    status = await tests(unit, Math.min(4, availableParallelism()), LIMITS.unit);
+  }
+  if (system.length === 0) return status;
+  if (process.getuid() !== 0) {
+    console.log(`run: ${system.length} files of system tests NOT run: they make network namespaces and need root. All of them: sudo npm test`);
+    return process.env.CI === "true" ? 1 : status;
+  }
+  console.log(`run: ${system.length} files of system tests, one at a time`);
+  return (await tests(system, 1, LIMITS.system)) || status;
+}
+
+/** Runs each file alone; the first bad status is the answer. */
+async function each(files, kind, env) {
+  if (files.length === 0) console.log(`run: there are no ${kind} files`);
+  let status = 0;
+  for (const file of files) {
+    console.log(`run: ${file}`);
+    status = (await node(["--expose-gc", "--enable-source-maps", file], 10 * MINUTE, env)) || status;
+  }
+  return status;
+}
+
+switch (mode) {
+  case "test":
+    process.exitCode = await test();
+    break;
+  case "bench":
+    process.exitCode = await each(found("bench", ".bench.js"), "bench");
+    break;
+  case "fuzz": {
+    const files = found("test", ".fuzz.js");
+    const seconds = Math.max(1, Math.floor(Number(process.env.FUZZ_SECONDS ?? 60) / Math.max(1, files.length)));
+    process.exitCode = await each(files, "fuzz", { FUZZ_SECONDS: String(seconds) });
+    break;
+  }
+  default:
+    console.error(`run: no mode ${mode}\nfix: one of test, bench, fuzz`);
+    process.exitCode = 2;
+}

@@ -1,0 +1,226 @@
+// Installs and builds what a fresh machine lacks, and does nothing when nothing is missing (well under a second).
+//
+//   node scripts/setup.mjs demo    what `npm run demo` needs
+//   node scripts/setup.mjs test    the same, and the programs that the system tests talk to
+//   node scripts/setup.mjs build   no apt: npm packages, the native addon, TypeScript
+//   node scripts/setup.mjs native | ts   one of the last two alone
+//
+// Plain Node: it must run before `npm ci`. Exit codes: 0 ready, 1 the build found errors, 2 cannot run here.
+import { spawnSync } from "node:child_process";
+import { accessSync, constants, existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const NODE_MIN = [20, 11];
+
+/** What must be there, and the Debian package that brings it. */
+const BUILD = { python3: "python3", make: "make", "g++": "g++", "/usr/include/pcap.h": "libpcap-dev" };
+const RUN = { iptables: "iptables", ip6tables: "iptables", ipset: "ipset", ip: "iproute2", conntrack: "conntrack", openssl: "openssl", modprobe: "kmod" };
+const TEST = { dnsmasq: "dnsmasq-base", unbound: "unbound", curl: "curl", dig: "bind9-dnsutils", tc: "iproute2" };
+/** Packages whose service must not run on this machine because of us. */
+const SERVICES = ["unbound"];
+
+const say = (text) => console.log(`setup: ${text}`);
+
+function stop(what, fix) {
+  console.error(`setup: ${what}\nfix: ${fix}`);
+  process.exit(2);
+}
+
+/** Runs a program with its output shown; its exit status. */
+function run(program, args, options = {}) {
+  const { env, ...rest } = options;
+  const done = spawnSync(program, args, { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"], env: { ...process.env, ...env }, ...rest });
+  if (done.error !== undefined) console.error(`setup: ${program}: ${done.error.message}`);
+  return done.status ?? 1;
+}
+
+function executable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function present(thing) {
+  if (thing.startsWith("/")) return existsSync(thing);
+  const folders = [...(process.env.PATH ?? "").split(":"), "/usr/local/sbin", "/usr/sbin", "/sbin"];
+  return folders.some((folder) => executable(join(folder, thing)));
+}
+
+function lacking(wanted) {
+  const packages = Object.entries(wanted).flatMap(([thing, name]) => (present(thing) ? [] : [name]));
+  return [...new Set(packages)];
+}
+
+/** apt-get install without letting a new package start its service. Debian asks policy-rc.d first; 101 means "do not". */
+function aptInstall(packages) {
+  const policy = "/usr/sbin/policy-rc.d";
+  const ours = !existsSync(policy);
+  const env = { DEBIAN_FRONTEND: "noninteractive", NEEDRESTART_SUSPEND: "1" };
+  const install = () => run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...packages], { env });
+  if (ours) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  try {
+    // The lists of a fresh machine are empty, those of an old one out of date: ask for new ones only then.
+    if (install() !== 0 && (run("apt-get", ["update", "-q"], { env }) !== 0 || install() !== 0)) {
+      stop(`apt-get could not install ${packages.join(" ")}`, "read its messages above; is the network there?");
+    }
+  } finally {
+    if (ours) rmSync(policy, { force: true });
+  }
+  // Not started now, and not at the next boot either.
+  for (const service of SERVICES.filter((name) => packages.includes(name) && existsSync("/run/systemd/system"))) {
+    run("systemctl", ["disable", "--now", "--quiet", service]);
+  }
+}
+
+/** `optional`: what a user without root can do without (the system tests need root anyway). */
+function system(wanted, optional) {
+  const root = process.getuid() === 0;
+  const packages = lacking({ ...wanted, ...optional });
+  if (packages.length === 0) return;
+  const command = `apt-get update && apt-get install -y --no-install-recommends ${packages.join(" ")}`;
+  if (!present("apt-get")) stop(`missing here: ${packages.join(" ")} (Debian's names), and there is no apt-get`, "install them with your system's package manager");
+  if (root) {
+    say(`installing ${packages.join(" ")}`);
+    aptInstall(packages);
+    const still = lacking({ ...wanted, ...optional });
+    if (still.length > 0) stop(`installed, and yet not found: ${still.join(" ")}`, "look at the PATH");
+    return;
+  }
+  if (lacking(wanted).length > 0) stop(`missing: ${packages.join(" ")}, and installing them needs root`, `sudo sh -c '${command}'`);
+  say(`not installed (only system tests need them): ${packages.join(" ")}`);
+}
+
+/** The headers that came with this Node; without them node-gyp downloads them. */
+function headers() {
+  const prefix = dirname(dirname(process.execPath));
+  return existsSync(join(prefix, "include", "node", "node_api.h")) ? prefix : undefined;
+}
+
+/** Is every package of the lockfile there in its version? Optional ones may be missing (other platforms, no libpcap). */
+function packagesCurrent() {
+  try {
+    const read = (file) => JSON.parse(readFileSync(join(ROOT, file), "utf8")).packages;
+    const installed = read("node_modules/.package-lock.json");
+    return Object.entries(read("package-lock.json")).every(
+      ([path, { version, optional }]) => path === "" || (installed[path] === undefined ? optional === true : installed[path].version === version),
+    );
+  } catch {
+    return false;
+  }
+}
+
+function npmPackages() {
+  const prefix = headers();
+  // npm 11 warns of settings of node-gyp among its own, npm 10's node-gyp knows them nowhere else.
+  const major = Number(/npm\/(\d+)/.exec(process.env.npm_config_user_agent ?? spawnSync("npm", ["-v"], { encoding: "utf8" }).stdout.replace(/^/, "npm/"))?.[1]);
+  const setting = major >= 11 ? "npm_package_config_node_gyp_nodedir" : "npm_config_nodedir";
+  const env = prefix === undefined || process.env.npm_config_nodedir !== undefined ? {} : { [setting]: prefix };
+  if (!packagesCurrent()) {
+    say("npm ci");
+    if (run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { env }) !== 0) stop("npm ci failed", "read its messages above; is the registry reachable?");
+  }
+  const binding = join(ROOT, "node_modules", "pcap", "build", "Release", "pcap_binding.node");
+  if (existsSync(binding)) {
+    try {
+      createRequire(import.meta.url)(binding);
+    } catch {
+      say("rebuilding pcap for this version of Node");
+      run("npm", ["rebuild", "pcap", "--loglevel=error"], { env });
+    }
+  } else {
+    say("pcap (live passive capture) is not built; everything else works. With libpcap-dev installed: npm rebuild pcap");
+  }
+}
+
+/** Files below a folder, not in folders that are built. */
+function files(folder, skip = new Set(["build", "node_modules"])) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) return skip.has(entry.name) ? [] : files(path, skip);
+    return [path];
+  });
+}
+
+/** Newest change of these files, and of the folders that hold them (a file that has gone). */
+function newest(paths) {
+  return Math.max(0, ...paths.flatMap((path) => [path, dirname(path)]).map((path) => statSync(path).mtimeMs));
+}
+
+function age(file) {
+  return existsSync(file) ? statSync(file).mtimeMs : -1;
+}
+
+function native() {
+  const folder = join(ROOT, "native");
+  if (!existsSync(join(folder, "binding.gyp"))) return;
+  const built = join(folder, "build", "Release", "namegate.node");
+  const sources = files(folder, new Set(["build", "test", "fuzz"])).filter((file) => /\.(c|cc|h|gyp|gypi)$/.test(file));
+  if (age(built) > Math.max(...sources.map((file) => statSync(file).mtimeMs))) return;
+  say("building the native addon");
+  const prefix = headers();
+  const args = ["rebuild", "-C", "native", "--loglevel=error", ...(prefix === undefined ? [] : [`--nodedir=${prefix}`])];
+  if (run(process.execPath, [join(ROOT, "node_modules", "node-gyp", "bin", "node-gyp.js"), ...args]) !== 0) {
+    console.error("setup: the native addon does not build\nfix: read the compiler's messages above");
+    process.exit(1);
+  }
+}
+
+/** dist/ holds what the sources give and nothing else: a test that was removed must not run on. */
+function prune(dist) {
+  for (const file of files(dist, new Set())) {
+    const source = join(ROOT, relative(dist, file)).replace(/\.map$/, "");
+    if (file.endsWith(".stamp") || existsSync(source) || existsSync(source.replace(/\.js$/, ".ts"))) continue;
+    rmSync(file);
+  }
+}
+
+function typescript() {
+  const dist = join(ROOT, "dist");
+  const stamp = join(dist, "build.stamp");
+  const sources = ["src", "test", "bench"].flatMap((folder) => files(join(ROOT, folder), new Set()));
+  const inputs = [...sources, join(ROOT, "tsconfig.json"), join(ROOT, "node_modules", ".package-lock.json")];
+  if (age(stamp) > newest(inputs.filter((file) => existsSync(file)))) return;
+  say("tsc");
+  const started = new Date();
+  prune(dist);
+  if (run(join(ROOT, "node_modules", ".bin", "tsc"), ["-p", "."]) !== 0) {
+    console.error("setup: TypeScript found errors\nfix: read them above");
+    process.exit(1);
+  }
+  writeFileSync(stamp, "");
+  utimesSync(stamp, started, started); // what was written while tsc ran is newer
+}
+
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (process.platform !== "linux") stop(`namegate runs on Linux, not on ${process.platform}`, "use a Linux machine or VM");
+if (major < NODE_MIN[0] || (major === NODE_MIN[0] && minor < NODE_MIN[1])) {
+  stop(`Node ${process.versions.node} is too old`, `install Node ${NODE_MIN.join(".")} or newer`);
+}
+const mode = process.argv[2];
+switch (mode) {
+  case "demo":
+  case "test":
+  case "build":
+    if (mode === "demo" && process.getuid() !== 0) stop("the demo makes network namespaces and needs root", "sudo npm run demo");
+    if (mode === "demo") system({ ...BUILD, ...RUN }, {});
+    if (mode === "test") system(BUILD, { ...RUN, ...TEST });
+    npmPackages();
+    native();
+    typescript();
+    break;
+  case "native":
+    native();
+    break;
+  case "ts":
+    typescript();
+    break;
+  default:
+    stop(`no mode ${mode}`, "one of demo, test, build, native, ts");
+}
