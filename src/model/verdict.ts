@@ -51,6 +51,8 @@ export interface Evidence {
   readonly serverName: string | undefined;
   readonly alpn?: readonly string[];
   readonly ja4?: string;
+  /** An encrypted ClientHello was offered: the server name may be an outer one. */
+  readonly ech?: boolean;
 }
 
 /**

@@ -1,0 +1,83 @@
+/**
+ * The first bytes of one direction of a TCP connection, put in order. Segments may come in any order and repeatedly;
+ * the bytes that came first stay (`conflict` tells of a later segment that said something else).
+ */
+
+export const STREAM_BYTES_MAX = 16_384;
+const RUNS_MAX = 64; // separate runs of bytes, with gaps between them
+
+export interface Stream {
+  /** Sequence number of byte 0; undefined until known. */
+  base: number | undefined;
+  /** Bytes 0..length are in order; views of it are valid until the next `addSegment`. */
+  bytes: Uint8Array;
+  length: number;
+  conflict: boolean;
+  /** Bytes came that were not kept, for STREAM_BYTES_MAX or RUNS_MAX. */
+  cut: boolean;
+  /** Runs of bytes present, in order and apart from each other: [from, to, from, to, ...]. */
+  runs: readonly number[];
+}
+
+export function newStream(): Stream {
+  return { base: undefined, bytes: new Uint8Array(0), length: 0, conflict: false, cut: false, runs: [] };
+}
+
+/** The bytes in order from the start of the stream. */
+export function streamBytes(stream: Stream): Uint8Array {
+  return stream.bytes.subarray(0, stream.length);
+}
+
+/** Adds bytes[start..end), whose first byte has the TCP sequence number `sequence`. A stream without a base starts there. */
+export function addSegment(stream: Stream, sequence: number, bytes: Uint8Array, start: number, end: number): void {
+  stream.base ??= sequence;
+  let from = (sequence - stream.base) | 0; // modulo 2^32, signed: RFC 9293 §3.4
+  let at = start;
+  if (from < 0) {
+    at -= from;
+    from = 0;
+  }
+  let to = from + end - at;
+  if (to <= from) return;
+  if (to > STREAM_BYTES_MAX) {
+    stream.cut = true;
+    to = STREAM_BYTES_MAX;
+    if (to <= from) return;
+  }
+  if (to > stream.bytes.length) {
+    const grown = new Uint8Array(Math.min(STREAM_BYTES_MAX, Math.max(to, stream.bytes.length * 2)));
+    grown.set(stream.bytes);
+    stream.bytes = grown;
+  }
+  const shift = at - from;
+  const before: number[] = [];
+  const after: number[] = [];
+  let runFrom = from;
+  let runTo = to;
+  let free = from; // what lies before it is settled
+  for (let i = 0; i < stream.runs.length; i += 2) {
+    const f = stream.runs[i] as number;
+    const t = stream.runs[i + 1] as number;
+    if (t < from) before.push(f, t);
+    else if (f > to) after.push(f, t);
+    else {
+      copy(stream.bytes, free, Math.min(f, to), bytes, shift);
+      for (let k = Math.max(f, from); k < Math.min(t, to); k++) if (stream.bytes[k] !== bytes[shift + k]) stream.conflict = true;
+      free = Math.max(free, t);
+      runFrom = Math.min(runFrom, f);
+      runTo = Math.max(runTo, t);
+    }
+  }
+  if (before.length + after.length >= RUNS_MAX * 2) {
+    stream.cut = true;
+    return;
+  }
+  copy(stream.bytes, free, to, bytes, shift);
+  stream.runs = [...before, runFrom, runTo, ...after];
+  stream.length = stream.runs[0] === 0 ? (stream.runs[1] as number) : 0;
+}
+
+/** into[from..to) = bytes[shift + from..shift + to) */
+function copy(into: Uint8Array, from: number, to: number, bytes: Uint8Array, shift: number): void {
+  if (to > from) into.set(bytes.subarray(shift + from, shift + to), from);
+}
