@@ -1,0 +1,118 @@
+import type { Cidr } from "../base/address.ts";
+import type { NamePattern } from "../base/name.ts";
+import { Protocol } from "../model/packet.ts";
+import type { Action, LabelExpression, LabelSelector, Mode, Network, Policy, PortMatch, Rule, Tier } from "../model/policy.ts";
+import { PARAMETERS } from "./semantics.ts";
+import type { Kind } from "./schema.ts";
+import { readCidr, readDuration, readName } from "./values.ts";
+import { DNS_DEFAULTS } from "./view.ts";
+
+/** Where a policy without a priority stands among 0..1000. */
+const PRIORITY_DEFAULT = 500;
+
+// The shape of a document that schema and semantics have accepted.
+interface DestinationDocument {
+  domainNames?: string[];
+  cnames?: "Match" | "Ignore";
+  networks?: (string | { cidr: string; except?: string[] })[];
+}
+interface PortDocument {
+  protocol?: keyof typeof Protocol;
+  port?: number;
+  endPort?: number;
+  type?: number;
+  code?: number;
+}
+interface RuleDocument extends Record<string, unknown> {
+  name?: string;
+  action: Action;
+  to?: DestinationDocument[];
+  ports?: PortDocument[];
+  application?: string;
+}
+interface SelectorDocument {
+  matchLabels?: Record<string, string>;
+  matchExpressions?: { key: string; operator: LabelExpression["operator"]; values?: string[] }[];
+}
+interface PolicyDocument {
+  metadata: { name: string };
+  spec: {
+    mode: Mode;
+    tier?: "Admin" | "Baseline";
+    priority?: number;
+    subject?: { podSelector?: SelectorDocument; namespaceSelector?: SelectorDocument; serviceAccountNames?: string[] };
+    dns?: { queries?: "All" | "AllowedOnly"; minTtl?: string; maxTtl?: string; grace?: string };
+    egress?: RuleDocument[];
+  };
+}
+
+export function policyId(kind: Kind, namespace: string, name: string): string {
+  return kind === "EgressPolicy" ? `${namespace}/${name}` : name;
+}
+
+/** Makes a Policy of a document without problems; only such a document may come here. `namespace` is its ConfigMap's. */
+export function buildPolicy(kind: Kind, namespace: string, document: unknown): Policy {
+  const { metadata, spec } = document as PolicyDocument;
+  const cluster = kind === "ClusterEgressPolicy";
+  const { subject = {}, dns = {} } = spec;
+  const tier: Tier = cluster ? (spec.tier ?? "Admin") : "Namespace";
+  return {
+    id: policyId(kind, namespace, metadata.name),
+    kind,
+    namespace: cluster ? undefined : namespace,
+    name: metadata.name,
+    tier,
+    priority: cluster ? (spec.priority ?? PRIORITY_DEFAULT) : 0,
+    mode: spec.mode,
+    subject: {
+      podSelector: selector(subject.podSelector ?? {}),
+      namespaceSelector: subject.namespaceSelector === undefined ? undefined : selector(subject.namespaceSelector),
+      serviceAccountNames: subject.serviceAccountNames,
+    },
+    dns: {
+      queries: dns.queries ?? DNS_DEFAULTS.queries,
+      minTtlMs: duration(dns.minTtl, DNS_DEFAULTS.minTtlMs),
+      maxTtlMs: duration(dns.maxTtl, DNS_DEFAULTS.maxTtlMs),
+      graceMs: duration(dns.grace, DNS_DEFAULTS.graceMs),
+    },
+    rules: (spec.egress ?? []).map((rule, i) => buildRule(rule, i)),
+  };
+}
+
+function selector(document: SelectorDocument): LabelSelector {
+  return {
+    matchLabels: { ...document.matchLabels },
+    matchExpressions: (document.matchExpressions ?? []).map(({ key, operator, values }) => ({ key, operator, values: values ?? [] })),
+  };
+}
+
+function duration(text: string | undefined, otherwise: number): number {
+  return text === undefined ? otherwise : (readDuration(text) as number);
+}
+
+function buildRule(rule: RuleDocument, index: number): Rule {
+  const to = rule.to ?? [];
+  const parameters = PARAMETERS.find((name) => rule[name] !== undefined);
+  return {
+    name: rule.name ?? `rule-${index + 1}`,
+    action: rule.action,
+    anyDestination: rule.to === undefined,
+    names: [...new Set(to.flatMap(({ domainNames = [] }) => domainNames.map((name) => readName(name) as NamePattern)))],
+    cnames: to.some(({ cnames }) => cnames === "Match") ? "Match" : "Ignore",
+    networks: to.flatMap(({ networks = [] }) => networks.map(buildNetwork)),
+    ports: (rule.ports ?? []).map(buildPort),
+    application: rule.application,
+    parameters: parameters === undefined ? undefined : { ...(rule[parameters] as Record<string, unknown>) },
+  };
+}
+
+function buildNetwork(network: string | { cidr: string; except?: string[] }): Network {
+  if (typeof network === "string") return { cidr: readCidr(network) as Cidr, except: [] };
+  return { cidr: readCidr(network.cidr) as Cidr, except: (network.except ?? []).map((cidr) => readCidr(cidr) as Cidr) };
+}
+
+function buildPort({ protocol = "TCP", port, endPort, type, code }: PortDocument): PortMatch {
+  const match = (first: number, last: number): PortMatch => ({ protocol: Protocol[protocol], first, last });
+  if (type !== undefined) return match((type << 8) | (code ?? 0), (type << 8) | (code ?? 255));
+  return port === undefined ? match(0, 65_535) : match(port, endPort ?? port);
+}
