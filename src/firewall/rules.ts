@@ -3,7 +3,7 @@ import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { hex, type Marks } from "./marks.ts";
 
 /** NFQUEUE numbers, counted from a configurable base. */
-export const QueueOffset = { admission: 0, query: 1, reply: 2, inspect: 3, monitor: 4 } as const;
+export const QueueOffset = { admission: 0, query: 1, reply: 2, inspect: 3, monitor: 4, watch: 5 } as const;
 export const QUEUE_BASE_DEFAULT = 4040;
 
 export type TableName = "raw" | "mangle" | "filter" | "security";
@@ -60,6 +60,12 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
   const name = (role: Parameters<typeof setName>[0]): string => setName(role, family);
   const queue = (offset: number, bypass: boolean): string => `-j NFQUEUE --queue-num ${queueBase + offset}${bypass ? " --queue-bypass" : ""}`;
   const deny = conn(VerdictClass.deny);
+  // The client's payload of a connection under inspection. Monitor's watch stops nothing, with or without an agent.
+  const inspection = [VerdictClass.inspect, VerdictClass.watch].flatMap((c) => {
+    const to = c === VerdictClass.inspect ? queue(QueueOffset.inspect, false) : queue(QueueOffset.watch, true);
+    const flow = `${conn(c)} -m conntrack --ctdir ORIGINAL`;
+    return bpf ? [`-p tcp ${flow} ${hasPayload(family)} ${to}`, `! -p tcp ${flow} ${to}`] : [`${flow} ${to}`];
+  });
 
   // Neighbour discovery and multicast listener reports: link-local, and nothing works without them (RFC 4861, RFC 3810).
   const linkLocal = family === 4 ? [] : [133, 134, 135, 136, 143].map((type) => `-p ipv6-icmp -m icmp6 --icmpv6-type ${type} -j RETURN`);
@@ -98,6 +104,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
+            `-m connmark ! --mark 0x0/${mask} -j NG-JUDGED`,
             `-m connmark ! --mark 0x0/${mask} -g NG-CLEAR`, // judged before
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
@@ -124,6 +131,8 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             queue(QueueOffset.monitor, true),
           ],
         },
+        // Inspected here, before DNAT, where the destination is still the address that the name resolved to.
+        { name: "NG-JUDGED", rules: [clear, ...inspection] },
         { name: BRIDGE_CHAIN, rules: [] },
         {
           name: "NG-VERDICT",
@@ -139,14 +148,8 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
         { name: "NG-SPOOF", rules: [`-m limit --limit 20/sec --limit-burst 20 ${queue(QueueOffset.admission, false)}`, "-j DROP"] },
         {
           name: "NG-INSPECT",
-          rules: [
-            `${marked} -g NG-VERDICT`,
-            ...[VerdictClass.inspect, VerdictClass.watch].flatMap((c) => {
-              const to = c === VerdictClass.inspect ? queue(QueueOffset.inspect, false) : queue(QueueOffset.monitor, true);
-              const flow = `${conn(c)} -m conntrack --ctdir ORIGINAL`;
-              return bpf ? [`-p tcp ${flow} ${hasPayload(family)} ${to}`, `! -p tcp ${flow} ${to}`] : [`${flow} ${to}`];
-            }),
-          ],
+          // Only what PREROUTING did not see because somebody accepted it before us (Calico: established connections).
+          rules: [`${marked} -g NG-VERDICT`, ...inspection],
         },
         {
           name: "NG-REPLY",

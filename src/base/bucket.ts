@@ -1,0 +1,24 @@
+/** A token bucket: `perSecond` on average, `burst` at once. Times are milliseconds. */
+export class TokenBucket {
+  private tokens: number;
+  private at = 0;
+  private readonly perMs: number;
+  private readonly burst: number;
+
+  constructor(perSecond: number, burst: number) {
+    this.perMs = perSecond / 1000;
+    this.burst = burst;
+    this.tokens = burst;
+  }
+
+  /** Takes one token; false when there is none. */
+  take(nowMs: number): boolean {
+    if (nowMs > this.at) {
+      this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
+      this.at = nowMs;
+    }
+    if (this.tokens < 1) return false;
+    this.tokens--;
+    return true;
+  }
+}

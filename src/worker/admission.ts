@@ -1,0 +1,167 @@
+import { NfVerdict, type PacketQueue } from "../base/addon.ts";
+import { ipText } from "../base/address.ts";
+import { interfaceOf } from "./interfaces.ts";
+import type { NameSeen } from "../model/binding.ts";
+import { Protocol } from "../model/packet.ts";
+import type { Evidence, Verdict } from "../model/verdict.ts";
+import { SourceClass, VerdictClass } from "../model/verdict.ts";
+import { type Context, describe, destinationOf, eachPacket, emitFor, evidenceOf, type Held, type Settlement } from "./context.ts";
+import type { Decision } from "./guard.ts";
+import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
+
+/** Protocols that a hash:ip,port,ip element can name with their port (net/netfilter/ipset/ip_set_getport.c). */
+const ELEMENT_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPv6]);
+
+/** The first packets of connections that the kernel does not know: decided, remembered, released. */
+export function admit(context: Context, queue: PacketQueue, count: number): void {
+  eachPacket(context, queue, count, NfVerdict.drop, (held, answer) => admitOne(context, held, answer));
+  context.kernel.commit();
+}
+
+function admitOne(context: Context, held: Held, answer: Settlement): void {
+  const { kernel, counters, pods } = context;
+  const { packet } = held;
+  const pod = pods.of(packet.source);
+  const source = kernel.marks.classOf(held.mark);
+  if (source === SourceClass.spoof) return spoofed(context, held);
+  if (source === SourceClass.unknown || pod === undefined) {
+    // The CNI knows a pod that we do not know yet: dropped, and asked again by TCP's retransmission.
+    if (pod === undefined || !arrivedFrom(pod, held)) {
+      if (pods.behind(held.physindev || held.indev) !== undefined) return spoofed(context, held);
+      counters.unknownPod++;
+      return;
+    }
+  }
+  counters.upcalls++;
+  const nowMs = context.nowMs();
+  if (!pod.upcalls.take(nowMs)) return limited(context, pod, held);
+  const now = Math.floor(nowMs / 1000);
+  const { protocol, destinationPort: port, destination } = packet;
+  const names = pod.guard.seen(destination, now);
+  const decision = pod.guard.decide(protocol, port, destination, names);
+  const kernelClass = { pass: VerdictClass.pass, inspect: VerdictClass.inspect, deny: VerdictClass.deny, watch: VerdictClass.watch }[decision.kernel];
+  answer.verdict = NfVerdict.repeat;
+  answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(kernelClass)) >>> 0;
+  const cacheable = ELEMENT_PROTOCOLS.has(protocol);
+  const portKey = (protocol << 16) | port;
+  if (decision.kernel === "deny") {
+    counters.upcallsDenied++;
+    if (cacheable) pod.rememberDenial(destination, portKey, now);
+  } else {
+    counters.upcallsAllowed++;
+    if (cacheable) {
+      let expires = now + (decision.wouldDeny === undefined ? DECISION_SECONDS : DENIAL_SECONDS);
+      const entry = pod.guard.names.get(destination);
+      if (entry !== undefined) {
+        entry.live = now;
+        for (const binding of entry.bindings) if (binding.expires > now) expires = Math.min(expires, binding.expires);
+      }
+      pod.remember(destination, portKey, decision.kernel, expires, now);
+    }
+  }
+  report(context, pod, held, decision, names, undefined);
+}
+
+function arrivedFrom(pod: GuardedPod, held: Held): boolean {
+  return pod.attachment.kind !== "missing" && (pod.attachment.index === held.indev || pod.attachment.index === held.physindev);
+}
+
+function spoofed(context: Context, held: Held): void {
+  context.counters.spoofed++;
+  const { packet } = held;
+  const index = held.physindev || held.indev;
+  const pod = context.pods.behind(index);
+  const draft = {
+    type: "spoofed" as const,
+    verdict: "deny" as const,
+    mode: "Enforce" as const,
+    why: "spoofed-source",
+    destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, []),
+    source: { address: ipText(packet.source), port: packet.sourcePort, interface: interfaceOf(index) },
+    message: `a packet left ${interfaceOf(index) ?? "an interface"} with a source address that is not its pod's`,
+  };
+  if (pod === undefined) context.emit(draft);
+  else emitFor(context, pod, draft);
+}
+
+function limited(context: Context, pod: GuardedPod, held: Held): void {
+  context.counters.upcallsLimited++;
+  if (pod.limited++ !== 0) return;
+  emitFor(context, pod, {
+    type: "limit",
+    verdict: "deny",
+    mode: pod.guard.book.mode,
+    why: "upcall-limit",
+    destination: destinationOf(held.packet.destination, held.packet.destinationPort, held.packet.protocol, []),
+    message: `new connections faster than ${context.limits.upcallsPerSecond} a second are dropped`,
+  });
+}
+
+/** Turns a decision into events: a denial and a would-be denial always, an admission when it is the first use of a rule. */
+export function report(context: Context, pod: GuardedPod, held: Held, decision: Decision, names: readonly NameSeen[], evidence: Evidence | undefined): void {
+  const { packet } = held;
+  const { verdict, wouldDeny } = decision;
+  const said = wouldDeny ?? verdict;
+  if (said.action === "inspect") return;
+  if (said.action === "allow") {
+    allowed(context, pod, decision, packet.destination, packet.destinationPort, packet.protocol, names, evidence, 1);
+    return;
+  }
+  if (wouldDeny !== undefined) context.counters.wouldDeny++;
+  denied(context, pod, packet, said, wouldDeny === undefined ? "deny" : "would-deny", names, evidence);
+}
+
+export function denied(
+  context: Context,
+  pod: GuardedPod,
+  packet: { readonly source: Held["packet"]["source"]; readonly sourcePort: number; readonly destination: Held["packet"]["destination"]; readonly destinationPort: number; readonly protocol: number },
+  said: Verdict & { readonly action: "deny" },
+  verdict: "deny" | "would-deny",
+  names: readonly NameSeen[],
+  evidence: Evidence | undefined,
+): void {
+  emitFor(context, pod, {
+    type: "connection",
+    verdict,
+    mode: verdict === "deny" ? "Enforce" : "Monitor",
+    why: said.why,
+    policy: said.policy ?? null,
+    rule: said.rule ?? null,
+    nearest: said.nearest ?? null,
+    destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, names),
+    source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
+    evidence: evidenceOf(names, evidence),
+    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}`,
+  });
+}
+
+/** Counts a use of a rule; the first one by this pod is an event. */
+export function allowed(
+  context: Context,
+  pod: GuardedPod,
+  { verdict, mode }: Decision,
+  address: Held["packet"]["destination"],
+  port: number,
+  protocol: number,
+  names: readonly NameSeen[],
+  evidence: Evidence | undefined,
+  count: number,
+): void {
+  if (verdict.action === "deny") return;
+  const key = `${verdict.policy}/${verdict.rule}`;
+  const before = pod.ruleHits.get(key) ?? 0;
+  pod.ruleHits.set(key, before + count);
+  if (before > 0) return;
+  emitFor(context, pod, {
+    type: "connection",
+    verdict: "allow",
+    mode,
+    policy: verdict.policy,
+    rule: verdict.rule,
+    destination: destinationOf(address, port, protocol, names),
+    source: { address: ipText(pod.guard.address(address.length === 4 ? 4 : 6) ?? address), port: 0, interface: pod.attachment.interface },
+    evidence: evidenceOf(names, evidence),
+    message: `${describe(address, port, protocol, names)}: first use of ${verdict.policy}/${verdict.rule}`,
+    count,
+  });
+}

@@ -1,0 +1,146 @@
+import type { PacketQueue } from "../base/addon.ts";
+import { RECORD_WORDS, RecordWord } from "../base/addon.ts";
+import { endpointText, type Ip, ipText } from "../base/address.ts";
+import { decodeIp, newPacket } from "../capture/decode.ts";
+import type { NameSeen } from "../model/binding.ts";
+import type { Event, EventDraft } from "../model/event.ts";
+import { type Packet, protocolText } from "../model/packet.ts";
+import type { Evidence } from "../model/verdict.ts";
+import type { Kernel } from "./kernel.ts";
+import type { GuardedPod, PodTable } from "./pods.ts";
+import type { Limits } from "./protocol.ts";
+
+/** What every packet handler shares. */
+export interface Context {
+  readonly kernel: Kernel;
+  readonly pods: PodTable;
+  readonly limits: Limits;
+  readonly counters: Counters;
+  /** Milliseconds since the epoch. */
+  nowMs(): number;
+  /** Seconds since the epoch. */
+  now(): number;
+  emit(draft: EventDraft): void;
+  log(level: "info" | "warn" | "error", message: string, detail?: Record<string, unknown>): void;
+}
+
+/** Everything counted. A name is added here or it is not counted. */
+export function newCounters() {
+  return {
+    replies: 0,
+    learned: 0,
+    repliesUnlearned: 0,
+    repliesMalformed: 0,
+    bindingsRefused: 0,
+    queries: 0,
+    queriesRefused: 0,
+    upcalls: 0,
+    upcallsAllowed: 0,
+    upcallsDenied: 0,
+    upcallsLimited: 0,
+    wouldDeny: 0,
+    inspected: 0,
+    inspectedDenied: 0,
+    spoofed: 0,
+    unknownPod: 0,
+    malformed: 0,
+    faults: 0,
+    eventsHeldBack: 0,
+    repaired: 0,
+    revoked: 0,
+  };
+}
+export type Counters = ReturnType<typeof newCounters>;
+
+/** One packet of the batch in hand. */
+export interface Held {
+  readonly packet: Packet;
+  index: number;
+  id: number;
+  mark: number;
+  indev: number;
+  physindev: number;
+}
+
+export interface Settlement {
+  verdict: number;
+  mark: number;
+}
+
+/**
+ * Runs `handle` over a batch. Every packet is settled: the handler writes verdict and mark into `answer`, which starts as
+ * `fault` (also the answer when it throws, or when the packet cannot be read).
+ */
+export function eachPacket(context: Context, queue: PacketQueue, count: number, fault: number, handle: (held: Held, answer: Settlement) => void): void {
+  const { records, verdicts, packets } = queue;
+  for (let i = 0; i < count; i++) {
+    const at = i * RECORD_WORDS;
+    answer.verdict = fault;
+    held.mark = records[at + RecordWord.mark] as number;
+    answer.mark = held.mark;
+    try {
+      const start = records[at + RecordWord.offset] as number;
+      if (decodeIp(packets, start, start + (records[at + RecordWord.length] as number), packet)) {
+        held.index = i;
+        held.id = records[at + RecordWord.id] as number;
+        held.indev = records[at + RecordWord.indev] as number;
+        held.physindev = records[at + RecordWord.physindev] as number;
+        handle(held, answer);
+      } else {
+        context.counters.malformed++;
+      }
+    } catch (error) {
+      answer.verdict = fault;
+      answer.mark = held.mark;
+      context.counters.faults++;
+      context.log("error", "a packet could not be judged; it got the safe verdict", { error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+    }
+    verdicts[2 * i] = answer.verdict;
+    verdicts[2 * i + 1] = answer.mark;
+  }
+}
+
+const packet = newPacket();
+const held: Held = { packet, index: 0, id: 0, mark: 0, indev: 0, physindev: 0 };
+const answer: Settlement = { verdict: 0, mark: 0 };
+
+export function podOf({ pod }: GuardedPod): NonNullable<Event["pod"]> {
+  return { namespace: pod.namespace, name: pod.name, labels: pod.labels, serviceAccountName: pod.serviceAccountName };
+}
+
+export function policiesOf({ guard }: GuardedPod): string[] {
+  return guard.book.policies.map(({ id }) => id);
+}
+
+export function destinationOf(address: Ip, port: number, protocol: number, names: readonly NameSeen[]): NonNullable<Event["destination"]> {
+  return { address: ipText(address), port, protocol: protocolText(protocol), names: [...new Set(names.map(({ name }) => name as string))] };
+}
+
+export function evidenceOf(names: readonly NameSeen[], evidence: Evidence | undefined): NonNullable<Event["evidence"]> {
+  return { dns: names, serverName: evidence?.serverName ?? null, application: evidence?.application ?? null, ja4: evidence?.ja4 ?? null };
+}
+
+/**
+ * Emits an event about a pod unless the pod has had its share of this second; what is held back is counted and said with
+ * the next one that goes out.
+ */
+export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): void {
+  if (!pod.events.take(context.nowMs())) {
+    pod.heldBack++;
+    context.counters.eventsHeldBack++;
+    return;
+  }
+  const heldBack = pod.heldBack;
+  pod.heldBack = 0;
+  context.emit({
+    ...draft,
+    pod: podOf(pod),
+    policies: policiesOf(pod),
+    message: heldBack === 0 ? (draft.message ?? null) : `${draft.message ?? ""} (${heldBack} events of this pod were held back before this one)`.trim(),
+  });
+}
+
+export function describe(address: Ip, port: number, protocol: number, names: readonly NameSeen[]): string {
+  const name = names.find(({ fresh }) => fresh) ?? names[0];
+  return `${name === undefined ? "" : `${name.name} `}${endpointText(address, port)}/${protocolText(protocol)}`;
+}

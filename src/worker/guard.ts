@@ -1,0 +1,172 @@
+import { family, type Family, type Ip } from "../base/address.ts";
+import type { Learned, NameSeen } from "../model/binding.ts";
+import type { Mode, Policy } from "../model/policy.ts";
+import type { Pod } from "../model/snapshot.ts";
+import type { Evidence, Verdict } from "../model/verdict.ts";
+import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
+import { judge } from "../policy/evaluate.ts";
+import { dnsSettingsFor, judgeQuery, mentions, portsForName, type QueryVerdict, restrictsQueries } from "../policy/queries.ts";
+import { buildView, type View } from "../policy/view.ts";
+import type { DnsName } from "../base/name.ts";
+
+/** What the kernel is told to do with a connection (a VerdictClass). */
+export type KernelClass = "pass" | "inspect" | "deny" | "watch";
+
+/** A judged connection: what really happens, and what a Monitor policy would have denied. */
+export interface Decision {
+  readonly kernel: KernelClass;
+  readonly verdict: Verdict;
+  readonly mode: Mode;
+  /** The denial of the Monitor policies, where the connection goes through all the same. */
+  readonly wouldDeny: (Verdict & { readonly action: "deny" }) | undefined;
+}
+
+/** The compiled policies of one selection, shared by every pod that has the same. */
+export interface Rulebook {
+  readonly policies: readonly Policy[];
+  /** The strictest mode in it. */
+  readonly mode: Mode;
+  /** Of the Enforce policies; undefined when there are none. */
+  readonly enforce: View | undefined;
+  /** Of Enforce and Monitor policies together (or of all, for Discover); undefined when that is the same as `enforce`. */
+  readonly shadow: View | undefined;
+  /** Every rule that may matter: what is learned, and which ports are opened for it. */
+  readonly wide: View;
+  readonly restrictsQueries: boolean;
+}
+
+const STRICTNESS: readonly Mode[] = ["Discover", "Monitor", "Enforce"];
+
+/**
+ * Compiles the policies that select a pod, in order of judgement. Enforce policies really deny. Monitor policies are
+ * judged together with them and only speak. Discover policies count only in `discover`, where nothing is ever denied.
+ */
+export function rulebook(policies: readonly Policy[], discover = false): Rulebook | undefined {
+  const counted = discover ? policies : policies.filter((policy) => policy.mode !== "Discover");
+  if (counted.length === 0) return undefined;
+  const enforcing = discover ? [] : counted.filter((policy) => policy.mode === "Enforce");
+  const enforce = enforcing.length > 0 ? buildView(enforcing) : undefined;
+  const shadow = enforcing.length < counted.length ? buildView(counted) : undefined;
+  const mode = STRICTNESS[Math.max(...counted.map((policy) => STRICTNESS.indexOf(policy.mode)))] as Mode;
+  return { policies, mode: discover ? "Discover" : mode, enforce, shadow, wide: (shadow ?? enforce) as View, restrictsQueries: enforce !== undefined && restrictsQueries(enforce) };
+}
+
+const HEARSAY_LIMITS = { ...NAME_LIMITS, addressesPerPod: 512, addressesPerName: 64, namesPerAddress: 8, staleSeconds: 60 };
+
+/**
+ * One guarded pod: its rulebook, and what DNS taught it. Knows nothing of the kernel, so that the agent, Discover and
+ * `namegate replay` judge with the same code. Times are seconds since the epoch.
+ */
+export class Guard {
+  readonly pod: Pod;
+  book: Rulebook;
+  /** Names that some rule mentions. */
+  readonly names: PodNames;
+  /** Names that no rule mentions: they explain denials, and get a small table of their own so that they evict nothing. */
+  private readonly hearsay: PodNames;
+
+  constructor(pod: Pod, book: Rulebook, evicted: Evicted = () => undefined) {
+    this.pod = pod;
+    this.book = book;
+    this.names = new PodNames(evicted);
+    this.hearsay = new PodNames(() => undefined, HEARSAY_LIMITS);
+  }
+
+  /** The pod's own address of a family, the first one listed. */
+  address(of: Family): Ip | undefined {
+    return this.pod.addresses.find((address) => family(address) === of);
+  }
+
+  /** What one reply taught. undefined: no rule mentions the name. */
+  learn({ name, via, address, ttl }: Learned, now: number): Bound | undefined {
+    if (!mentions(this.book.wide, name, via)) {
+      this.hearsay.bind(name, via, address, now + Math.min(ttl, 3600), now);
+      return undefined;
+    }
+    return this.names.bind(name, via, address, now + this.lifetime(name, ttl), now);
+  }
+
+  /**
+   * Other policies from now on. A name heard before that a rule mentions only now counts from now on, without another
+   * query; `bound` is told of each.
+   */
+  adopt(book: Rulebook, now: number, bound: (learned: Learned, expires: number, slot: number) => void): void {
+    this.book = book;
+    for (const [address, { bindings }] of this.hearsay.entries()) {
+      for (const { name, via, expires } of bindings) {
+        if (expires <= now || !mentions(book.wide, name, via)) continue;
+        const result = this.names.bind(name, via, address, expires, now);
+        if (result.kind === "new") bound({ name, via, address, ttl: expires - now }, expires, result.binding.slot);
+      }
+    }
+  }
+
+  /** Seconds that a binding of `name` allows new connections for: clamp(TTL, min, max) + grace. */
+  lifetime(name: DnsName, ttl: number): number {
+    const { minTtlMs, maxTtlMs, graceMs } = dnsSettingsFor(this.book.wide, name);
+    return Math.ceil((Math.min(Math.max(ttl * 1000, minTtlMs), maxTtlMs) + graceMs) / 1000);
+  }
+
+  seen(address: Ip, now: number): readonly NameSeen[] {
+    const known = this.names.seen(address, now);
+    const heard = this.hearsay.seen(address, now);
+    return heard.length === 0 ? known : known.length === 0 ? heard : [...known, ...heard];
+  }
+
+  decide(protocol: number, port: number, address: Ip, names: readonly NameSeen[], evidence?: Evidence): Decision {
+    const question = { protocol, port, address, names, evidence };
+    const { enforce, shadow, mode } = this.book;
+    const real = enforce === undefined ? undefined : judge(enforce, question);
+    if (real?.action === "deny") return { kernel: "deny", verdict: real, mode: "Enforce", wouldDeny: undefined };
+    const said = shadow === undefined ? undefined : judge(shadow, question);
+    if (real === undefined) {
+      const verdict = said as Verdict;
+      if (verdict.action === "deny") return { kernel: "pass", verdict, mode, wouldDeny: verdict };
+      return { kernel: verdict.action === "inspect" ? "watch" : "pass", verdict, mode, wouldDeny: undefined };
+    }
+    if (real.action === "inspect") return { kernel: "inspect", verdict: real, mode: "Enforce", wouldDeny: undefined };
+    if (said?.action === "deny") return { kernel: "pass", verdict: real, mode: "Enforce", wouldDeny: said };
+    return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined };
+  }
+
+  /** May it ask for this name? Only Enforce policies refuse. */
+  query(name: DnsName): QueryVerdict {
+    if (this.book.enforce === undefined) return { action: "allow" };
+    const whole = judgeQuery(this.book.enforce, name);
+    if (whole.action === "allow" || whole.why === "denied-by-rule") return whole;
+    for (const suffix of this.pod.searches) {
+      // A resolver library tries search domains first; the cluster DNS says NXDOMAIN and the real name follows.
+      if (!name.endsWith(`.${suffix}`)) continue;
+      const rest = judgeQuery(this.book.enforce, name.slice(0, -suffix.length - 1) as DnsName);
+      if (rest.action === "allow") return rest;
+    }
+    return whole;
+  }
+
+  /**
+   * The decisions that the kernel may take alone for one address, as [protocol << 16 | port, class, expires] triples,
+   * from its fresh names. Whatever would be denied, or said by a Monitor policy, is not among them: it is asked for.
+   */
+  elements(address: Ip, now: number): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] {
+    const entry = this.names.get(address);
+    if (entry === undefined) return [];
+    const fresh = entry.bindings.filter((binding) => binding.expires > now);
+    if (fresh.length === 0) return [];
+    const all = fresh.map(({ name, via }) => ({ name, via, fresh: true }));
+    const wanted = new Map<number, { kernel: KernelClass; expires: number }>();
+    for (const binding of fresh) {
+      for (const portKey of portsForName(this.book.wide, binding.name, binding.via)) {
+        if (wanted.has(portKey)) continue;
+        const [protocol, port] = [portKey >>> 16, portKey & 0xffff];
+        const { kernel, wouldDeny } = this.decide(protocol, port, address, all);
+        if (kernel === "deny" || wouldDeny !== undefined) continue;
+        // With several names the answer may change when the first of them expires; then it is asked for again.
+        const alone = (one: NameSeen): boolean => this.decide(protocol, port, address, [one]).kernel === kernel;
+        const lasting = fresh.length === 1 ? fresh : fresh.filter((_, i) => alone(all[i] as NameSeen));
+        const expires = lasting.length === fresh.length ? Math.max(...fresh.map((b) => b.expires)) : Math.min(...fresh.map((b) => b.expires));
+        wanted.set(portKey, { kernel, expires });
+      }
+    }
+    return [...wanted].map(([portKey, { kernel, expires }]) => ({ portKey, kernel, expires }));
+  }
+}

@@ -1,0 +1,39 @@
+import { NfVerdict, type PacketQueue } from "../base/addon.ts";
+import { inspect } from "../inspect/registry.ts";
+import type { Evidence, Verdict } from "../model/verdict.ts";
+import { VerdictClass } from "../model/verdict.ts";
+import { report } from "./admission.ts";
+import { type Context, eachPacket } from "./context.ts";
+import type { Decision } from "./guard.ts";
+
+/**
+ * First payload bytes of connections whose rule wants evidence. In this version one segment must hold the whole of it: a
+ * ClientHello that goes on in the next segment is denied as `incomplete`. `watch` is Monitor's side: it only speaks.
+ */
+export function inspectPayload(context: Context, queue: PacketQueue, count: number, watch: boolean): void {
+  const { kernel, counters, pods } = context;
+  eachPacket(context, queue, count, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
+    const { packet } = held;
+    const pod = pods.of(packet.source);
+    if (pod === undefined) return;
+    if (packet.payloadEnd <= packet.payloadStart) {
+      answer.verdict = NfVerdict.accept; // nothing to see yet, and nothing decided
+      return;
+    }
+    counters.inspected++;
+    const reading = inspect(undefined, packet.bytes, packet.payloadStart, packet.payloadEnd, packet.protocol);
+    const evidence: Evidence = "need" in reading || "bad" in reading ? { application: undefined, serverName: undefined } : reading;
+    const names = pod.guard.seen(packet.destination, context.now());
+    let decision = pod.guard.decide(packet.protocol, packet.destinationPort, packet.destination, names, evidence);
+    if ("need" in reading) decision = incomplete(decision, watch);
+    if (decision.kernel === "deny") counters.inspectedDenied++;
+    answer.verdict = NfVerdict.repeat;
+    answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass)) >>> 0;
+    report(context, pod, held, decision, names, evidence);
+  });
+}
+
+function incomplete(decision: Decision, watch: boolean): Decision {
+  const verdict: Verdict & { action: "deny" } = { action: "deny", why: "incomplete", policy: undefined, rule: undefined, nearest: "nearest" in decision.verdict ? decision.verdict.nearest : undefined };
+  return watch ? { ...decision, kernel: "pass", wouldDeny: verdict } : { kernel: "deny", verdict, mode: "Enforce", wouldDeny: undefined };
+}

@@ -1,0 +1,172 @@
+import type { NetlinkSocket } from "../base/addon.ts";
+import { type Family, family, type Ip } from "../base/address.ts";
+import { Fault } from "../base/fault.ts";
+import { type BatchResult, type DumpedElement, type Element, Ipset, IpsetBatch, type SetSpec } from "../firewall/ipset.ts";
+import { hex, type Marks } from "../firewall/marks.ts";
+import { setName } from "../firewall/rules.ts";
+import { Protocol } from "../model/packet.ts";
+import type { Via } from "../model/binding.ts";
+import type { DnsName } from "../base/name.ts";
+
+const FAMILIES = [4, 6] as const;
+
+/** Elements of the sets that grow with traffic. The kernel says "full" beyond; then the answer is an upcall. */
+const LEARNED_MAX = 524_288;
+const DENIALS_MAX = 65_536;
+
+function specs(of: Family): SetSpec[] {
+  const name = (role: Parameters<typeof setName>[0]): string => setName(role, of);
+  return [
+    { name: name("src"), type: "hash:net,iface", family: of, skbinfo: true },
+    { name: name("resolver"), type: "hash:ip,port", family: of },
+    { name: name("guard"), type: "hash:ip", family: of },
+    { name: name("query"), type: "hash:ip", family: of },
+    { name: name("allow"), type: "hash:ip,port,ip", family: of, timeout: 0, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
+    { name: name("net"), type: "hash:ip,port,net", family: of, skbinfo: true, maxElements: LEARNED_MAX },
+    { name: name("deny"), type: "hash:ip,port,ip", family: of, timeout: 0, maxElements: DENIALS_MAX },
+    { name: name("name"), type: "hash:ip,port,ip", family: of, timeout: 0, comment: true, maxElements: LEARNED_MAX },
+  ];
+}
+
+export const SET_NAMES: readonly string[] = FAMILIES.flatMap((of) => specs(of).map(({ name }) => name));
+
+/** The sets whose every element is wanted as such, with no time of its own. The others are caches. */
+export const FIXED_ROLES = ["src", "resolver", "guard", "query", "net"] as const;
+export type FixedRole = (typeof FIXED_ROLES)[number];
+
+/** What tells elements of one fixed set apart. */
+export function elementKey(e: Element | DumpedElement): string {
+  const bits = e.bits ?? e.address.length * 8;
+  const bits2 = e.address2 === undefined || e.address2 === "" ? 0 : (e.bits2 ?? e.address2.length * 8);
+  return `${e.address}/${bits}|${e.protocol ?? 0}|${e.port ?? 0}|${e.address2 ?? ""}/${bits2}|${e.iface ?? ""}|${e.wildcard === true}`;
+}
+
+/**
+ * Writes our sets. Nothing is sent before `commit`, which returns when the kernel has acknowledged everything: what was
+ * put is true from then on. One memory element per binding (`ng-name`, never looked up by a packet), and one decision
+ * element per (address, port, pod) in `ng-allow`.
+ */
+export class Kernel {
+  readonly socket: NetlinkSocket;
+  readonly marks: Marks;
+  private readonly ipset: Ipset;
+  private readonly batch = new IpsetBatch();
+  /** What the fixed sets are to hold: set name → element key → element. */
+  readonly fixed = new Map<string, Map<string, Element>>();
+  /** Elements refused because a set was full. */
+  full = 0;
+  failures = 0;
+  lastFailure = "";
+  /** Writes so far: a comparison that saw this change was disturbed. */
+  writes = 0;
+
+  constructor(socket: NetlinkSocket, marks: Marks) {
+    this.socket = socket;
+    this.marks = marks;
+    this.ipset = new Ipset(socket);
+    for (const of of FAMILIES) for (const role of FIXED_ROLES) this.fixed.set(setName(role, of), new Map());
+  }
+
+  /** Makes the sets that are not there. One left behind with other parameters is replaced; a Fault says what is lacking. */
+  ensureSets(): void {
+    const version = this.ipset.protocol();
+    if ("code" in version) throw new Fault("ipset", `the kernel does not answer ipset requests: ${version.text}`, version.code === "permission" ? "run as root, or with CAP_NET_ADMIN" : "load the module ip_set (CONFIG_IP_SET)");
+    for (const spec of FAMILIES.flatMap(specs)) {
+      let refusal = this.ipset.create(spec);
+      if (refusal?.code === "set-exists") {
+        const spare = `${spec.name}.new`;
+        this.ipset.destroy(spare);
+        refusal = this.ipset.create({ ...spec, name: spare }) ?? this.ipset.swap(spare, spec.name);
+        this.ipset.destroy(spare);
+      }
+      if (refusal !== undefined) {
+        throw new Fault("ipset", `the set ${spec.name} (${spec.type}) cannot be made: ${refusal.text}`, refusal.code === "type" ? `this kernel lacks ${spec.type}: CONFIG_IP_SET_${spec.type.toUpperCase().replace(":", "_").replaceAll(",", "")}` : "run `namegate doctor`, or `namegate uninstall` to start afresh");
+      }
+    }
+  }
+
+  /** Removes every set of ours that nothing refers to any more. Returns those that stayed, with the reason. */
+  destroySets(): string[] {
+    const kept: string[] = [];
+    for (const name of SET_NAMES) {
+      const refusal = this.ipset.destroy(name);
+      if (refusal !== undefined && refusal.code !== "no-set") kept.push(`${name}: ${refusal.text}`);
+    }
+    return kept;
+  }
+
+  /** Elements of each set of ours, as the kernel counts them. */
+  sizes(): Record<string, number> {
+    const sizes: Record<string, number> = {};
+    const list = this.ipset.list();
+    if (Array.isArray(list)) for (const header of list) if (header.name.startsWith("ng-")) sizes[header.name] = header.elements;
+    return sizes;
+  }
+
+  /** Adds or changes an element of a fixed set. */
+  putFixed(role: FixedRole, of: Family, element: Element): void {
+    const set = setName(role, of);
+    const mark = element.mark === undefined ? element : { ...element, mark: this.marks.value(element.mark), markMask: this.marks.mask };
+    (this.fixed.get(set) as Map<string, Element>).set(elementKey(element), mark);
+    this.batch.add(set, mark);
+  }
+
+  removeFixed(role: FixedRole, of: Family, element: Element): void {
+    const set = setName(role, of);
+    (this.fixed.get(set) as Map<string, Element>).delete(elementKey(element));
+    this.batch.del(set, element);
+  }
+
+  /** Adds again what is wanted but missing; removes what is there but not wanted. */
+  repairFixed(set: string, missing: readonly Element[], extra: readonly Element[]): void {
+    for (const element of extra) this.batch.del(set, element);
+    for (const element of missing) this.batch.add(set, element);
+  }
+
+  /** The decision `kernelClass` (a VerdictClass) for connections of `pod` to `address` and port, for `seconds`. */
+  allow(pod: Ip, address: Ip, portKey: number, kernelClass: number, seconds: number): void {
+    this.batch.addIpPortIp(setName("allow", family(address)), address, portKey >>> 16, portKey & 0xffff, pod, seconds, this.marks.value(kernelClass), this.marks.mask, "");
+  }
+
+  unallow(pod: Ip, address: Ip, portKey: number): void {
+    this.batch.delIpPortIp(setName("allow", family(address)), address, portKey >>> 16, portKey & 0xffff, pod);
+  }
+
+  deny(pod: Ip, address: Ip, portKey: number, seconds: number): void {
+    this.batch.addIpPortIp(setName("deny", family(address)), address, portKey >>> 16, portKey & 0xffff, pod, seconds, 0, 0, "");
+  }
+
+  undeny(pod: Ip, address: Ip, portKey: number): void {
+    this.batch.delIpPortIp(setName("deny", family(address)), address, portKey >>> 16, portKey & 0xffff, pod);
+  }
+
+  /** Remembers a binding in the kernel, for the next agent: the slot is the element's port, the name its comment. */
+  remember(pod: Ip, address: Ip, slot: number, name: DnsName, via: Via, seconds: number): void {
+    this.batch.addIpPortIp(setName("name", family(address)), address, Protocol.TCP, slot, pod, seconds, 0, 0, via === "cname" ? `~${name}` : name);
+  }
+
+  forget(pod: Ip, address: Ip, slot: number): void {
+    this.batch.delIpPortIp(setName("name", family(address)), address, Protocol.TCP, slot, pod);
+  }
+
+  get pending(): number {
+    return this.batch.count;
+  }
+
+  /** Everything put since the last commit, acknowledged. Failures are counted; a failed add means an upcall later. */
+  commit(): BatchResult | undefined {
+    if (this.batch.count === 0) return undefined;
+    this.writes += this.batch.count;
+    const result = this.batch.commit(this.socket);
+    for (const { set, command, refusal } of result.failures) {
+      if (refusal.code === "full") this.full++;
+      else this.failures++;
+      this.lastFailure = `${command} ${set}: ${refusal.text}`;
+    }
+    return result;
+  }
+
+  describe(): string {
+    return `mark mask ${hex(this.marks.mask)}`;
+  }
+}

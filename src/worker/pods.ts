@@ -1,0 +1,256 @@
+import { type Family, family, type Ip, parseIp } from "../base/address.ts";
+import type { Attachment } from "../model/attachment.ts";
+import type { Learned } from "../model/binding.ts";
+import type { Element } from "../firewall/ipset.ts";
+import type { Pod, PodKey } from "../model/snapshot.ts";
+import { SourceClass, VerdictClass } from "../model/verdict.ts";
+import type { AddressNames } from "../names/table.ts";
+import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
+import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
+import { networkElements } from "../policy/elements.ts";
+import { TokenBucket } from "../base/bucket.ts";
+import type { Limits } from "./protocol.ts";
+
+/** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
+const DECISIONS_MAX = 4096;
+const DENIALS_MAX = 8192;
+/** Seconds that a decision without a name lasts, and a denial. */
+export const DECISION_SECONDS = 60;
+export const DENIAL_SECONDS = 5;
+/** Words of one entry of AddressNames.elements: port key, class, expiry, packets seen. */
+export const ELEMENT_WORDS = 4;
+
+const CLASS: Readonly<Record<KernelClass, number>> = { pass: VerdictClass.pass, inspect: VerdictClass.inspect, deny: VerdictClass.deny, watch: VerdictClass.watch };
+
+interface Fixed {
+  readonly role: FixedRole;
+  readonly family: Family;
+  readonly element: Element;
+}
+
+function decisionKey(address: Ip, portKey: number): string {
+  return address + String.fromCharCode(portKey >>> 16, portKey & 0xffff);
+}
+
+/** A guarded pod and everything the kernel holds for it. */
+export class GuardedPod {
+  readonly guard: Guard;
+  attachment: Attachment;
+  private fixed = new Map<string, Fixed>();
+  /** Address and port → second in which the kernel forgets. Oldest first. */
+  private readonly decisions = new Map<string, number>();
+  private readonly denials = new Map<string, number>();
+  readonly upcalls: TokenBucket;
+  readonly events: TokenBucket;
+  /** `policy/rule` → connections seen. */
+  readonly ruleHits = new Map<string, number>();
+  /** Events held back since the last one that went out. */
+  heldBack = 0;
+  limited = 0;
+  private readonly kernel: Kernel;
+
+  constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits) {
+    this.kernel = kernel;
+    this.attachment = attachment;
+    this.guard = new Guard(pod, book, (address, entry, why) => this.evicted(address, entry, why));
+    this.upcalls = new TokenBucket(limits.upcallsPerSecond, limits.upcallsPerSecond * 2);
+    this.events = new TokenBucket(limits.eventsPerSecond, limits.eventsPerSecond * 4);
+  }
+
+  get pod(): Pod {
+    return this.guard.pod;
+  }
+
+  private evicted(address: Ip, entry: AddressNames, why: "limit" | "expired"): void {
+    if (why === "expired") return; // the kernel's own timeout was there first
+    const own = this.guard.address(family(address));
+    if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
+    this.dropElements(address, entry);
+  }
+
+  private *own(of: Family): Generator<Ip> {
+    for (const address of this.pod.addresses) if (family(address) === of) yield address;
+  }
+
+  private dropElements(address: Ip, entry: AddressNames): void {
+    for (let i = 0; i < entry.elements.length; i += ELEMENT_WORDS) {
+      for (const own of this.own(family(address))) this.kernel.unallow(own, address, entry.elements[i] as number);
+    }
+    entry.elements.length = 0;
+  }
+
+  /** What the fixed sets hold for this pod: who it is, and the networks that need no name. */
+  writeFixed(covered: (iface: string) => boolean): void {
+    const wanted = new Map<string, Fixed>();
+    const want = (role: FixedRole, of: Family, element: Element): void => {
+      wanted.set(`${role}${of}${elementKey(element)}`, { role, family: of, element });
+    };
+    const { book, pod } = this.guard;
+    const attachment = this.attachment;
+    if (attachment.kind !== "missing") {
+      const enforcing = book.enforce !== undefined;
+      const mark = enforcing ? SourceClass.enforce : SourceClass.monitor;
+      const iface = attachment.kind === "bridged" ? attachment.bridge : attachment.interface;
+      const networks = networkElements(book.wide);
+      for (const address of pod.addresses) {
+        const of = family(address);
+        want("src", of, { address, bits: address.length * 8, iface, mark });
+        want("guard", of, { address });
+        if (book.restrictsQueries) want("query", of, { address });
+        for (const { cidr, protocol, port, verdict } of networks) {
+          if (cidr.ip.length !== address.length) continue;
+          const kernelClass = this.guard.decide(protocol, port, cidr.ip, []).wouldDeny !== undefined ? undefined : enforcing ? verdict : verdict === "inspect" ? "watch" : "pass";
+          if (kernelClass === undefined) continue;
+          // The kernel has no /0 here: two halves.
+          const halves = cidr.bits > 0 ? [cidr] : [cidr, { ip: (String.fromCharCode(128) + cidr.ip.slice(1)) as Ip, bits: 1 }];
+          for (const half of halves) want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernelClass] });
+        }
+      }
+      // Whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
+      if (attachment.kind === "routed" && !covered(iface)) {
+        for (const any of ["0.0.0.0", "::"]) {
+          const address = parseIp(any) as Ip;
+          want("src", family(address), { address, bits: 0, iface, mark: enforcing ? SourceClass.spoof : SourceClass.monitor });
+        }
+      }
+    }
+    for (const [key, { role, family: of, element }] of this.fixed) if (!wanted.has(key)) this.kernel.removeFixed(role, of, element);
+    for (const [key, { role, family: of, element }] of wanted) {
+      if (this.fixed.get(key)?.element.mark !== element.mark || !this.fixed.has(key)) this.kernel.putFixed(role, of, element);
+    }
+    this.fixed = wanted;
+  }
+
+  /** Takes in what one reply taught; the kernel knows when `commit` returns. Returns false where a bound refused it. */
+  learn(learned: Learned, now: number): boolean {
+    const own = this.guard.address(family(learned.address));
+    if (own === undefined) return true; // the pod has no address of that family and cannot go there
+    const bound = this.guard.learn(learned, now);
+    if (bound === undefined || bound.kind === "unchanged") return true;
+    if (bound.kind === "full") return false;
+    const { name, via, expires, slot } = bound.binding;
+    this.kernel.remember(own, learned.address, slot, name, via, expires - now);
+    this.refresh(learned.address, now);
+    return true;
+  }
+
+  /** Brings the kernel's decisions for one address in line with its names and the policies. */
+  refresh(address: Ip, now: number): void {
+    const entry = this.guard.names.get(address);
+    if (entry === undefined) return;
+    const wanted = this.guard.elements(address, now);
+    const old = entry.elements;
+    for (let i = 0; i < old.length; i += ELEMENT_WORDS) {
+      if (wanted.some(({ portKey }) => portKey === old[i])) continue;
+      for (const own of this.own(family(address))) this.kernel.unallow(own, address, old[i] as number);
+    }
+    const next: number[] = [];
+    for (const { portKey, kernel, expires } of wanted) {
+      let at = 0;
+      while (at < old.length && old[at] !== portKey) at += ELEMENT_WORDS;
+      const same = at < old.length && old[at + 1] === CLASS[kernel] && old[at + 2] === expires;
+      if (!same) for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, CLASS[kernel], expires - now);
+      next.push(portKey, CLASS[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
+    }
+    entry.elements = next;
+  }
+
+  /** The kernel may repeat this decision for a while. */
+  remember(address: Ip, portKey: number, kernelClass: KernelClass, expires: number, now: number): void {
+    if (expires <= now || this.decisions.size >= DECISIONS_MAX) return;
+    this.decisions.set(decisionKey(address, portKey), expires);
+    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, CLASS[kernelClass], expires - now);
+  }
+
+  rememberDenial(address: Ip, portKey: number, now: number): void {
+    if (this.denials.size >= DENIALS_MAX) return;
+    this.denials.set(decisionKey(address, portKey), now + DENIAL_SECONDS);
+    for (const own of this.own(family(address))) this.kernel.deny(own, address, portKey, DENIAL_SECONDS);
+  }
+
+  /** Is this decision (one without a name of its own) one that we gave? */
+  decided(address: Ip, portKey: number, now: number): boolean {
+    return (this.decisions.get(decisionKey(address, portKey)) ?? 0) > now;
+  }
+
+  /** Forgets what has run out. */
+  sweep(now: number): void {
+    for (const table of [this.decisions, this.denials]) {
+      for (const [key, expires] of table) if (expires <= now) table.delete(key);
+    }
+    this.guard.names.sweep(now);
+  }
+
+  /** Takes back every cached decision and denial: the policies have changed. */
+  flush(): void {
+    for (const [table, undo] of [[this.decisions, "unallow"], [this.denials, "undeny"]] as const) {
+      for (const key of table.keys()) {
+        const address = key.slice(0, -2) as Ip;
+        const portKey = (key.charCodeAt(key.length - 2) << 16) | key.charCodeAt(key.length - 1);
+        for (const own of this.own(family(address))) this.kernel[undo](own, address, portKey);
+      }
+      table.clear();
+    }
+  }
+
+  /** New policies, or another attachment. Names are kept, and judged anew. */
+  update(book: Rulebook, attachment: Attachment, covered: (iface: string) => boolean, now: number): void {
+    const changed = this.guard.book !== book;
+    this.attachment = attachment;
+    if (changed) {
+      this.guard.adopt(book, now, (learned, expires, slot) => {
+        const own = this.guard.address(family(learned.address));
+        if (own !== undefined) this.kernel.remember(own, learned.address, slot, learned.name, learned.via, expires - now);
+      });
+      this.flush();
+      this.ruleHits.clear();
+      for (const [address] of this.guard.names.entries()) this.refresh(address, now);
+    }
+    this.writeFixed(covered);
+  }
+
+  /** The pod is gone, or no longer guarded: the kernel forgets it. */
+  remove(): void {
+    for (const { role, family: of, element } of this.fixed.values()) this.kernel.removeFixed(role, of, element);
+    this.fixed.clear();
+    this.flush();
+    for (const [address, entry] of this.guard.names.entries()) {
+      const own = this.guard.address(family(address));
+      if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
+      this.dropElements(address, entry);
+    }
+    this.guard.names.clear();
+  }
+}
+
+/** The guarded pods of this node, by name and by address. */
+export class PodTable {
+  readonly byKey = new Map<PodKey, GuardedPod>();
+  private readonly byAddress = new Map<Ip, GuardedPod>();
+
+  of(address: Ip): GuardedPod | undefined {
+    return this.byAddress.get(address);
+  }
+
+  set(pod: GuardedPod): void {
+    this.byKey.set(pod.pod.key, pod);
+    for (const address of pod.pod.addresses) this.byAddress.set(address, pod);
+  }
+
+  delete(pod: GuardedPod): void {
+    this.byKey.delete(pod.pod.key);
+    for (const address of pod.pod.addresses) if (this.byAddress.get(address) === pod) this.byAddress.delete(address);
+  }
+
+  /** The pod behind an interface (a routed veth or a bridge port). */
+  behind(index: number): GuardedPod | undefined {
+    for (const pod of this.byKey.values()) if (pod.attachment.kind !== "missing" && pod.attachment.index === index) return pod;
+    return undefined;
+  }
+
+  bindings(): number {
+    let count = 0;
+    for (const { guard } of this.byKey.values()) count += guard.names.bindings;
+    return count;
+  }
+}

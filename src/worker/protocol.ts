@@ -1,0 +1,64 @@
+import type { Endpoint } from "../base/address.ts";
+import type { QueueStats } from "../base/addon.ts";
+import type { Attachment } from "../model/attachment.ts";
+import type { EventDraft } from "../model/event.ts";
+import type { Policy, PolicyId } from "../model/policy.ts";
+import type { Pod, PodKey } from "../model/snapshot.ts";
+
+/** What the control thread gives the packet thread at its start. */
+export interface WorkerOptions {
+  readonly markMask: number;
+  readonly queueBase: number;
+  readonly limits: Limits;
+}
+
+/** Bounds that an operator may set. */
+export interface Limits {
+  /** New connections of one pod that userspace judges, per second; more are dropped and counted. */
+  readonly upcallsPerSecond: number;
+  /** Bindings of all pods together. */
+  readonly bindings: number;
+  /** Denials and summaries of one pod that become events, per second. */
+  readonly eventsPerSecond: number;
+}
+
+export const LIMITS_DEFAULT: Limits = { upcallsPerSecond: 10_000, bindings: 250_000, eventsPerSecond: 50 };
+
+/** A pod as it is to be guarded now. */
+export interface PodUpdate {
+  readonly pod: Pod;
+  readonly attachment: Attachment;
+  /** In order of judgement. */
+  readonly policies: readonly PolicyId[];
+}
+
+/** A change of the desired state: only what changed. Applied whole, in order. */
+export interface Update {
+  readonly kind: "update";
+  readonly id: number;
+  readonly policies: readonly Policy[];
+  readonly removedPolicies: readonly PolicyId[];
+  /** New, changed, or selected otherwise. */
+  readonly pods: readonly PodUpdate[];
+  readonly removedPods: readonly PodKey[];
+  readonly resolvers: readonly Endpoint[] | undefined;
+  readonly interfacePrefixes: readonly string[] | undefined;
+}
+
+export type ToWorker = Update | { readonly kind: "bind" } | { readonly kind: "status"; readonly id: number } | { readonly kind: "stop" };
+
+export interface WorkerStatus {
+  readonly queues: Readonly<Record<string, QueueStats>>;
+  readonly sets: Readonly<Record<string, number>>;
+  readonly counters: Readonly<Record<string, number>>;
+  readonly pods: Readonly<Record<PodKey, { readonly bindings: number; readonly addresses: number; readonly ruleHits: Readonly<Record<string, number>> }>>;
+}
+
+export type FromWorker =
+  /** Sets are there and what an earlier agent learned has been read back; rules may be installed now. */
+  | { readonly kind: "applied"; readonly id: number; readonly microseconds: number; readonly bindings: number }
+  | { readonly kind: "bound" }
+  | { readonly kind: "events"; readonly events: readonly EventDraft[] }
+  | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
+  | { readonly kind: "log"; readonly level: "info" | "warn" | "error"; readonly message: string; readonly detail?: Readonly<Record<string, unknown>> }
+  | { readonly kind: "failed"; readonly code: string; readonly message: string; readonly fix: string };

@@ -1,0 +1,102 @@
+import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
+import { ipText } from "../base/address.ts";
+import { tcpReply, tcpReset, udpReply } from "../dns/packets.ts";
+import { readQuery, refused } from "../dns/query.ts";
+import { TcpMessages } from "../dns/tcp.ts";
+import { Protocol } from "../model/packet.ts";
+import { VerdictClass } from "../model/verdict.ts";
+import { type Context, eachPacket, emitFor, type Held, type Settlement } from "./context.ts";
+import type { GuardedPod } from "./pods.ts";
+
+/**
+ * DNS queries of pods whose policy restricts names, queued in raw PREROUTING (before conntrack). A name that no rule has
+ * is answered with REFUSED, at once, and never reaches a resolver: silence would cost the application its time-outs, and
+ * a forwarded query is a tunnel.
+ */
+export class Queries {
+  private readonly context: Context;
+  private readonly sender: RawSender;
+  private readonly streams = new TcpMessages("pod");
+  private pod: GuardedPod | undefined;
+  private held: Held | undefined;
+  private denied: Uint8Array | undefined;
+
+  constructor(context: Context, sender: RawSender) {
+    this.context = context;
+    this.sender = sender;
+  }
+
+  judge(queue: PacketQueue, count: number): void {
+    const { marks } = this.context.kernel;
+    eachPacket(this.context, queue, count, NfVerdict.drop, (held, answer) => {
+      const { packet } = held;
+      this.pod = this.context.pods.of(packet.source);
+      this.held = held;
+      this.denied = undefined;
+      if (this.pod !== undefined) {
+        if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd);
+        else if (packet.protocol === Protocol.TCP && !this.stream(held, answer)) return;
+      }
+      if (this.denied !== undefined) this.refuse(queue, held, answer, this.denied);
+      else {
+        // Once more through the chain, which lets what we have seen go on to the rules behind ours.
+        answer.verdict = NfVerdict.repeat;
+        answer.mark = ((held.mark & ~marks.mask) | marks.value(VerdictClass.ours)) >>> 0;
+      }
+    });
+  }
+
+  /** False: the segment cannot be read in order now; it is dropped, and TCP sends it again. */
+  private stream(held: Held, answer: Settlement): boolean {
+    switch (this.streams.feed(held.packet, this.context.nowMs(), this.message)) {
+      case "complete":
+      case "partial":
+      case "empty":
+      case "old":
+      case "restarted":
+        return true;
+      default:
+        answer.verdict = NfVerdict.drop;
+        return this.denied !== undefined;
+    }
+  }
+
+  private readonly message = (bytes: Uint8Array, start: number, end: number): void => {
+    const { context } = this;
+    const pod = this.pod as GuardedPod;
+    context.counters.queries++;
+    const query = readQuery(bytes, start, end);
+    const name = "bad" in query ? undefined : query.qname;
+    const verdict = name === undefined ? undefined : pod.guard.query(name);
+    if (verdict?.action === "allow" || this.denied !== undefined) return;
+    this.denied = refused(bytes, start, end) ?? new Uint8Array(0);
+    context.counters.queriesRefused++;
+    const packet = (this.held as Held).packet;
+    emitFor(context, pod, {
+      type: "dns",
+      verdict: "deny",
+      mode: "Enforce",
+      why: verdict?.why ?? "malformed",
+      policy: verdict?.policy ?? null,
+      rule: verdict?.rule ?? null,
+      destination: { address: ipText(packet.destination), port: packet.destinationPort, protocol: packet.protocol === Protocol.TCP ? "TCP" : "UDP", names: name === undefined ? [] : [name] },
+      source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
+      message: name === undefined ? "a DNS query that cannot be read was refused" : `the query for ${name} was answered with REFUSED`,
+    });
+  };
+
+  private refuse(queue: PacketQueue, held: Held, answer: Settlement, dns: Uint8Array): void {
+    const { packet } = held;
+    answer.verdict = NfVerdict.drop;
+    if (packet.protocol === Protocol.TCP) {
+      // The resolver sees a reset where the query would have been; the pod sees the refusal, and the end.
+      queue.replace(held.index, tcpReset(packet));
+      const { marks } = this.context.kernel;
+      answer.verdict = NfVerdict.repeat;
+      answer.mark = ((held.mark & ~marks.mask) | marks.value(VerdictClass.ours)) >>> 0;
+    }
+    if (dns.length === 0) return;
+    const reply = packet.protocol === Protocol.TCP ? tcpReply(packet, dns) : udpReply(packet, dns);
+    if (reply !== undefined) this.sender.send(reply, reply.length, this.context.kernel.marks.value(VerdictClass.ours));
+  }
+}
