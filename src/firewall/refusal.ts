@@ -28,7 +28,7 @@ const E = constants.errno;
 
 /** ip_set.h enum ipset_errno, ip_set_hash.h. */
 const IPSET: Readonly<Record<number, readonly [RefusalCode, string]>> = {
-  4097: ["unsupported", "the kernel does not speak this ipset protocol version"],
+  4097: ["invalid", "the kernel cannot read it: an address of another family, or another ipset protocol"],
   4098: ["type", "the kernel has no such set type, revision or family"],
   4099: ["limit", "the kernel's maximum of sets is reached"],
   4100: ["in-use", "the set is in use"],
