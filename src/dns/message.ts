@@ -105,7 +105,7 @@ export class Message {
     return this.#cursor.at;
   }
   set at(offset: number) {
-    this.#cursor.at = offset;
+    this.#cursor.reset(this.bytes, offset, this.end);
   }
 
   /** Reads the next question; false: malformed. */
