@@ -106,6 +106,10 @@ export interface QueueStats {
   readonly late: number;
   /** Outstanding now. */
   readonly held: number;
+  /** `settle` of an id that was not (or no longer) outstanding. */
+  readonly unknown?: number;
+  /** Verdicts the kernel answered with an error: it had dropped the packet itself (its interface went away). */
+  readonly refused?: number;
 }
 
 /** Sends whole IP packets (header included) through the host's routing, with a packet mark. */

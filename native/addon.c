@@ -1,0 +1,764 @@
+/*
+ * The Node-API face of the files beside this one (declared in src/base/addon.ts): arguments in, errors out, and the
+ * event loop. Context aware: everything belongs to the environment (thread) that created it, and ends with it.
+ */
+#include <errno.h>
+#include <node_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "netlink.h"
+#include "queue.h"
+#include "raw.h"
+#include "watchdog.h"
+
+#define HOLD UINT32_MAX
+#define ROUNDS_PER_WAKEUP 4 /* batches before the event loop gets its turn again */
+#define BACKOFF_MIN_MS 10
+#define BACKOFF_MAX_MS 5000
+#define QUEUE_LENGTH_MAX (1u << 20)
+#define DEADLINE_MAX_MS 3600000u
+
+/* ---- errors and arguments: false or NULL means that a JavaScript exception is pending ---- */
+
+/* error: positive errno. */
+static napi_value throw_errno(napi_env env, int error, const char *syscall) {
+    char name[32], text[160];
+    uv_err_name_r(-error, name, sizeof name);
+    snprintf(text, sizeof text, "%s: %s, %s", name, strerror(error), syscall);
+    napi_value code, message, object, value;
+    if (napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &code) != napi_ok ||
+        napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &message) != napi_ok ||
+        napi_create_error(env, code, message, &object) != napi_ok)
+        return NULL;
+    if (napi_create_int32(env, -error, &value) == napi_ok) napi_set_named_property(env, object, "errno", value);
+    if (napi_create_string_utf8(env, syscall, NAPI_AUTO_LENGTH, &value) == napi_ok)
+        napi_set_named_property(env, object, "syscall", value);
+    napi_throw(env, object);
+    return NULL;
+}
+
+static bool check(napi_env env, napi_status status) {
+    if (status == napi_ok) return true;
+    bool pending = false;
+    napi_is_exception_pending(env, &pending);
+    if (!pending) napi_throw_error(env, "ERR_NAPI", "a Node-API call failed");
+    return false;
+}
+
+static bool to_u32(napi_env env, napi_value value, const char *name, uint32_t min, uint32_t max, uint32_t *out) {
+    double number;
+    if (napi_get_value_double(env, value, &number) != napi_ok || !(number >= min && number <= max) ||
+        number != (double)(uint32_t)number) {
+        char text[96];
+        snprintf(text, sizeof text, "%s must be an integer from %u to %u", name, min, max);
+        napi_throw_range_error(env, "ERR_OUT_OF_RANGE", text);
+        return false;
+    }
+    *out = (uint32_t)number;
+    return true;
+}
+
+struct bytes {
+    uint8_t *data;
+    size_t length;
+};
+
+static bool to_bytes(napi_env env, napi_value value, const char *name, struct bytes *out) {
+    napi_typedarray_type type;
+    void *data;
+    if (napi_get_typedarray_info(env, value, &type, &out->length, &data, NULL, NULL) != napi_ok || type != napi_uint8_array) {
+        char text[64];
+        snprintf(text, sizeof text, "%s must be a Uint8Array", name);
+        napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", text);
+        return false;
+    }
+    out->data = data;
+    return true;
+}
+
+/* A Uint8Array and how many of its bytes count. */
+static bool to_part(napi_env env, napi_value array, napi_value length, const char *name, struct bytes *out) {
+    uint32_t part;
+    if (!to_bytes(env, array, name, out)) return false;
+    if (!to_u32(env, length, "length", 0, out->length > UINT32_MAX ? UINT32_MAX : (uint32_t)out->length, &part)) return false;
+    out->length = part;
+    return true;
+}
+
+/* Fills `arguments` (missing ones are undefined) and gives the C object behind `this`. */
+static void *receiver(napi_env env, napi_callback_info info, size_t count, napi_value *arguments) {
+    napi_value self;
+    void *object = NULL;
+    if (!check(env, napi_get_cb_info(env, info, &count, arguments, &self, NULL))) return NULL;
+    if (!check(env, napi_unwrap(env, self, &object))) return NULL;
+    return object;
+}
+
+static bool constructing(napi_env env, napi_callback_info info) {
+    napi_value target = NULL;
+    if (napi_get_new_target(env, info, &target) == napi_ok && target != NULL) return true;
+    napi_throw_type_error(env, "ERR_CONSTRUCT_CALL_REQUIRED", "use new");
+    return false;
+}
+
+static napi_value number(napi_env env, double value) {
+    napi_value result = NULL;
+    napi_create_double(env, value, &result);
+    return result;
+}
+
+/* ---- NetlinkSocket ---- */
+
+static void netlink_finalize(napi_env env, void *data, void *hint) {
+    (void)env, (void)hint;
+    ng_netlink_close(data);
+    free(data);
+}
+
+static napi_value netlink_new(napi_env env, napi_callback_info info) {
+    size_t count = 1;
+    napi_value options, self;
+    if (!constructing(env, info) || !check(env, napi_get_cb_info(env, info, &count, &options, &self, NULL))) return NULL;
+    uint32_t receive_buffer = 0;
+    napi_valuetype type;
+    if (!check(env, napi_typeof(env, options, &type))) return NULL;
+    if (type == napi_object) {
+        napi_value value;
+        if (!check(env, napi_get_named_property(env, options, "receiveBuffer", &value))) return NULL;
+        if (!check(env, napi_typeof(env, value, &type))) return NULL;
+        if (type != napi_undefined && !to_u32(env, value, "receiveBuffer", 0, INT32_MAX, &receive_buffer)) return NULL;
+    }
+    struct ng_netlink *nl = malloc(sizeof *nl);
+    if (nl == NULL) return throw_errno(env, ENOMEM, "malloc");
+    int status = ng_netlink_open(nl, receive_buffer);
+    if (status < 0) {
+        free(nl);
+        return throw_errno(env, -status, "socket");
+    }
+    if (!check(env, napi_wrap(env, self, nl, netlink_finalize, NULL, NULL))) {
+        netlink_finalize(env, nl, NULL);
+        return NULL;
+    }
+    return self;
+}
+
+static napi_value netlink_transact(napi_env env, napi_callback_info info) {
+    napi_value arguments[4];
+    struct bytes request, reply;
+    uint32_t acks;
+    struct ng_netlink *nl = receiver(env, info, 4, arguments);
+    if (nl == NULL || !to_part(env, arguments[0], arguments[1], "request", &request) ||
+        !to_bytes(env, arguments[2], "reply", &reply) || !to_u32(env, arguments[3], "acks", 0, UINT32_MAX, &acks))
+        return NULL;
+    ssize_t bytes = ng_netlink_transact(nl, request.data, request.length, reply.data, reply.length, acks);
+    if (bytes < 0) return throw_errno(env, (int)-bytes, "netlink");
+    return number(env, (double)bytes);
+}
+
+static napi_value netlink_send(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    struct bytes request;
+    struct ng_netlink *nl = receiver(env, info, 2, arguments);
+    if (nl == NULL || !to_part(env, arguments[0], arguments[1], "request", &request)) return NULL;
+    ng_netlink_drain(nl);
+    int status = ng_netlink_send(nl, request.data, request.length);
+    if (status < 0) return throw_errno(env, -status, "sendmsg");
+    return NULL;
+}
+
+static napi_value netlink_receive(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct bytes reply;
+    struct ng_netlink *nl = receiver(env, info, 1, arguments);
+    if (nl == NULL || !to_bytes(env, arguments[0], "reply", &reply)) return NULL;
+    ssize_t bytes = ng_netlink_receive(nl, reply.data, reply.length);
+    if (bytes < 0) return throw_errno(env, (int)-bytes, "recvmsg");
+    return number(env, (double)bytes);
+}
+
+static napi_value netlink_close(napi_env env, napi_callback_info info) {
+    struct ng_netlink *nl = receiver(env, info, 0, NULL);
+    if (nl != NULL) ng_netlink_close(nl);
+    return NULL;
+}
+
+/* ---- RawSender ---- */
+
+static void raw_finalize(napi_env env, void *data, void *hint) {
+    (void)env, (void)hint;
+    ng_raw_close(data);
+    free(data);
+}
+
+static napi_value raw_new(napi_env env, napi_callback_info info) {
+    size_t count = 0;
+    napi_value self;
+    if (!constructing(env, info) || !check(env, napi_get_cb_info(env, info, &count, NULL, &self, NULL))) return NULL;
+    struct ng_raw *raw = malloc(sizeof *raw);
+    if (raw == NULL) return throw_errno(env, ENOMEM, "malloc");
+    ng_raw_init(raw);
+    if (!check(env, napi_wrap(env, self, raw, raw_finalize, NULL, NULL))) {
+        free(raw);
+        return NULL;
+    }
+    return self;
+}
+
+static napi_value raw_send(napi_env env, napi_callback_info info) {
+    napi_value arguments[3];
+    struct bytes packet;
+    uint32_t mark;
+    struct ng_raw *raw = receiver(env, info, 3, arguments);
+    if (raw == NULL || !to_part(env, arguments[0], arguments[1], "packet", &packet) ||
+        !to_u32(env, arguments[2], "mark", 0, UINT32_MAX, &mark))
+        return NULL;
+    const char *call;
+    int status = ng_raw_send(raw, packet.data, packet.length, mark, &call);
+    if (status < 0) return throw_errno(env, -status, call);
+    return NULL;
+}
+
+static napi_value raw_close(napi_env env, napi_callback_info info) {
+    struct ng_raw *raw = receiver(env, info, 0, NULL);
+    if (raw != NULL) ng_raw_close(raw);
+    return NULL;
+}
+
+/* ---- PacketQueue ---- */
+
+struct replacement {
+    uint8_t *bytes;
+    uint32_t length; /* 0: the packet stays as it is */
+    uint32_t capacity;
+};
+
+/*
+ * Freed when the JavaScript object is gone *and* libuv has let go of every handle, in whatever order (`refs`). Only
+ * `queue` and `watchdog` are shared with the watchdog's thread.
+ */
+struct packet_queue {
+    struct ng_queue queue;
+    struct ng_watchdog watchdog;
+    struct ng_batch batch;
+    napi_env env;
+    napi_async_cleanup_hook_handle hook;
+    napi_ref self; /* strong from start() to close() */
+    napi_ref memory; /* the one ArrayBuffer behind packets, records and verdicts */
+    napi_ref on_batch;
+    napi_ref on_lost;
+    uv_loop_t *loop;
+    uv_poll_t *poll;   /* while the socket works; one per socket */
+    uv_timer_t timer;  /* runs while a socket has to be opened again; data is NULL until it is initialised */
+    uv_async_t wakeup; /* from the watchdog; data likewise */
+    uint32_t *verdicts;
+    struct replacement replacements[NG_BATCH_MAX];
+    uint32_t in_hand; /* packets of the batch that JavaScript is looking at */
+    uint32_t refs;
+    uint32_t handles; /* libuv's */
+    uint32_t backoff_ms;
+    bool closed;
+    bool close_wanted; /* close() was called in the callback */
+    struct ng_queue_stats reported;
+};
+
+static void release(struct packet_queue *pq) {
+    if (--pq->refs > 0) return;
+    for (uint32_t i = 0; i < NG_BATCH_MAX; i++) free(pq->replacements[i].bytes);
+    ng_queue_free(&pq->queue);
+    free(pq);
+}
+
+static void handle_closed(struct packet_queue *pq) {
+    if (--pq->handles == 0 && pq->closed && pq->hook != NULL) {
+        napi_remove_async_cleanup_hook(pq->hook);
+        pq->hook = NULL;
+    }
+    release(pq);
+}
+
+static void embedded_closed(uv_handle_t *handle) {
+    handle_closed(handle->data);
+}
+
+static void poll_closed(uv_handle_t *handle) {
+    struct packet_queue *pq = handle->data;
+    free(handle);
+    handle_closed(pq);
+}
+
+static void hold_handle(struct packet_queue *pq) {
+    pq->refs++;
+    pq->handles++;
+}
+
+static void stop_polling(struct packet_queue *pq) {
+    if (pq->poll == NULL) return;
+    uv_poll_stop(pq->poll);
+    uv_close((uv_handle_t *)pq->poll, poll_closed);
+    pq->poll = NULL;
+}
+
+static void drop_reference(napi_env env, napi_ref *reference) {
+    if (*reference != NULL) napi_delete_reference(env, *reference);
+    *reference = NULL;
+}
+
+/* Everything but memory, once; safe at any time after queue_new. */
+static void shut(struct packet_queue *pq) {
+    if (pq->closed) return;
+    pq->closed = true;
+    ng_watchdog_stop(&pq->watchdog);
+    stop_polling(pq);
+    ng_queue_close(&pq->queue);
+    if (pq->timer.data != NULL) uv_close((uv_handle_t *)&pq->timer, embedded_closed);
+    if (pq->wakeup.data != NULL) uv_close((uv_handle_t *)&pq->wakeup, embedded_closed);
+    drop_reference(pq->env, &pq->on_batch);
+    drop_reference(pq->env, &pq->on_lost);
+    drop_reference(pq->env, &pq->memory);
+    drop_reference(pq->env, &pq->self);
+}
+
+static void environment_ends(napi_async_cleanup_hook_handle hook, void *data) {
+    struct packet_queue *pq = data;
+    shut(pq);
+    if (pq->handles == 0) {
+        pq->hook = NULL;
+        napi_remove_async_cleanup_hook(hook);
+    }
+}
+
+static void queue_finalize(napi_env env, void *data, void *hint) {
+    (void)env, (void)hint;
+    shut(data);
+    release(data);
+}
+
+/* Calls a function of ours with `this` = the queue. False when it threw; the exception's text is put in `text`. */
+static bool call(struct packet_queue *pq, napi_ref function, size_t count, napi_value *arguments, char *text, size_t size) {
+    napi_value self, callee, result, error;
+    if (napi_get_reference_value(pq->env, pq->self, &self) != napi_ok ||
+        napi_get_reference_value(pq->env, function, &callee) != napi_ok)
+        return false;
+    /* Not napi_call_function: ticks and microtasks must run, and nothing of ours is on the stack above. */
+    if (napi_make_callback(pq->env, NULL, self, callee, count, arguments, &result) == napi_ok) return true;
+    snprintf(text, size, "the callback failed");
+    bool pending = false;
+    if (napi_is_exception_pending(pq->env, &pending) != napi_ok || !pending) return false;
+    if (napi_get_and_clear_last_exception(pq->env, &error) != napi_ok) return false;
+    napi_value string;
+    if (napi_coerce_to_string(pq->env, error, &string) == napi_ok) napi_get_value_string_utf8(pq->env, string, text, size, NULL);
+    else napi_get_and_clear_last_exception(pq->env, &error);
+    return false;
+}
+
+static void report(struct packet_queue *pq, const char *what, const char *detail) {
+    if (pq->closed || pq->on_lost == NULL) return;
+    napi_handle_scope scope;
+    if (napi_open_handle_scope(pq->env, &scope) != napi_ok) return;
+    napi_value arguments[2];
+    char ignored[64];
+    if (napi_create_string_utf8(pq->env, what, NAPI_AUTO_LENGTH, &arguments[0]) == napi_ok &&
+        napi_create_string_utf8(pq->env, detail, NAPI_AUTO_LENGTH, &arguments[1]) == napi_ok)
+        call(pq, pq->on_lost, 2, arguments, ignored, sizeof ignored);
+    napi_close_handle_scope(pq->env, scope);
+}
+
+static void report_count(struct packet_queue *pq, const char *what, uint64_t now, uint64_t *before, const char *text) {
+    if (now == *before) return;
+    char detail[96];
+    snprintf(detail, sizeof detail, "%llu %s", (unsigned long long)(now - *before), text);
+    *before = now;
+    report(pq, what, detail);
+}
+
+static void on_timer(uv_timer_t *timer);
+
+/* Tells what has happened since the last time, and starts opening the socket again when it has failed. */
+static void look_after(struct packet_queue *pq) {
+    uint32_t held;
+    int failed;
+    struct ng_queue_stats now = ng_queue_look(&pq->queue, &held, &failed);
+    report_count(pq, "gap", now.gaps, &pq->reported.gaps, "packets lost before they could be read");
+    report_count(pq, "enobufs", now.enobufs, &pq->reported.enobufs, "receive buffer overruns");
+    report_count(pq, "watchdog", now.late, &pq->reported.late, "packets settled by the watchdog");
+    if (failed == 0 || pq->closed || pq->poll == NULL) return;
+    stop_polling(pq);
+    pq->backoff_ms = BACKOFF_MIN_MS;
+    uv_timer_start(&pq->timer, on_timer, pq->backoff_ms, 0);
+    char detail[160];
+    snprintf(detail, sizeof detail, "the socket failed (%s), what it held is dropped; opening another", strerror(failed));
+    report(pq, "rebind", detail);
+}
+
+static bool memory_is_ours(struct packet_queue *pq) {
+    napi_value memory;
+    bool detached = true;
+    return napi_get_reference_value(pq->env, pq->memory, &memory) == napi_ok &&
+           napi_is_detached_arraybuffer(pq->env, memory, &detached) == napi_ok && !detached;
+}
+
+static bool can_settle_with(uint32_t verdict) {
+    return verdict == NG_DROP || verdict == NG_ACCEPT || verdict == NG_REPEAT;
+}
+
+/* Gives `count` packets to JavaScript and settles what it does not hold. */
+static void deliver(struct packet_queue *pq, uint32_t count) {
+    const uint32_t fallback = pq->queue.options.deadline_verdict;
+    napi_handle_scope scope;
+    if (napi_open_handle_scope(pq->env, &scope) != napi_ok) return; /* left to the watchdog */
+    const char *fault = NULL;
+    char text[256];
+    bool ours = memory_is_ours(pq);
+    if (ours) {
+        for (uint32_t i = 0; i < count; i++) {
+            pq->verdicts[2 * i] = fallback;
+            pq->verdicts[2 * i + 1] = 0;
+            pq->replacements[i].length = 0;
+        }
+        napi_value argument;
+        pq->in_hand = count;
+        if (napi_create_uint32(pq->env, count, &argument) != napi_ok ||
+            !call(pq, pq->on_batch, 1, &argument, text, sizeof text))
+            fault = text;
+        pq->in_hand = 0;
+        ours = !pq->closed && memory_is_ours(pq);
+    }
+    if (ours) {
+        struct ng_verdict verdicts[NG_BATCH_MAX];
+        uint32_t settled = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t verdict = pq->verdicts[2 * i];
+            if (verdict == HOLD) continue;
+            const struct replacement *replacement = &pq->replacements[i];
+            bool known = can_settle_with(verdict);
+            if (!known) fault = "a verdict is neither drop, accept, repeat nor HOLD";
+            verdicts[settled++] = (struct ng_verdict){
+                .id = pq->batch.records[(size_t)i * NG_RECORD_WORDS + NG_RECORD_ID],
+                .verdict = known ? verdict : fallback,
+                .mark = known ? pq->verdicts[2 * i + 1] : 0,
+                .payload = replacement->length > 0 ? replacement->bytes : NULL,
+                .payload_length = replacement->length,
+            };
+        }
+        ng_queue_settle(&pq->queue, verdicts, settled);
+    } else if (!pq->closed) {
+        /* There is nowhere to receive to any more, and the records are out of reach: the queue is over. */
+        report(pq, "fault", "the packet memory was transferred; the queue is closed");
+        pq->close_wanted = true;
+    }
+    if (fault != NULL) report(pq, "fault", fault);
+    napi_close_handle_scope(pq->env, scope);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events) {
+    (void)status, (void)events; /* an error is seen by recvmmsg */
+    struct packet_queue *pq = poll->data;
+    pq->refs++;
+    for (int round = 0; round < ROUNDS_PER_WAKEUP && !pq->closed && !pq->close_wanted; round++) {
+        uint32_t datagrams;
+        uint32_t count = ng_queue_receive(&pq->queue, &pq->batch, ng_now_ms(), &datagrams);
+        if (count > 0) deliver(pq, count);
+        if (datagrams < pq->batch.slots) break;
+    }
+    if (!pq->closed) look_after(pq);
+    if (pq->close_wanted) shut(pq);
+    release(pq);
+}
+
+static void on_wakeup(uv_async_t *wakeup) {
+    struct packet_queue *pq = wakeup->data;
+    pq->refs++;
+    if (!pq->closed) look_after(pq);
+    release(pq);
+}
+
+/* On the watchdog's thread, which ends before the handle is closed. */
+static void wake(void *data) {
+    struct packet_queue *pq = data;
+    uv_async_send(&pq->wakeup);
+}
+
+/* 0 or a negative errno. */
+static int start_polling(struct packet_queue *pq) {
+    uv_poll_t *poll = malloc(sizeof *poll);
+    if (poll == NULL) return -ENOMEM;
+    int status = uv_poll_init(pq->loop, poll, pq->queue.socket.fd);
+    if (status < 0) {
+        free(poll);
+        return status;
+    }
+    poll->data = pq;
+    pq->poll = poll;
+    hold_handle(pq);
+    status = uv_poll_start(poll, UV_READABLE, on_readable);
+    if (status < 0) stop_polling(pq);
+    return status;
+}
+
+static void on_timer(uv_timer_t *timer) {
+    struct packet_queue *pq = timer->data;
+    int status = ng_queue_open(&pq->queue);
+    if (status == 0) status = start_polling(pq);
+    if (status < 0) {
+        pq->backoff_ms = pq->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : pq->backoff_ms * 2;
+        uv_timer_start(&pq->timer, on_timer, pq->backoff_ms, 0);
+        return;
+    }
+    pthread_mutex_lock(&pq->queue.lock);
+    pq->queue.stats.rebinds++;
+    pthread_mutex_unlock(&pq->queue.lock);
+    report(pq, "rebind", "bound again");
+}
+
+static bool option_u32(napi_env env, napi_value options, const char *name, uint32_t min, uint32_t max, uint32_t *out) {
+    napi_value value;
+    return check(env, napi_get_named_property(env, options, name, &value)) && to_u32(env, value, name, min, max, out);
+}
+
+static bool option_bool(napi_env env, napi_value options, const char *name, bool *out) {
+    napi_value value;
+    if (!check(env, napi_get_named_property(env, options, name, &value))) return false;
+    if (napi_get_value_bool(env, value, out) == napi_ok) return true;
+    char text[64];
+    snprintf(text, sizeof text, "%s must be a boolean", name);
+    napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", text);
+    return false;
+}
+
+static bool read_options(napi_env env, napi_value options, struct ng_queue_options *out, uint32_t *batch) {
+    uint32_t number;
+    napi_valuetype type;
+    if (!check(env, napi_typeof(env, options, &type))) return false;
+    if (type != napi_object) {
+        napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "options must be an object");
+        return false;
+    }
+    if (!option_u32(env, options, "queue", 0, UINT16_MAX, &number) ||
+        !option_u32(env, options, "copyRange", 0, NG_COPY_RANGE_MAX, &out->copy_range) ||
+        !option_u32(env, options, "maxLength", 1, QUEUE_LENGTH_MAX, &out->max_length) ||
+        !option_u32(env, options, "receiveBuffer", 0, INT32_MAX, &out->receive_buffer) ||
+        !option_u32(env, options, "batch", 1, NG_BATCH_MAX, batch) || !option_bool(env, options, "gso", &out->gso) ||
+        !option_bool(env, options, "failOpen", &out->fail_open) ||
+        !option_u32(env, options, "deadlineMs", 1, DEADLINE_MAX_MS, &out->deadline_ms) ||
+        !option_u32(env, options, "deadlineVerdict", NG_DROP, NG_ACCEPT, &out->deadline_verdict))
+        return false;
+    out->number = (uint16_t)number;
+    return true;
+}
+
+/* One ArrayBuffer, three views on it, as properties of `self`. */
+static bool make_memory(napi_env env, napi_value self, struct packet_queue *pq, uint32_t slots) {
+    uint32_t slot = ng_queue_slot_bytes(pq->queue.options.copy_range);
+    size_t packets = (size_t)slot * slots;
+    size_t records = (size_t)NG_RECORD_WORDS * slots;
+    size_t verdicts = (size_t)2 * slots;
+    size_t total = packets + (records + verdicts) * sizeof(uint32_t);
+    void *data;
+    napi_value memory, view[3];
+    if (!check(env, napi_create_arraybuffer(env, total, &data, &memory)) ||
+        !check(env, napi_create_reference(env, memory, 1, &pq->memory)) ||
+        !check(env, napi_create_typedarray(env, napi_uint8_array, packets, memory, 0, &view[0])) ||
+        !check(env, napi_create_typedarray(env, napi_uint32_array, records, memory, packets, &view[1])) ||
+        !check(env, napi_create_typedarray(env, napi_uint32_array, verdicts, memory, packets + records * sizeof(uint32_t), &view[2])))
+        return false;
+    /* Slots are multiples of 64 bytes, so both word arrays are aligned. */
+    uint8_t *bytes = data;
+    uint32_t *words = (uint32_t *)(void *)(bytes + packets);
+    ng_batch_init(&pq->batch, bytes, words, slot, slots);
+    pq->verdicts = words + records;
+    const napi_property_descriptor properties[] = {
+        {.utf8name = "packets", .value = view[0], .attributes = napi_enumerable},
+        {.utf8name = "records", .value = view[1], .attributes = napi_enumerable},
+        {.utf8name = "verdicts", .value = view[2], .attributes = napi_enumerable},
+    };
+    return check(env, napi_define_properties(env, self, 3, properties));
+}
+
+static napi_value queue_new(napi_env env, napi_callback_info info) {
+    size_t count = 1;
+    napi_value argument, self;
+    struct ng_queue_options options = {0};
+    uint32_t slots;
+    if (!constructing(env, info) || !check(env, napi_get_cb_info(env, info, &count, &argument, &self, NULL)) ||
+        !read_options(env, argument, &options, &slots))
+        return NULL;
+
+    struct packet_queue *pq = calloc(1, sizeof *pq);
+    if (pq == NULL) return throw_errno(env, ENOMEM, "malloc");
+    pq->env = env;
+    int status = ng_queue_init(&pq->queue, &options);
+    if (status == 0) {
+        status = ng_queue_open(&pq->queue);
+        if (status < 0) ng_queue_free(&pq->queue);
+    }
+    if (status < 0) {
+        free(pq);
+        return throw_errno(env, -status, "nfqueue bind");
+    }
+    ng_watchdog_init(&pq->watchdog, &pq->queue, wake, pq);
+    pq->refs = 1;
+    if (!check(env, napi_get_uv_event_loop(env, &pq->loop)) || !make_memory(env, self, pq, slots)) {
+        drop_reference(env, &pq->memory);
+        release(pq);
+        return NULL;
+    }
+    uv_timer_init(pq->loop, &pq->timer);
+    pq->timer.data = pq;
+    hold_handle(pq);
+    status = uv_async_init(pq->loop, &pq->wakeup, on_wakeup);
+    if (status == 0) {
+        pq->wakeup.data = pq;
+        hold_handle(pq);
+        uv_unref((uv_handle_t *)&pq->wakeup);
+        status = ng_watchdog_start(&pq->watchdog);
+    }
+    bool kept = status == 0 && check(env, napi_add_async_cleanup_hook(env, environment_ends, pq, &pq->hook)) &&
+                check(env, napi_wrap(env, self, pq, queue_finalize, NULL, NULL));
+    if (!kept) {
+        queue_finalize(env, pq, NULL);
+        return status < 0 ? throw_errno(env, -status, "nfqueue watchdog") : NULL;
+    }
+    return self;
+}
+
+static napi_value queue_start(napi_env env, napi_callback_info info) {
+    size_t count = 2;
+    napi_value arguments[2], self;
+    void *data = NULL;
+    if (!check(env, napi_get_cb_info(env, info, &count, arguments, &self, NULL)) || !check(env, napi_unwrap(env, self, &data)))
+        return NULL;
+    struct packet_queue *pq = data;
+    napi_valuetype type[2];
+    if (!check(env, napi_typeof(env, arguments[0], &type[0])) || !check(env, napi_typeof(env, arguments[1], &type[1]))) return NULL;
+    if (type[0] != napi_function || type[1] != napi_function) {
+        napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "onBatch and onLost must be functions");
+        return NULL;
+    }
+    if (pq->closed) return throw_errno(env, EBADF, "start");
+    if (pq->self != NULL) return throw_errno(env, EALREADY, "start");
+    if (!check(env, napi_create_reference(env, arguments[0], 1, &pq->on_batch)) ||
+        !check(env, napi_create_reference(env, arguments[1], 1, &pq->on_lost)) ||
+        !check(env, napi_create_reference(env, self, 1, &pq->self)))
+        return NULL;
+    int status = start_polling(pq);
+    if (status < 0) return throw_errno(env, -status, "uv_poll_start");
+    return NULL;
+}
+
+static napi_value queue_settle(napi_env env, napi_callback_info info) {
+    napi_value arguments[4];
+    struct packet_queue *pq = receiver(env, info, 4, arguments);
+    struct ng_verdict verdict = {0};
+    napi_valuetype type;
+    if (pq == NULL || !to_u32(env, arguments[0], "id", 0, UINT32_MAX, &verdict.id) ||
+        !to_u32(env, arguments[1], "verdict", 0, UINT32_MAX, &verdict.verdict) ||
+        !to_u32(env, arguments[2], "mark", 0, UINT32_MAX, &verdict.mark) || !check(env, napi_typeof(env, arguments[3], &type)))
+        return NULL;
+    if (type != napi_undefined) {
+        struct bytes packet;
+        if (!to_bytes(env, arguments[3], "packet", &packet)) return NULL;
+        if (packet.length > NG_PAYLOAD_MAX) return throw_errno(env, EMSGSIZE, "settle");
+        verdict.payload = packet.data;
+        verdict.payload_length = (uint32_t)packet.length;
+    }
+    if (pq->closed) return NULL;
+    if (!can_settle_with(verdict.verdict)) {
+        napi_throw_range_error(env, "ERR_OUT_OF_RANGE", "verdict must be drop, accept or repeat");
+        return NULL;
+    }
+    ng_queue_settle(&pq->queue, &verdict, 1);
+    return NULL;
+}
+
+static napi_value queue_replace(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    struct packet_queue *pq = receiver(env, info, 2, arguments);
+    struct bytes packet;
+    uint32_t index;
+    if (pq == NULL || !to_u32(env, arguments[0], "index", 0, NG_BATCH_MAX - 1, &index) ||
+        !to_bytes(env, arguments[1], "packet", &packet))
+        return NULL;
+    if (index >= pq->in_hand) {
+        napi_throw_range_error(env, "ERR_OUT_OF_RANGE", "index is not in the batch in hand");
+        return NULL;
+    }
+    if (packet.length == 0 || packet.length > NG_PAYLOAD_MAX) return throw_errno(env, EMSGSIZE, "replace");
+    struct replacement *replacement = &pq->replacements[index];
+    if (replacement->capacity < packet.length) {
+        uint8_t *bytes = realloc(replacement->bytes, packet.length);
+        if (bytes == NULL) return throw_errno(env, ENOMEM, "replace");
+        replacement->bytes = bytes;
+        replacement->capacity = (uint32_t)packet.length;
+    }
+    memcpy(replacement->bytes, packet.data, packet.length);
+    replacement->length = (uint32_t)packet.length;
+    return NULL;
+}
+
+static napi_value queue_stats(napi_env env, napi_callback_info info) {
+    struct packet_queue *pq = receiver(env, info, 0, NULL);
+    if (pq == NULL) return NULL;
+    uint32_t held;
+    int failed;
+    struct ng_queue_stats stats = ng_queue_look(&pq->queue, &held, &failed);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } fields[] = {
+        {"received", stats.received}, {"settled", stats.settled}, {"gaps", stats.gaps},
+        {"enobufs", stats.enobufs},   {"rebinds", stats.rebinds}, {"late", stats.late},
+        {"held", held},               {"unknown", stats.unknown}, {"refused", stats.refused},
+    };
+    napi_value object;
+    if (!check(env, napi_create_object(env, &object))) return NULL;
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (!check(env, napi_set_named_property(env, object, fields[i].name, number(env, (double)fields[i].value)))) return NULL;
+    }
+    return object;
+}
+
+static napi_value queue_close(napi_env env, napi_callback_info info) {
+    struct packet_queue *pq = receiver(env, info, 0, NULL);
+    if (pq == NULL) return NULL;
+    /* In the callback: its verdicts come first. */
+    if (pq->in_hand > 0) pq->close_wanted = true;
+    else shut(pq);
+    return NULL;
+}
+
+/* ---- module ---- */
+
+static bool export_class(napi_env env, napi_value exports, const char *name, napi_callback constructor, size_t count,
+                         const napi_property_descriptor *methods) {
+    napi_value class;
+    return check(env, napi_define_class(env, name, NAPI_AUTO_LENGTH, constructor, NULL, count, methods, &class)) &&
+           check(env, napi_set_named_property(env, exports, name, class));
+}
+
+NAPI_MODULE_INIT() {
+    const napi_property_descriptor netlink[] = {
+        {.utf8name = "transact", .method = netlink_transact, .attributes = napi_default_method},
+        {.utf8name = "send", .method = netlink_send, .attributes = napi_default_method},
+        {.utf8name = "receive", .method = netlink_receive, .attributes = napi_default_method},
+        {.utf8name = "close", .method = netlink_close, .attributes = napi_default_method},
+    };
+    const napi_property_descriptor queue[] = {
+        {.utf8name = "start", .method = queue_start, .attributes = napi_default_method},
+        {.utf8name = "settle", .method = queue_settle, .attributes = napi_default_method},
+        {.utf8name = "replace", .method = queue_replace, .attributes = napi_default_method},
+        {.utf8name = "stats", .method = queue_stats, .attributes = napi_default_method},
+        {.utf8name = "close", .method = queue_close, .attributes = napi_default_method},
+    };
+    const napi_property_descriptor raw[] = {
+        {.utf8name = "send", .method = raw_send, .attributes = napi_default_method},
+        {.utf8name = "close", .method = raw_close, .attributes = napi_default_method},
+    };
+    if (!export_class(env, exports, "NetlinkSocket", netlink_new, 4, netlink) ||
+        !export_class(env, exports, "PacketQueue", queue_new, 5, queue) ||
+        !export_class(env, exports, "RawSender", raw_new, 2, raw))
+        return NULL;
+    return exports;
+}
