@@ -1,11 +1,14 @@
 import type { NetlinkSocket } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
-import { Command, type ConntrackEntry, Cta, familyNumber, type FlowTuple, newEntry, readEntry, writeSourceFilter, writeTuple } from "./conntrack-wire.ts";
+import { type ConntrackEntry, type FlowTuple, newEntry } from "./conntrack-entry.ts";
+import { readEntry } from "./conntrack-read.ts";
+import { Command, Cta, familyNumber, writeSourceFilter, writeTuple } from "./conntrack-wire.ts";
 import { AF_UNSPEC, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "./netlink.ts";
-import { codeOf, exchange, newMessage, receiveDump, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "./netlink-exchange.ts";
+import { codeOf, exchange, receiveDump, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "./netlink-exchange.ts";
+import { newMessage } from "./netlink-read.ts";
 import { errnoRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
-export { type ConntrackEntry, type FlowTuple, Status } from "./conntrack-wire.ts";
+export { type ConntrackEntry, type FlowTuple, Status } from "./conntrack-entry.ts";
 export type { Refusal, RefusalCode } from "./refusal.ts";
 
 /** Changes waiting in one batch. */
@@ -63,7 +66,8 @@ export class ConntrackDump {
     request.reset();
     const message = request.begin(Command.get, NLM_F_REQUEST | NLM_F_DUMP, this.seq, source === undefined ? AF_UNSPEC : familyNumber(source));
     if (this.kernelFilters) {
-      if (source !== undefined) writeSourceFilter(request, source);
+      // The kernel's IPv6 comparison is inverted (ctnetlink_filter_match_tuple, seen on 6.18): it leaves out what matches.
+      if (source !== undefined && source.length === 4) writeSourceFilter(request, source);
       if (mark !== undefined) {
         request.attrU32(Cta.mark, mark);
         request.attrU32(Cta.markMask, markMask ?? 0xffffffff);

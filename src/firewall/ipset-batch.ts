@@ -1,10 +1,10 @@
 import type { NetlinkSocket } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
-import { Attr, Command, type Element, IPSET_PROTOCOL, NET, validComment, validIface, validSetName, writeElement } from "./ipset-wire.ts";
+import { Attr, Command, type Element, IPSET_PROTOCOL, NET, encodable, validComment, validSetName, writeElement } from "./ipset-wire.ts";
 import { readFailedLine } from "./ipset-read.ts";
 import { AF_INET, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "./netlink.ts";
 import { exchange, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "./netlink-exchange.ts";
-import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
+import { type BatchFailure, type BatchResult, judge, type Lane, type Part, startOf } from "./ipset-parts.ts";
 
 /** Elements waiting in one batch. */
 export const BATCH_ELEMENTS_MAX = 65_536;
@@ -13,42 +13,6 @@ const BATCH_SETS_MAX = 64;
 const MESSAGE_ELEMENTS_MAX = 128;
 /** A failed message comes back whole, so it is kept well below the socket buffers. */
 const MESSAGE_ELEMENT_BYTES_MAX = 12 * 1024;
-
-/** An element that is not as it was to be. */
-export interface BatchFailure {
-  /** What `add` or `del` returned for it. */
-  readonly index: number;
-  readonly set: string;
-  readonly command: "add" | "del";
-  readonly refusal: Refusal;
-}
-
-export interface BatchResult {
-  readonly applied: number;
-  readonly failures: readonly BatchFailure[];
-}
-
-/** The elements for one set, encoded, in the order they came. */
-interface Lane {
-  readonly set: string;
-  readonly writer: Writer;
-  /** By position: where the element ends in `writer`, whether it is an add, its index in the batch. */
-  readonly ends: number[];
-  readonly adds: boolean[];
-  readonly indexes: number[];
-  /** Positions below this are planned. */
-  planned: number;
-}
-
-/** Positions from..to of a lane: one message. */
-interface Part {
-  readonly lane: Lane;
-  readonly from: number;
-  readonly to: number;
-  /** The answer: errno, 0 for done, -1 for none yet; and the line number of the element to blame, 0 for none. */
-  error: number;
-  line: number;
-}
 
 const NO_FAILURES: readonly BatchFailure[] = [];
 
@@ -222,55 +186,4 @@ export class IpsetBatch {
     request.close(elements);
     request.end(message);
   }
-}
-
-function startOf(lane: Lane, position: number): number {
-  return position === 0 ? 0 : (lane.ends[position - 1] as number);
-}
-
-function encodable(element: Element): boolean {
-  const { address, bits, protocol, port, address2, bits2, iface, comment } = element;
-  const width = address.length * 8;
-  if (width !== 32 && width !== 128) return false;
-  if (address2 !== undefined && address2.length !== address.length) return false;
-  if (bits !== undefined && !(bits >= 0 && bits <= width)) return false;
-  if (bits2 !== undefined && !(address2 !== undefined && bits2 >= 0 && bits2 <= width)) return false;
-  if (protocol !== undefined && !(protocol >= 0 && protocol <= 255)) return false;
-  if (port !== undefined && !(protocol !== undefined && port >= 0 && port <= 65_535)) return false;
-  if (iface !== undefined && !validIface(iface)) return false;
-  return comment === undefined || comment === "" || validComment(comment);
-}
-
-/**
- * Reads the answers of `parts` into `failures`. Returns the elements to be sent again, one a part: those behind a
- * refused one, up to the end of what was sent to that set, so that the last word about an element stays the last.
- */
-function judge(parts: readonly Part[], broken: string | undefined, failures: BatchFailure[]): Part[] {
-  const again: Part[] = [];
-  const resend = new Set<Lane>();
-  const fail = (lane: Lane, position: number, refusal: Refusal): void => {
-    failures.push({ index: lane.indexes[position] as number, set: lane.set, command: lane.adds[position] === true ? "add" : "del", refusal });
-  };
-  for (const { lane, from, to, error, line } of parts) {
-    let next = from;
-    if (!resend.has(lane)) {
-      if (error === 0) continue;
-      const refusal = error < 0 ? noAnswer(broken ?? "none came") : ipsetRefusal(error);
-      if (error < 0 || to - from === 1 || refusal.code === "no-set") {
-        for (let i = from; i < to; i++) fail(lane, i, refusal);
-        continue;
-      }
-      const blamed = lane.indexes.indexOf(line - 1, from);
-      if (line > 0 && blamed >= from && blamed < to) {
-        fail(lane, blamed, refusal);
-        next = blamed + 1;
-      }
-      resend.add(lane);
-    }
-    for (let i = next; i < to; i++) {
-      if (broken === undefined) again.push({ lane, from: i, to: i + 1, error: -1, line: 0 });
-      else fail(lane, i, noAnswer(broken));
-    }
-  }
-  return again;
 }

@@ -67,9 +67,7 @@ export const FLAG_WITH_FORCEADD = 1 << 5;
 export const FLAG_WITH_SKBINFO = 1 << 6;
 export const FLAG_IFACE_WILDCARD = 1 << 7;
 
-/** IPSET_MAXNAMELEN and IFNAMSIZ less the NUL. */
-export const SET_NAME_OCTETS_MAX = 31;
-const IFACE_OCTETS_MAX = 15;
+const IFACE_OCTETS_MAX = 15; // IFNAMSIZ less the NUL
 /** IPSET_MAX_COMMENT_SIZE. */
 export const COMMENT_OCTETS_MAX = 255;
 /** Seconds: IPSET_MAX_TIMEOUT, UINT_MAX / 2 / MSEC_PER_SEC. */
@@ -114,7 +112,7 @@ export function validComment(comment: string): boolean {
 }
 
 /** An interface name or prefix as the kernel takes it (dev_valid_name), and as `ipset save` can print it. */
-export function validIface(iface: string): boolean {
+function validIface(iface: string): boolean {
   if (iface.length === 0 || octetsOf(iface) > IFACE_OCTETS_MAX) return false;
   for (let i = 0; i < iface.length; i++) {
     const c = iface.charCodeAt(i);
@@ -123,6 +121,7 @@ export function validIface(iface: string): boolean {
   return true;
 }
 
+/** IPSET_MAXNAMELEN less the NUL, and what no tool has to quote. */
 export function validSetName(name: string): boolean {
   return /^[A-Za-z0-9_.:-]{1,31}$/.test(name);
 }
@@ -167,4 +166,18 @@ export function writeElement(
   if (markMask !== 0) writer.attrU64(Data.mark | NET, mark, markMask);
   writer.attrU32(Data.lineNumber | NET, lineNumber);
   writer.close(start);
+}
+
+/** Can it be written so that the kernel reads what was meant? What a set type wants of it is the kernel's to say. */
+export function encodable(element: Element): boolean {
+  const { address, bits, protocol, port, address2, bits2, iface, comment } = element;
+  const width = address.length * 8;
+  if (width !== 32 && width !== 128) return false;
+  if (address2 !== undefined && address2.length !== address.length) return false;
+  if (bits !== undefined && !(bits >= 0 && bits <= width)) return false;
+  if (bits2 !== undefined && !(address2 !== undefined && bits2 >= 0 && bits2 <= width)) return false;
+  if (protocol !== undefined && !(protocol >= 0 && protocol <= 255)) return false;
+  if (port !== undefined && !(protocol !== undefined && port >= 0 && port <= 65_535)) return false;
+  if (iface !== undefined && !validIface(iface)) return false;
+  return comment === undefined || comment === "" || validComment(comment);
 }

@@ -13,14 +13,17 @@ import {
   TIMEOUT_SECONDS_MAX,
   validSetName,
 } from "./ipset-wire.ts";
-import { readHeader, readProtocol, readRevisions, type SetHeader } from "./ipset-read.ts";
+import { readHeader, readProtocol, readRevisions, type SetHeader } from "./ipset-header.ts";
 import { AF_INET, AF_INET6, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "./netlink.ts";
-import { codeOf, exchange, type Message, newMessage, receiveDump, REPLY_BYTES } from "./netlink-exchange.ts";
+import { codeOf, exchange, receiveDump, REPLY_BYTES } from "./netlink-exchange.ts";
+import { type Message, newMessage } from "./netlink-read.ts";
 import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
-export { type BatchFailure, type BatchResult, BATCH_ELEMENTS_MAX, IpsetBatch } from "./ipset-batch.ts";
+export { BATCH_ELEMENTS_MAX, IpsetBatch } from "./ipset-batch.ts";
 export { type DumpState, IpsetDump } from "./ipset-dump.ts";
-export type { DumpedElement, SetHeader } from "./ipset-read.ts";
+export type { SetHeader } from "./ipset-header.ts";
+export type { DumpedElement } from "./ipset-read.ts";
+export type { BatchFailure, BatchResult } from "./ipset-parts.ts";
 export { COMMENT_OCTETS_MAX, type Element, TIMEOUT_SECONDS_MAX } from "./ipset-wire.ts";
 export type { Refusal, RefusalCode } from "./refusal.ts";
 

@@ -1,6 +1,7 @@
 import type { NetlinkSocket } from "../base/addon.ts";
 import { messageOf } from "../base/fault.ts";
-import { HEADER_BYTES, MESSAGE_BYTES, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN } from "./netlink.ts";
+import { NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN } from "./netlink.ts";
+import { type Message, newMessage, readMessage } from "./netlink-read.ts";
 
 /** Bytes of one answer: a dump block is at most 32 KB (net/netlink/af_netlink.c), an error repeats its request. */
 export const REPLY_BYTES = 128 * 1024;
@@ -10,50 +11,6 @@ export const SEND_BYTES_MAX = 48 * 1024;
 export const SEND_MESSAGES_MAX = 64;
 /** Reads that bring nothing of ours before we give up on an answer. */
 const STRAY_READS_MAX = 16;
-
-/** One message as it lies in `bytes`; a single object is filled again and again. */
-export interface Message {
-  bytes: Buffer;
-  /** Where the nlmsghdr starts, where the payload starts (after nfgenmsg, when there is one), where the message ends. */
-  start: number;
-  payload: number;
-  end: number;
-  type: number;
-  seq: number;
-  /** nfgenmsg's family; 0 where there is none. */
-  family: number;
-  /** NLMSG_ERROR and NLMSG_DONE: the positive errno, 0 for an acknowledgement; else 0. */
-  error: number;
-}
-
-export function newMessage(): Message {
-  return { bytes: Buffer.alloc(0), start: 0, payload: 0, end: 0, type: 0, seq: 0, family: 0, error: 0 };
-}
-
-/**
- * Reads the message at `at` of `bytes`[0..end) into `message`. Returns where the next one starts; -1 when there is none
- * (the end, or bytes that are no message: whatever follows is unreadable too).
- */
-export function readMessage(message: Message, bytes: Buffer, at: number, end: number): number {
-  if (at + HEADER_BYTES > end || end > bytes.length) return -1;
-  const length = bytes.readUInt32LE(at);
-  if (length < HEADER_BYTES || at + length > end) return -1;
-  message.bytes = bytes;
-  message.start = at;
-  message.end = at + length;
-  message.type = bytes.readUInt16LE(at + 4);
-  message.seq = bytes.readUInt32LE(at + 8);
-  message.family = 0;
-  message.error = 0;
-  message.payload = at + HEADER_BYTES;
-  if (message.type === NLMSG_ERROR || message.type === NLMSG_DONE) {
-    if (length >= HEADER_BYTES + 4) message.error = Math.abs(bytes.readInt32LE(at + HEADER_BYTES));
-  } else if (length >= MESSAGE_BYTES) {
-    message.family = bytes[at + HEADER_BYTES] as number;
-    message.payload = at + MESSAGE_BYTES;
-  }
-  return at + ((length + 3) & ~3);
-}
 
 /**
  * Sends `acks` messages, numbered `first`, `first` + 1, ..., and calls `onMessage` for each message of the answer that

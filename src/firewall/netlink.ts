@@ -1,7 +1,7 @@
 /**
  * Netlink messages as nfnetlink wants them: a 16-byte nlmsghdr and TLVs in host order (little endian on every CPU in
- * package.json), a 4-byte nfgenmsg, and values mostly in network order. Writing and reading live here; what the
- * attributes mean lives in ipset-*.ts and conntrack-*.ts.
+ * package.json), a 4-byte nfgenmsg, and values mostly in network order. Writing lives here, reading in
+ * netlink-read.ts; what the attributes mean lives in ipset-*.ts and conntrack-*.ts.
  */
 
 export const NLM_F_REQUEST = 0x1;
@@ -17,7 +17,6 @@ export const NLMSG_OVERRUN = 4;
 
 export const NLA_F_NESTED = 0x8000;
 export const NLA_F_NET_BYTEORDER = 0x4000;
-const NLA_TYPE_MASK = 0x3fff;
 
 export const AF_UNSPEC = 0;
 export const AF_INET = 2;
@@ -185,79 +184,5 @@ export class Writer {
     this.room(to - from);
     other.bytes.copy(this.bytes, this.at, from, to);
     this.at += to - from;
-  }
-}
-
-/** Walks attributes. Every read checks its bounds: a value shorter than asked is 0, a broken length ends the walk. */
-export class Attributes {
-  bytes: Buffer;
-  /** The attribute in hand: its type without flags, and where its value is. */
-  type = 0;
-  at = 0;
-  length = 0;
-  private nextAt = 0;
-  private end = 0;
-
-  constructor() {
-    this.bytes = Buffer.alloc(0);
-  }
-
-  /** Walks `start`..`end` of `bytes`. */
-  reset(bytes: Buffer, start: number, end: number): this {
-    this.bytes = bytes;
-    this.end = Math.min(end, bytes.length);
-    this.nextAt = start;
-    this.length = 0;
-    return this;
-  }
-
-  /** Walks the inside of the attribute that `outer` has in hand. */
-  into(outer: Attributes): this {
-    return this.reset(outer.bytes, outer.at, outer.at + outer.length);
-  }
-
-  next(): boolean {
-    const { bytes, nextAt: at } = this;
-    if (at + 4 > this.end) return false;
-    const length = (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
-    if (length < 4 || at + length > this.end) {
-      this.nextAt = this.end;
-      return false;
-    }
-    this.type = ((bytes[at + 2] as number) | ((bytes[at + 3] as number) << 8)) & NLA_TYPE_MASK;
-    this.at = at + 4;
-    this.length = length - 4;
-    this.nextAt = at + ((length + 3) & ~3);
-    return true;
-  }
-
-  u8(): number {
-    return this.length < 1 ? 0 : (this.bytes[this.at] as number);
-  }
-
-  u16(): number {
-    const { bytes, at } = this;
-    return this.length < 2 ? 0 : ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
-  }
-
-  /** `offset` bytes into the value. */
-  u32(offset = 0): number {
-    if (this.length < offset + 4) return 0;
-    const { bytes } = this;
-    const at = this.at + offset;
-    return (((bytes[at] as number) << 24) | ((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)) >>> 0;
-  }
-
-  /** A 64-bit counter; exact below 2^53. */
-  u64(): number {
-    return this.u32() * 0x1_0000_0000 + this.u32(4);
-  }
-
-  /** UTF-8 up to the first NUL. */
-  text(): string {
-    let end = this.at;
-    const limit = this.at + this.length;
-    while (end < limit && this.bytes[end] !== 0) end++;
-    return this.bytes.toString("utf8", this.at, end);
   }
 }

@@ -1,5 +1,5 @@
 import type { NetlinkSocket } from "../../src/base/addon.ts";
-import { Attributes } from "../../src/firewall/netlink.ts";
+import { Attributes } from "../../src/firewall/netlink-read.ts";
 
 /**
  * A kernel that knows add and del of hash:ip sets with timeouts, and has the real one's error rules: it stops at the first
@@ -36,8 +36,8 @@ export class FakeSocket implements NetlinkSocket {
 
   private answer(message: Buffer): Buffer {
     const add = message.readUInt16LE(4) === 0x609;
-    const [set, data, adt, each] = ["", new Attributes(), new Attributes(), new Attributes()];
-    let name: string = set;
+    const [data, adt, each] = [new Attributes(), new Attributes(), new Attributes()];
+    let name = "";
     let lineAt = 0;
     const top = new Attributes().reset(message, 20, message.length);
     while (top.next()) {
