@@ -17,14 +17,15 @@ export class Chain {
   /** Least TTL of the CNAMEs from the asked name to this one; 2^31-1 for the asked name. */
   readonly ttls = new Int32Array(HOPS_MAX + 1);
   readonly #wires = new Uint8Array((HOPS_MAX + 1) * 256);
-  readonly #names: (DnsName | undefined)[] = [];
+  /** Made when first asked for (`#named`). */
+  readonly #names: (DnsName | undefined)[] = new Array<DnsName | undefined>(HOPS_MAX + 1).fill(undefined);
+  readonly #named = new Uint8Array(HOPS_MAX + 1);
   /** The last owner that was looked up, and its index: records of one owner come together. */
   #lastLead = -1;
   #lastIndex = -1;
 
   begin(): void {
     this.length = 0;
-    this.#names.length = 0;
     this.#lastLead = -1;
   }
 
@@ -36,14 +37,18 @@ export class Chain {
     this.#hashes[i] = message.hash;
     this.#lengths[i] = message.wireLength;
     this.ttls[i] = i === 0 ? ttl : Math.min(ttl, this.ttls[i - 1] as number);
-    this.#wires.set(message.wire.subarray(0, message.wireLength), i * 256);
-    this.#names.push(nameOfWire(message.wire, 0, message.wireLength));
+    for (let k = 0; k < message.wireLength; k++) this.#wires[i * 256 + k] = message.wire[k] as number;
+    this.#named[i] = 0;
     this.#lastLead = -1;
     return true;
   }
 
   /** The DnsName at `index`, undefined where the octets make none. */
   name(index: number): DnsName | undefined {
+    if (this.#named[index] === 0) {
+      this.#names[index] = nameOfWire(this.#wires, index * 256, this.#lengths[index] as number);
+      this.#named[index] = 1;
+    }
     return this.#names[index];
   }
 

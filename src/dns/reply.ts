@@ -177,9 +177,9 @@ function take(outcome: ReplyOutcome, address: Ip, owner: number, ttl: number, ou
     return;
   }
   outcome.addresses++;
-  const asked = chain.name(0) as DnsName;
+  const asked = outcome.qname as DnsName;
   for (let i = 0; i <= owner; i++) {
-    const name = chain.name(i);
+    const name = i === 0 ? asked : chain.name(i);
     if (name === undefined) continue;
     const via: Via = i === 0 || (i === 1 && searches.length > 0 && isSearchedName(asked, name, searches)) ? "asked" : "cname";
     out.push({ name, via, address, ttl });
