@@ -21,13 +21,22 @@ function found(folder, ending) {
   const path = join(ROOT, "dist", folder);
   if (!existsSync(path)) return [];
   const files = readdirSync(path, { recursive: true, encoding: "utf8" });
-  return files.filter((file) => file.endsWith(ending)).map((file) => relative(ROOT, join(path, file))).filter(chosen).sort();
+  return files
+    .filter((file) => file.endsWith(ending))
+    .map((file) => relative(ROOT, join(path, file)))
+    .filter(chosen)
+    .sort();
 }
 
 /** The exit status; 1 when it had to be ended after `limitMs`. A process group of its own, so that all of it ends. */
 function node(args, limitMs, env = {}) {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"], detached: true, env: { ...process.env, ...env } });
+    const child = spawn(process.execPath, args, {
+      cwd: ROOT,
+      stdio: ["ignore", "inherit", "inherit"],
+      detached: true,
+      env: { ...process.env, ...env },
+    });
     const end = (signal) => {
       try {
         process.kill(-child.pid, signal);
@@ -53,7 +62,10 @@ function node(args, limitMs, env = {}) {
 
 function tests(files, concurrency, limits) {
   const reporter = ["--test-reporter=spec", "--test-reporter-destination=stdout"];
-  return node(["--enable-source-maps", "--test", ...reporter, `--test-concurrency=${concurrency}`, `--test-timeout=${limits.file}`, ...files], limits.all);
+  return node(
+    ["--enable-source-maps", "--test", ...reporter, `--test-concurrency=${concurrency}`, `--test-timeout=${limits.file}`, ...files],
+    limits.all,
+  );
 }
 
 async function test() {
@@ -71,7 +83,9 @@ async function test() {
   }
   if (system.length === 0) return status;
   if (process.getuid() !== 0) {
-    console.log(`run: ${system.length} files of system tests NOT run: they make network namespaces and need root. All of them: sudo npm test`);
+    console.log(
+      `run: ${system.length} files of system tests NOT run: they make network namespaces and need root. All of them: sudo npm test`,
+    );
     return process.env.CI === "true" ? 1 : status;
   }
   console.log(`run: ${system.length} files of system tests, one at a time`);

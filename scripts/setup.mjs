@@ -17,7 +17,15 @@ const NODE_MIN = [20, 11];
 
 /** What must be there, and the Debian package that brings it. */
 const BUILD = { python3: "python3", make: "make", "g++": "g++", "/usr/include/pcap.h": "libpcap-dev" };
-const RUN = { iptables: "iptables", ip6tables: "iptables", ipset: "ipset", ip: "iproute2", conntrack: "conntrack", openssl: "openssl", modprobe: "kmod" };
+const RUN = {
+  iptables: "iptables",
+  ip6tables: "iptables",
+  ipset: "ipset",
+  ip: "iproute2",
+  conntrack: "conntrack",
+  openssl: "openssl",
+  modprobe: "kmod",
+};
 const TEST = { dnsmasq: "dnsmasq-base", unbound: "unbound", curl: "curl", dig: "bind9-dnsutils", tc: "iproute2" };
 /** Packages whose service must not run on this machine because of us. */
 const SERVICES = ["unbound"];
@@ -62,7 +70,8 @@ function aptInstall(packages) {
   const policy = "/usr/sbin/policy-rc.d";
   const ours = !existsSync(policy);
   const env = { DEBIAN_FRONTEND: "noninteractive", NEEDRESTART_SUSPEND: "1" };
-  const install = () => run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...packages], { env });
+  const install = () =>
+    run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...packages], { env });
   if (ours) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
   try {
     // The lists of a fresh machine are empty, those of an old one out of date: ask for new ones only then.
@@ -84,7 +93,11 @@ function system(wanted, optional) {
   const packages = lacking({ ...wanted, ...optional });
   if (packages.length === 0) return;
   const command = `apt-get update && apt-get install -y --no-install-recommends ${packages.join(" ")}`;
-  if (!present("apt-get")) stop(`missing here: ${packages.join(" ")} (Debian's names), and there is no apt-get`, "install them with your system's package manager");
+  if (!present("apt-get"))
+    stop(
+      `missing here: ${packages.join(" ")} (Debian's names), and there is no apt-get`,
+      "install them with your system's package manager",
+    );
   if (root) {
     say(`installing ${packages.join(" ")}`);
     aptInstall(packages);
@@ -108,7 +121,8 @@ function packagesCurrent() {
     const read = (file) => JSON.parse(readFileSync(join(ROOT, file), "utf8")).packages;
     const installed = read("node_modules/.package-lock.json");
     return Object.entries(read("package-lock.json")).every(
-      ([path, { version, optional }]) => path === "" || (installed[path] === undefined ? optional === true : installed[path].version === version),
+      ([path, { version, optional }]) =>
+        path === "" || (installed[path] === undefined ? optional === true : installed[path].version === version),
     );
   } catch {
     return false;
@@ -118,12 +132,15 @@ function packagesCurrent() {
 function npmPackages() {
   const prefix = headers();
   // npm 11 warns of settings of node-gyp among its own, npm 10's node-gyp knows them nowhere else.
-  const major = Number(/npm\/(\d+)/.exec(process.env.npm_config_user_agent ?? spawnSync("npm", ["-v"], { encoding: "utf8" }).stdout.replace(/^/, "npm/"))?.[1]);
+  const major = Number(
+    /npm\/(\d+)/.exec(process.env.npm_config_user_agent ?? spawnSync("npm", ["-v"], { encoding: "utf8" }).stdout.replace(/^/, "npm/"))?.[1],
+  );
   const setting = major >= 11 ? "npm_package_config_node_gyp_nodedir" : "npm_config_nodedir";
   const env = prefix === undefined || process.env.npm_config_nodedir !== undefined ? {} : { [setting]: prefix };
   if (!packagesCurrent()) {
     say("npm ci");
-    if (run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { env }) !== 0) stop("npm ci failed", "read its messages above; is the registry reachable?");
+    if (run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { env }) !== 0)
+      stop("npm ci failed", "read its messages above; is the registry reachable?");
   }
   const binding = join(ROOT, "node_modules", "pcap", "build", "Release", "pcap_binding.node");
   if (existsSync(binding)) {

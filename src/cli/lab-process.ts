@@ -155,7 +155,7 @@ export class Child {
   }
 
   private wake(): void {
-    for (const listener of [...this.listeners]) listener();
+    for (const listener of Array.from(this.listeners)) listener(); // a copy: they remove themselves
   }
 
   private collect(stream: NodeJS.ReadableStream | null, lines: string[]): void {

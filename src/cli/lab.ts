@@ -146,7 +146,9 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
           `link set ${host} address ${GATEWAY_MAC}`,
           `link set ${host} up`,
           `addr add ${GATEWAY6}/64 dev ${host} nodad`,
-          ...(v4 === undefined ? [] : [`route add ${v4}/32 dev ${host} scope link`, `neigh replace ${v4} lladdr ${mac} dev ${host} nud permanent`]),
+          ...(v4 === undefined
+            ? []
+            : [`route add ${v4}/32 dev ${host} scope link`, `neigh replace ${v4} lladdr ${mac} dev ${host} nud permanent`]),
           ...(v6 === undefined ? [] : [`route add ${v6}/128 dev ${host}`, `neigh replace ${v6} lladdr ${mac} dev ${host} nud permanent`]),
         ]);
         await setSysctl("node", { [`net.ipv4.conf.${host}.proxy_arp`]: 1 });
@@ -192,7 +194,10 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
         `route add default via ${near.v4}`,
         `route add default via ${near.v6}`,
       ]);
-      await ip("node", addresses.map((address) => routeVia(address, far, link)));
+      await ip(
+        "node",
+        addresses.map((address) => routeVia(address, far, link)),
+      );
       await linkUp("node", link);
       await linkUp(name, "eth0");
       servers.push(server);
@@ -212,7 +217,10 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     },
 
     async nodeLocal(addresses, { notrack = false } = {}) {
-      await ip("node", addresses.map((address) => `addr add ${address}/${bits(address)} dev lo${address.includes(":") ? " nodad" : ""}`));
+      await ip(
+        "node",
+        addresses.map((address) => `addr add ${address}/${bits(address)} dev lo${address.includes(":") ? " nodad" : ""}`),
+      );
       if (!notrack) return;
       for (const address of addresses) {
         const tool = address.includes(":") ? iptables.replace("iptables", "ip6tables") : iptables;

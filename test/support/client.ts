@@ -83,11 +83,16 @@ export async function clientIn(lab: Lab, where: string): Promise<Client> {
   const ask = async <T>(op: string, options: Timed): Promise<T> => {
     const id = next++;
     const from = child.out.length;
-    const shown = JSON.stringify({ id, op, options }, (_key, value: unknown) => (value instanceof Uint8Array ? Buffer.from(value).toString("latin1") : value));
+    const shown = JSON.stringify({ id, op, options }, (_key, value: unknown) =>
+      value instanceof Uint8Array ? Buffer.from(value).toString("latin1") : value,
+    );
     child.write(`${shown}\n`);
     const mark = `{"id":${id},`;
     const timeoutMs = (options.timeoutMs ?? 3000) * 2 + 2000;
-    return await child.line((line) => line.startsWith(mark) && ((JSON.parse(line) as { result: T }).result ?? undefined), { from, timeoutMs });
+    return await child.line((line) => line.startsWith(mark) && ((JSON.parse(line) as { result: T }).result ?? undefined), {
+      from,
+      timeoutMs,
+    });
   };
   return {
     child,

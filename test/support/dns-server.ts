@@ -112,7 +112,8 @@ function answers(question: Question, how: NameAnswer): Answer[] {
   if (question.type === "HTTPS" || question.type === "UNKNOWN_65") {
     for (const data of how.https ?? []) made.push({ name: owner, type: "UNKNOWN_65", ttl, data: Buffer.from(data, "hex") });
   }
-  for (let left = how.padding ?? 0; left > 0; left -= 200) made.push({ name: owner, type: "TXT", ttl, data: "x".repeat(Math.min(left, 200)) });
+  for (let left = how.padding ?? 0; left > 0; left -= 200)
+    made.push({ name: owner, type: "TXT", ttl, data: "x".repeat(Math.min(left, 200)) });
   return made as Answer[];
 }
 
@@ -130,7 +131,12 @@ async function main(): Promise<void> {
       started = true;
     });
   });
-  const answer = (bytes: Buffer, transport: "udp" | "tcp", from: string, send: (reply: Buffer, how: NameAnswer | undefined) => void): void => {
+  const answer = (
+    bytes: Buffer,
+    transport: "udp" | "tcp",
+    from: string,
+    send: (reply: Buffer, how: NameAnswer | undefined) => void,
+  ): void => {
     let query: packet.DecodedPacket;
     try {
       query = packet.decode(bytes);

@@ -60,7 +60,12 @@ export async function unbound(
     "remote-control:",
     "  control-enable: no",
   ];
-  const child = lab.spawn(where, [unconfined(lab, "unbound"), "-d", "-c", lab.file(`unbound-${where}-${port}.conf`, `${lines.join("\n")}\n`)]);
+  const child = lab.spawn(where, [
+    unconfined(lab, "unbound"),
+    "-d",
+    "-c",
+    lab.file(`unbound-${where}-${port}.conf`, `${lines.join("\n")}\n`),
+  ]);
   await answers(lab, where, port, child);
   return child;
 }
@@ -69,7 +74,17 @@ export async function unbound(
 async function answers(lab: Lab, where: string, port: number, child: Child): Promise<void> {
   await until(`a resolver answers on port ${port} of ${where}`, async () => {
     if (child.status !== undefined) return true;
-    const asked = await lab.exec(where, ["dig", "+time=1", "+tries=1", "+noall", "+comments", "-p", String(port), "@127.0.0.1", "ready.invalid"]);
+    const asked = await lab.exec(where, [
+      "dig",
+      "+time=1",
+      "+tries=1",
+      "+noall",
+      "+comments",
+      "-p",
+      String(port),
+      "@127.0.0.1",
+      "ready.invalid",
+    ]);
     return asked.stdout.includes("status:");
   });
   if (child.status !== undefined) throw new Error(`${child.argv.join(" ")} ended: ${child.err.join("\n")}`);

@@ -52,7 +52,22 @@ export async function certificate(lab: Lab): Promise<{ key: string; cert: string
   const subject = ["-subj", "/CN=*.example.com", "-addext", "subjectAltName=DNS:*.example.com,DNS:example.com,DNS:localhost"];
   const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", made.key];
   const script = `[ -e "$1" ] || { shift; exec "$@"; }`;
-  await lab.run("node", ["sh", "-c", script, "sh", made.cert, "openssl", "req", "-x509", "-days", "30", ...key, "-out", made.cert, ...subject]);
+  await lab.run("node", [
+    "sh",
+    "-c",
+    script,
+    "sh",
+    made.cert,
+    "openssl",
+    "req",
+    "-x509",
+    "-days",
+    "30",
+    ...key,
+    "-out",
+    made.cert,
+    ...subject,
+  ]);
   return made;
 }
 
@@ -92,11 +107,18 @@ async function main(text: string): Promise<void> {
 }
 
 function listener(one: Listen, tls: { key: Buffer; cert: Buffer } | undefined): ReturnType<typeof createTcp> {
-  type Request = { headers: Record<string, unknown>; url?: string | undefined; httpVersion: string; socket: { localAddress?: string | undefined } };
+  type Request = {
+    headers: Record<string, unknown>;
+    url?: string | undefined;
+    httpVersion: string;
+    socket: { localAddress?: string | undefined };
+  };
   const answer = (request: Request, response: { setHeader(name: string, value: string): unknown; end(text: string): unknown }): void => {
     const host = request.headers.host ?? request.headers[":authority"] ?? null;
     response.setHeader("content-type", "application/json");
-    response.end(`${JSON.stringify({ host, path: request.url ?? "", version: request.httpVersion, address: request.socket.localAddress })}\n`);
+    response.end(
+      `${JSON.stringify({ host, path: request.url ?? "", version: request.httpVersion, address: request.socket.localAddress })}\n`,
+    );
   };
   switch (one.kind) {
     case "http":

@@ -111,7 +111,8 @@ describe("lab", { skip: skip(NEEDS) }, () => {
   });
 
   describe("scripted DNS server", () => {
-    const dig = async (...args: string[]): Promise<string> => (await lab.exec("routed", ["dig", "+time=2", "+tries=1", "@10.96.0.10", ...args])).stdout;
+    const dig = async (...args: string[]): Promise<string> =>
+      (await lab.exec("routed", ["dig", "+time=2", "+tries=1", "@10.96.0.10", ...args])).stdout;
 
     test("CNAME chain", async () => {
       assert.match(await dig("+short", "alias.example.com"), /^x\.example\.com\.\ny\.example\.com\.\n198\.51\.100\.11\n$/);
@@ -123,11 +124,20 @@ describe("lab", { skip: skip(NEEDS) }, () => {
     test("truncation makes the client ask again by TCP", async () => {
       const from = dns.queries().length;
       assert.match(await dig("+short", "cut.example.com"), new RegExp(WEB4));
-      assert.deepEqual(dns.queries().slice(from).map((query) => query.transport), ["udp", "tcp"]);
+      assert.deepEqual(
+        dns
+          .queries()
+          .slice(from)
+          .map((query) => query.transport),
+        ["udp", "tcp"],
+      );
     });
     test("delay, HTTPS records, NXDOMAIN, silence, other case", async () => {
       assert.ok((await client("routed").resolve({ name: "slow.example.com" })).ms >= 150);
-      assert.match(await dig("svcb.example.com", "TYPE65", "+unknownformat"), /0001000001000302683200040004C633640A|0001000001000302 ?683200040004C633640A/i);
+      assert.match(
+        await dig("svcb.example.com", "TYPE65", "+unknownformat"),
+        /0001000001000302683200040004C633640A|0001000001000302 ?683200040004C633640A/i,
+      );
       assert.equal((await client("routed").resolve({ name: "none.example.com" })).code, "ENOTFOUND");
       assert.equal((await client("routed").resolve({ name: "mute.example.com", timeoutMs: 300 })).code, "ETIMEOUT");
       assert.match(await dig("+short", "WeB.ExAmPlE.CoM"), new RegExp(WEB4));
@@ -142,7 +152,10 @@ describe("lab", { skip: skip(NEEDS) }, () => {
   test("the pods file is what DESIGN §9 says", () => {
     const file = parse(lab.podsFile()) as { resolvers: string[]; pods: Record<string, unknown>[] };
     assert.deepEqual(file.resolvers, ["10.96.0.10:53", "[fd00:10:96::a]:53"]);
-    assert.deepEqual(file.pods.map((pod) => pod.name), ["routed", "bridged", "bridged2"]);
+    assert.deepEqual(
+      file.pods.map((pod) => pod.name),
+      ["routed", "bridged", "bridged2"],
+    );
     const { uid, ...routed } = file.pods[0] as Record<string, unknown>;
     assert.match(String(uid), /^[0-9a-f-]{36}$/);
     assert.deepEqual(routed, {
@@ -194,7 +207,9 @@ test("close leaves no namespace, process or file", async (t) => {
   const pids = [child.pid as number, grandchild];
   lab.file("deep/x", "y");
   const traces = (): string[] =>
-    ["/run/netns", "/etc/netns", tmpdir()].flatMap((folder) => (existsSync(folder) ? readdirSync(folder) : [])).filter((name) => name.startsWith(lab.prefix));
+    ["/run/netns", "/etc/netns", tmpdir()]
+      .flatMap((folder) => (existsSync(folder) ? readdirSync(folder) : []))
+      .filter((name) => name.startsWith(lab.prefix));
   assert.equal(traces().length, 4);
   await lab.close();
   await lab.close();
