@@ -44,7 +44,14 @@ const FILTER_IP_SOURCE = 1;
 
 /** Does the kernel keep ports for it (nf_ct_port_nlattr_tuple_size)? GRE's are the two keys. */
 function hasPorts(protocol: number): boolean {
-  return protocol === Protocol.TCP || protocol === Protocol.UDP || protocol === Protocol.SCTP || protocol === 33 || protocol === 47 || protocol === 136;
+  return (
+    protocol === Protocol.TCP ||
+    protocol === Protocol.UDP ||
+    protocol === Protocol.SCTP ||
+    protocol === 33 ||
+    protocol === 47 ||
+    protocol === 136
+  );
 }
 
 /** CTA_TUPLE_ORIG, and CTA_ZONE where there is one. */

@@ -64,7 +64,12 @@ export class ConntrackDump {
     const { mark, markMask, source } = this.filter;
     this.seq = sequences(1);
     request.reset();
-    const message = request.begin(Command.get, NLM_F_REQUEST | NLM_F_DUMP, this.seq, source === undefined ? AF_UNSPEC : familyNumber(source));
+    const message = request.begin(
+      Command.get,
+      NLM_F_REQUEST | NLM_F_DUMP,
+      this.seq,
+      source === undefined ? AF_UNSPEC : familyNumber(source),
+    );
     if (this.kernelFilters) {
       // The kernel's IPv6 comparison is inverted (ctnetlink_filter_match_tuple, seen on 6.18): it leaves out what matches.
       if (source !== undefined && source.length === 4) writeSourceFilter(request, source);
@@ -94,7 +99,13 @@ export class ConntrackDump {
       this.count++;
       onEntry(entry);
     });
-    if (step.state === "failed" && step.error !== 0 && this.kernelFilters && this.count === 0 && (this.filter.mark !== undefined || this.filter.source !== undefined)) {
+    if (
+      step.state === "failed" &&
+      step.error !== 0 &&
+      this.kernelFilters &&
+      this.count === 0 &&
+      (this.filter.mark !== undefined || this.filter.source !== undefined)
+    ) {
       this.kernelFilters = false;
       return this.ask() ? "more" : this.state;
     }
@@ -182,15 +193,24 @@ export class ConntrackBatch {
       }
       const answered = new Array<boolean>(to - from).fill(false);
       const base = from;
-      reason ??= exchange(socket, writer.bytes.subarray(start), (ends[to - 1] as number) - start, first, to - from, this.reply, (message) => {
-        const index = base + message.seq - first;
-        if (message.type !== NLMSG_ERROR || index >= to) return;
-        answered[index - base] = true;
-        if (message.error === 0) applied++;
-        else if (errnoRefusal(message.error).code === "absent") gone++;
-        else failures.push({ index, refusal: errnoRefusal(message.error) });
-      });
-      for (let i = from; i < to; i++) if (answered[i - from] !== true) failures.push({ index: i, refusal: noAnswer(reason ?? "none came") });
+      reason ??= exchange(
+        socket,
+        writer.bytes.subarray(start),
+        (ends[to - 1] as number) - start,
+        first,
+        to - from,
+        this.reply,
+        (message) => {
+          const index = base + message.seq - first;
+          if (message.type !== NLMSG_ERROR || index >= to) return;
+          answered[index - base] = true;
+          if (message.error === 0) applied++;
+          else if (errnoRefusal(message.error).code === "absent") gone++;
+          else failures.push({ index, refusal: errnoRefusal(message.error) });
+        },
+      );
+      for (let i = from; i < to; i++)
+        if (answered[i - from] !== true) failures.push({ index: i, refusal: noAnswer(reason ?? "none came") });
       from = to;
     }
     this.clear();

@@ -49,7 +49,17 @@ export class IpsetBatch {
    * A hash:ip,port,ip element without an object: `timeout` in seconds (-1: the set's default), `markMask` 0 for no
    * skbmark, `comment` "" for none. Returns as `add`.
    */
-  addIpPortIp(set: string, address: Ip, protocol: number, port: number, address2: Ip, timeout: number, mark: number, markMask: number, comment: string): number {
+  addIpPortIp(
+    set: string,
+    address: Ip,
+    protocol: number,
+    port: number,
+    address2: Ip,
+    timeout: number,
+    mark: number,
+    markMask: number,
+    comment: string,
+  ): number {
     if (comment !== "" && !validComment(comment)) return -1;
     const lane = this.lane(set);
     if (lane === undefined) return -1;
@@ -146,7 +156,12 @@ export class IpsetBatch {
         const from = at;
         const start = startOf(lane, from);
         do at++;
-        while (at < ends.length && adds[at] === command && at - from < MESSAGE_ELEMENTS_MAX && (ends[at] as number) - start <= MESSAGE_ELEMENT_BYTES_MAX);
+        while (
+          at < ends.length &&
+          adds[at] === command &&
+          at - from < MESSAGE_ELEMENTS_MAX &&
+          (ends[at] as number) - start <= MESSAGE_ELEMENT_BYTES_MAX
+        );
         parts.push({ lane, from, to: at, error: -1, line: 0 });
       }
       lane.planned = at;

@@ -50,7 +50,12 @@ export function judge(parts: readonly Part[], broken: string | undefined, failur
   const again: Part[] = [];
   const resend = new Set<Lane>();
   const fail = (lane: Lane, position: number, refusal: Refusal): void => {
-    failures.push({ index: lane.indexes[position] as number, set: lane.set, command: lane.adds[position] === true ? "add" : "del", refusal });
+    failures.push({
+      index: lane.indexes[position] as number,
+      set: lane.set,
+      command: lane.adds[position] === true ? "add" : "del",
+      refusal,
+    });
   };
   for (const { lane, from, to, error, line } of parts) {
     let next = from;

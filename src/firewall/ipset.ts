@@ -14,7 +14,18 @@ import {
   validSetName,
 } from "./ipset-wire.ts";
 import { readHeader, readProtocol, readRevisions, type SetHeader } from "./ipset-header.ts";
-import { AF_INET, AF_INET6, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "./netlink.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  NLM_F_ACK,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_EXCL,
+  NLM_F_REQUEST,
+  NLMSG_ERROR,
+  sequences,
+  Writer,
+} from "./netlink.ts";
 import { codeOf, exchange, receiveDump, REPLY_BYTES } from "./netlink-exchange.ts";
 import { type Message, newMessage } from "./netlink-read.ts";
 import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
@@ -79,7 +90,9 @@ export class Ipset {
       found = readProtocol(message);
     });
     if (refusal !== undefined) return refusal;
-    return found.min <= IPSET_PROTOCOL && IPSET_PROTOCOL <= found.max ? found : { code: "unsupported", text: `the kernel speaks ipset protocol ${found.min} to ${found.max}, not ${IPSET_PROTOCOL}` };
+    return found.min <= IPSET_PROTOCOL && IPSET_PROTOCOL <= found.max
+      ? found
+      : { code: "unsupported", text: `the kernel speaks ipset protocol ${found.min} to ${found.max}, not ${IPSET_PROTOCOL}` };
   }
 
   /** Those of `types` that this kernel lacks, with the reason; both families are asked. Loads the kernel modules. */
@@ -121,7 +134,8 @@ export class Ipset {
     if (refusal !== undefined) return refusal;
     const { needed, known } = REVISIONS[type];
     const revision = Math.min(found.max, known);
-    if (revision < found.min) return { code: "type", text: `the kernel's ${type} is too new: revisions ${found.min} to ${found.max}, we know ${known}` };
+    if (revision < found.min)
+      return { code: "type", text: `the kernel's ${type} is too new: revisions ${found.min} to ${found.max}, we know ${known}` };
     if (revision < needed) return { code: "type", text: `the kernel's ${type} is too old: revision ${found.max}, ${needed} is needed` };
     return revision;
   }
@@ -137,7 +151,9 @@ export class Ipset {
       const data = writer.open(Attr.data);
       if (spec.timeout !== undefined) writer.attrU32(Data.timeout | NET, Math.min(spec.timeout, TIMEOUT_SECONDS_MAX));
       const flags =
-        (spec.counters === true ? FLAG_WITH_COUNTERS : 0) | (spec.comment === true ? FLAG_WITH_COMMENT : 0) | (spec.skbinfo === true ? FLAG_WITH_SKBINFO : 0);
+        (spec.counters === true ? FLAG_WITH_COUNTERS : 0) |
+        (spec.comment === true ? FLAG_WITH_COMMENT : 0) |
+        (spec.skbinfo === true ? FLAG_WITH_SKBINFO : 0);
       if (flags !== 0) writer.attrU32(Data.flags | NET, flags);
       if (spec.hashSize !== undefined) writer.attrU32(Data.hashSize | NET, spec.hashSize);
       if (spec.maxElements !== undefined) writer.attrU32(Data.maxElements | NET, spec.maxElements);
@@ -192,7 +208,8 @@ export class Ipset {
   }
 
   private command(type: number, flags: number, name: string, attributes?: (writer: Writer) => void, name2?: string): Refusal | undefined {
-    if (!validSetName(name) || (name2 !== undefined && !validSetName(name2))) return { code: "invalid", text: "not a set name (1 to 31 of A-Z a-z 0-9 _ . : -)" };
+    if (!validSetName(name) || (name2 !== undefined && !validSetName(name2)))
+      return { code: "invalid", text: "not a set name (1 to 31 of A-Z a-z 0-9 _ . : -)" };
     return this.ask(type, flags, (writer) => {
       writer.attrText(Attr.setName, name);
       if (name2 !== undefined) writer.attrText(Attr.setName2, name2);
@@ -200,7 +217,12 @@ export class Ipset {
     });
   }
 
-  private ask(type: number, flags: number, attributes?: (writer: Writer) => void, onAnswer?: (message: Message) => void): Refusal | undefined {
+  private ask(
+    type: number,
+    flags: number,
+    attributes?: (writer: Writer) => void,
+    onAnswer?: (message: Message) => void,
+  ): Refusal | undefined {
     const { request } = this;
     const seq = sequences(1);
     request.reset();

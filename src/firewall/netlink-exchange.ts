@@ -54,7 +54,13 @@ const MORE: DumpStep = { state: "more" };
 const DONE: DumpStep = { state: "done" };
 
 /** Reads one receive of the dump numbered `seq` and calls `onMessage` for each of its messages. Never throws. */
-export function receiveDump(socket: NetlinkSocket, seq: number, reply: Buffer, message: Message, onMessage: (message: Message) => void): DumpStep {
+export function receiveDump(
+  socket: NetlinkSocket,
+  seq: number,
+  reply: Buffer,
+  message: Message,
+  onMessage: (message: Message) => void,
+): DumpStep {
   let bytes: number;
   try {
     bytes = socket.receive(reply);

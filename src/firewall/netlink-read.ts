@@ -103,7 +103,10 @@ export class Attributes {
     if (this.length < offset + 4) return 0;
     const { bytes } = this;
     const at = this.at + offset;
-    return (((bytes[at] as number) << 24) | ((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)) >>> 0;
+    return (
+      (((bytes[at] as number) << 24) | ((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)) >>>
+      0
+    );
   }
 
   /** A 64-bit counter; exact below 2^53. */

@@ -47,7 +47,10 @@ if (insideNamespace(import.meta.url, ["conntrack", "iptables", "ip6tables", "ip"
     run(tables, "-t", "nat", "-A", "OUTPUT", "-p", "udp", "--dport", "53", "-j", "REDIRECT", "--to-ports", "5353");
   }
 
-  for (const [family, a, b] of [[4, "10.0.0.1", "10.0.0.2"], [6, "fd00::1", "fd00::2"]] as const) {
+  for (const [family, a, b] of [
+    [4, "10.0.0.1", "10.0.0.2"],
+    [6, "fd00::1", "fd00::2"],
+  ] as const) {
     test(`IPv${family}: entries as the conntrack tool sees them`, async (t) => {
       const server = createServer((s) => s.resume());
       server.listen(0, b);
@@ -65,18 +68,40 @@ if (insideNamespace(import.meta.url, ["conntrack", "iptables", "ip6tables", "ip"
 
       const tcp = entries.find((e) => e.protocol === 6 && e.origDestinationPort === port) as ConntrackEntry;
       assert.deepEqual(
-        [tcp.family, ipText(tcp.origSource), ipText(tcp.origDestination), tcp.origSourcePort, ipText(tcp.replySource), tcp.replySourcePort, tcp.replyDestinationPort, tcp.tcpState, tcp.mark, tcp.zone],
+        [
+          tcp.family,
+          ipText(tcp.origSource),
+          ipText(tcp.origDestination),
+          tcp.origSourcePort,
+          ipText(tcp.replySource),
+          tcp.replySourcePort,
+          tcp.replyDestinationPort,
+          tcp.tcpState,
+          tcp.mark,
+          tcp.zone,
+        ],
         [family, a, b, client.localPort, b, port, client.localPort, 3, 0, 0],
       );
       assert.equal(tcp.status & (Status.seenReply | Status.confirmed), Status.seenReply | Status.confirmed);
       assert.ok(tcp.timeout > 1000 && tcp.id > 0);
       const dns = entries.find((e) => e.protocol === 17 && e.origSourcePort === dnsPort) as ConntrackEntry;
-      assert.deepEqual([dns.origDestinationPort, dns.replySourcePort, dns.status & Status.destinationNat], [53, 5353, Status.destinationNat]);
-      const echo = entries.find((e) => e.protocol === (family === 4 ? 1 : 58) && e.origDestinationPort === (family === 4 ? 8 : 128) << 8) as ConntrackEntry;
+      assert.deepEqual(
+        [dns.origDestinationPort, dns.replySourcePort, dns.status & Status.destinationNat],
+        [53, 5353, Status.destinationNat],
+      );
+      const echo = entries.find(
+        (e) => e.protocol === (family === 4 ? 1 : 58) && e.origDestinationPort === (family === 4 ? 8 : 128) << 8,
+      ) as ConntrackEntry;
       assert.ok(echo !== undefined && ipText(echo.origDestination) === b);
 
-      const listed = run("conntrack", "-L", "-f", `ipv${family}`, "-o", "id").trim().split("\n").filter((line) => line.includes("id="));
-      assert.deepEqual(new Set(entries.filter((e) => e.family === family).map((e) => String(e.id))), new Set(listed.map((line) => /id=(\d+)(?!.*id=)/.exec(line)?.[1])));
+      const listed = run("conntrack", "-L", "-f", `ipv${family}`, "-o", "id")
+        .trim()
+        .split("\n")
+        .filter((line) => line.includes("id="));
+      assert.deepEqual(
+        new Set(entries.filter((e) => e.family === family).map((e) => String(e.id))),
+        new Set(listed.map((line) => /id=(\d+)(?!.*id=)/.exec(line)?.[1])),
+      );
 
       // Marks: only our bits, of each kind of entry, and nothing is made.
       const batch = new ConntrackBatch();
@@ -90,7 +115,10 @@ if (insideNamespace(import.meta.url, ["conntrack", "iptables", "ip6tables", "ip"
       batch.remove({ ...dns, origSourcePort: 1 });
       assert.deepEqual(batch.commit(socket), { applied: 6, gone: 2, failures: [] });
       const after = read();
-      assert.equal(after.some((e) => e.origSourcePort === 1), false);
+      assert.equal(
+        after.some((e) => e.origSourcePort === 1),
+        false,
+      );
       for (const entry of [tcp, dns, echo]) assert.equal(after.find((e) => e.id === entry.id)?.mark, 0x00fd0005);
 
       // Filters.
@@ -110,21 +138,92 @@ if (insideNamespace(import.meta.url, ["conntrack", "iptables", "ip6tables", "ip"
       batch.remove(tcp);
       assert.deepEqual(batch.commit(socket), { applied: 3, gone: 2, failures: [] });
       const left = read();
-      for (const entry of [tcp, dns, echo]) assert.equal(left.some((e) => e.id === entry.id), false);
+      for (const entry of [tcp, dns, echo])
+        assert.equal(
+          left.some((e) => e.id === entry.id),
+          false,
+        );
     });
   }
 
   test("protocols without ports, other zones", () => {
-    run("conntrack", "-I", "-p", "47", "-s", "10.1.0.1", "-d", "10.1.0.2", "--srckey", "1", "--dstkey", "2", "-t", "60", "-u", "SEEN_REPLY");
-    run("conntrack", "-I", "-p", "udp", "-s", "10.1.0.1", "-d", "10.1.0.2", "--sport", "7", "--dport", "8", "-t", "60", "-u", "SEEN_REPLY", "--zone", "9");
-    run("conntrack", "-I", "-p", "sctp", "-s", "fd01::1", "-d", "fd01::2", "--sport", "7", "--dport", "8", "-t", "60", "--state", "ESTABLISHED", "--orig-vtag", "1", "--reply-vtag", "2");
+    run(
+      "conntrack",
+      "-I",
+      "-p",
+      "47",
+      "-s",
+      "10.1.0.1",
+      "-d",
+      "10.1.0.2",
+      "--srckey",
+      "1",
+      "--dstkey",
+      "2",
+      "-t",
+      "60",
+      "-u",
+      "SEEN_REPLY",
+    );
+    run(
+      "conntrack",
+      "-I",
+      "-p",
+      "udp",
+      "-s",
+      "10.1.0.1",
+      "-d",
+      "10.1.0.2",
+      "--sport",
+      "7",
+      "--dport",
+      "8",
+      "-t",
+      "60",
+      "-u",
+      "SEEN_REPLY",
+      "--zone",
+      "9",
+    );
+    run(
+      "conntrack",
+      "-I",
+      "-p",
+      "sctp",
+      "-s",
+      "fd01::1",
+      "-d",
+      "fd01::2",
+      "--sport",
+      "7",
+      "--dport",
+      "8",
+      "-t",
+      "60",
+      "--state",
+      "ESTABLISHED",
+      "--orig-vtag",
+      "1",
+      "--reply-vtag",
+      "2",
+    );
     const entries = read().filter((e) => ["10.1.0.1", "fd01::1"].includes(ipText(e.origSource)));
-    assert.deepEqual(entries.map((e) => [e.protocol, e.origSourcePort, e.origDestinationPort, e.zone]).sort((x, y) => Number(x[0]) - Number(y[0])), [[17, 7, 8, 9], [47, 1, 2, 0], [132, 7, 8, 0]]);
+    assert.deepEqual(
+      entries.map((e) => [e.protocol, e.origSourcePort, e.origDestinationPort, e.zone]).sort((x, y) => Number(x[0]) - Number(y[0])),
+      [
+        [17, 7, 8, 9],
+        [47, 1, 2, 0],
+        [132, 7, 8, 0],
+      ],
+    );
     const batch = new ConntrackBatch();
     for (const entry of entries) batch.setMark(entry, 3, 3);
     for (const entry of entries) batch.remove(entry, entry.id);
     assert.deepEqual(batch.commit(socket), { applied: 6, gone: 0, failures: [] });
-    assert.equal(read().some((e) => ["10.1.0.1", "fd01::1"].includes(ipText(e.origSource))), false);
+    assert.equal(
+      read().some((e) => ["10.1.0.1", "fd01::1"].includes(ipText(e.origSource))),
+      false,
+    );
   });
 
   test("many entries: dump and batch", async (t) => {

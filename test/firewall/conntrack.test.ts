@@ -9,8 +9,22 @@ import { readEntry } from "../../src/firewall/conntrack-read.ts";
 import { newMessage, readMessage } from "../../src/firewall/netlink-read.ts";
 
 const ip = (text: string): Ip => parseIp(text) as Ip;
-const FLOW: FlowTuple = { protocol: 6, origSource: ip("10.0.0.1"), origDestination: ip("192.0.2.1"), origSourcePort: 4711, origDestinationPort: 443 };
-const TUPLE4 = "34000180" + "14000180" + "080001000a000001" + "08000200c0000201" + "1c000280" + "0500010006000000" + "0600020012670000" + "0600030001bb0000";
+const FLOW: FlowTuple = {
+  protocol: 6,
+  origSource: ip("10.0.0.1"),
+  origDestination: ip("192.0.2.1"),
+  origSourcePort: 4711,
+  origDestinationPort: 443,
+};
+const TUPLE4 =
+  "34000180" +
+  "14000180" +
+  "080001000a000001" +
+  "08000200c0000201" +
+  "1c000280" +
+  "0500010006000000" +
+  "0600020012670000" +
+  "0600030001bb0000";
 
 /** A kernel that answers each message with `errors(number)`, or nothing for undefined. */
 function kernel(errors: (index: number) => number | undefined): NetlinkSocket & { readonly seen: string[] } {
@@ -64,7 +78,10 @@ test("every change gets its answer: applied, gone, refused, in doubt", () => {
     const { applied, gone, failures } = batch.commit(socket);
     assert.equal(applied + gone + failures.length, 300);
     assert.equal(batch.count, 0);
-    assert.deepEqual(new Set(failures.map((f) => f.refusal.code)), new Set(stop === undefined ? ["permission"] : ["permission", "no-answer"]));
+    assert.deepEqual(
+      new Set(failures.map((f) => f.refusal.code)),
+      new Set(stop === undefined ? ["permission"] : ["permission", "no-answer"]),
+    );
     assert.equal(new Set(failures.map((f) => f.index)).size, failures.length);
     if (stop === undefined) assert.deepEqual([applied, gone], [100, 100]);
     else for (let i = 150; i < 300; i++) assert.ok(failures.some((f) => f.index === i));
@@ -121,7 +138,10 @@ test("a kernel that cannot filter is asked without a filter, and we filter", () 
   const socket = dumping((seq, request) => {
     asked++;
     if (request.length > 20) return [ending(seq, 2, 95)];
-    return [Buffer.concat([entryMessage(seq, TUPLE4 + MARK(5)), entryMessage(seq - 1, TUPLE4 + MARK(5)), entryMessage(seq, TUPLE4 + MARK(0x16))]), ending(seq, 3, 0)];
+    return [
+      Buffer.concat([entryMessage(seq, TUPLE4 + MARK(5)), entryMessage(seq - 1, TUPLE4 + MARK(5)), entryMessage(seq, TUPLE4 + MARK(0x16))]),
+      ending(seq, 3, 0),
+    ];
   });
   const dump = new ConntrackDump(socket);
   for (const round of [2, 3]) {
@@ -129,7 +149,10 @@ test("a kernel that cannot filter is asked without a filter, and we filter", () 
     assert.equal(dump.start(), false, "one dump at a time");
     const entries = drain(dump);
     assert.equal(dump.refusal, undefined);
-    assert.deepEqual(entries.map((e) => [e.mark, e.origSourcePort]), [[5, 4711]]);
+    assert.deepEqual(
+      entries.map((e) => [e.mark, e.origSourcePort]),
+      [[5, 4711]],
+    );
     assert.equal(asked, round);
   }
 });
@@ -150,7 +173,10 @@ test("a dump that breaks says why, and can be started again", () => {
 test("whatever bytes come: no throw, and an entry has two addresses of one family", () => {
   const message = newMessage();
   const entry = newEntry();
-  const good = entryMessage(1, `${TUPLE4}${TUPLE4.replace("34000180", "34000280")}${MARK(7)}30000480` + "2c000180" + "0500010003000000".repeat(5));
+  const good = entryMessage(
+    1,
+    `${TUPLE4}${TUPLE4.replace("34000180", "34000280")}${MARK(7)}30000480` + "2c000180" + "0500010003000000".repeat(5),
+  );
   const read = (bytes: Buffer): void => {
     for (let at = 0; (at = readMessage(message, bytes, at, bytes.length)) >= 0; ) {
       if (!readEntry(message, entry)) continue;

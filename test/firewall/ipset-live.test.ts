@@ -19,7 +19,10 @@ const COMMENT = "ü".repeat(100) + "x".repeat(53); // 253 octets, as a name is
 
 /** [set, element, what `ipset save` prints behind the set's name]. */
 function rows(family: 4 | 6): [string, Element, string][] {
-  const [dst, pod, any, net] = family === 4 ? [ip("192.0.2.1"), ip("10.0.0.1"), ip("0.0.0.0"), ip("198.51.100.0")] : [ip("2001:db8::1"), ip("fd00::1"), ip("::"), ip("2001:db8:1::")];
+  const [dst, pod, any, net] =
+    family === 4
+      ? [ip("192.0.2.1"), ip("10.0.0.1"), ip("0.0.0.0"), ip("198.51.100.0")]
+      : [ip("2001:db8::1"), ip("fd00::1"), ip("::"), ip("2001:db8:1::")];
   const host = family === 4 ? 32 : 128;
   const bits2 = family === 4 ? 24 : 48;
   const icmp = family === 4 ? "icmp:echo-request" : "ipv6-icmp:echo-request";
@@ -27,16 +30,40 @@ function rows(family: 4 | 6): [string, Element, string][] {
   return [
     ["src", { address: pod, bits: host, iface: "veth0", ...MARK }, `${p},veth0 skbmark 0x1/0x7`],
     ["src", { address: any, bits: 0, iface: "veth0", mark: 4, markMask: 7 }, `${ipText(any)}/0,veth0 skbmark 0x4/0x7`],
-    ["src", { address: any, bits: 0, iface: "cali", wildcard: true, mark: 0xffffffff, markMask: 0xffffffff }, `${ipText(any)}/0,cali wildcard skbmark 0xffffffff`],
+    [
+      "src",
+      { address: any, bits: 0, iface: "cali", wildcard: true, mark: 0xffffffff, markMask: 0xffffffff },
+      `${ipText(any)}/0,cali wildcard skbmark 0xffffffff`,
+    ],
     ["src", { address: pod, iface: "fifteen-letters", ...MARK }, `${p},fifteen-letters skbmark 0x1/0x7`],
     ["resolver", { address: dst, protocol: 17, port: 53 }, `${d},udp:53`],
     ["resolver", { address: dst, protocol: 6, port: 65535 }, `${d},tcp:65535`],
     ["guard", { address: dst }, d],
-    ["allow", { address: dst, protocol: 6, port: 443, address2: pod, timeout: 2_147_483, ...MARK }, `${d},tcp:443,${p} timeout 2147483 packets 0 bytes 0 skbmark 0x1/0x7`],
-    ["allow", { address: dst, protocol: family === 4 ? 1 : 58, port: (family === 4 ? 8 : 128) << 8, address2: pod, timeout: 0, ...MARK }, `${d},${icmp},${p} timeout 0 packets 0 bytes 0 skbmark 0x1/0x7`],
-    ["name", { address: dst, protocol: 6, port: 443, address2: pod, comment: COMMENT }, `${d},tcp:443,${p} timeout 30 comment "${COMMENT}"`],
-    ["name", { address: dst, protocol: 132, port: 1, address2: pod, timeout: 600, comment: "x".repeat(255) }, `${d},sctp:1,${p} timeout 600 comment "${"x".repeat(255)}"`],
-    ["net", { address: pod, protocol: 6, port: 443, address2: net, bits2, ...MARK }, `${p},tcp:443,${cidrText({ ip: net, bits: bits2 })} skbmark 0x1/0x7`],
+    [
+      "allow",
+      { address: dst, protocol: 6, port: 443, address2: pod, timeout: 2_147_483, ...MARK },
+      `${d},tcp:443,${p} timeout 2147483 packets 0 bytes 0 skbmark 0x1/0x7`,
+    ],
+    [
+      "allow",
+      { address: dst, protocol: family === 4 ? 1 : 58, port: (family === 4 ? 8 : 128) << 8, address2: pod, timeout: 0, ...MARK },
+      `${d},${icmp},${p} timeout 0 packets 0 bytes 0 skbmark 0x1/0x7`,
+    ],
+    [
+      "name",
+      { address: dst, protocol: 6, port: 443, address2: pod, comment: COMMENT },
+      `${d},tcp:443,${p} timeout 30 comment "${COMMENT}"`,
+    ],
+    [
+      "name",
+      { address: dst, protocol: 132, port: 1, address2: pod, timeout: 600, comment: "x".repeat(255) },
+      `${d},sctp:1,${p} timeout 600 comment "${"x".repeat(255)}"`,
+    ],
+    [
+      "net",
+      { address: pod, protocol: 6, port: 443, address2: net, bits2, ...MARK },
+      `${p},tcp:443,${cidrText({ ip: net, bits: bits2 })} skbmark 0x1/0x7`,
+    ],
   ];
 }
 
@@ -67,7 +94,13 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
     assert.deepEqual(ipset.protocol(), { min: 6, max: 7 });
     assert.deepEqual(ipset.probe(["hash:ip", "hash:ip,port", "hash:ip,port,ip", "hash:ip,port,net", "hash:net,iface"]), []);
     const lacking = ipset.probe(["hash:net,nothing" as "hash:ip"]);
-    assert.deepEqual(lacking.map((l) => [l.family, l.refusal.code]), [[4, "type"], [6, "type"]]);
+    assert.deepEqual(
+      lacking.map((l) => [l.family, l.refusal.code]),
+      [
+        [4, "type"],
+        [6, "type"],
+      ],
+    );
   });
 
   for (const family of [4, 6] as const) {
@@ -78,11 +111,15 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
       const all = rows(family);
       for (const [set, element] of all) assert.ok(batch.add(set + family, element) >= 0);
       assert.deepEqual(batch.commit(socket), { applied: all.length, failures: [] });
-      const saved = run("ipset", "save").split("\n").filter((l) => l.startsWith("add "));
+      const saved = run("ipset", "save")
+        .split("\n")
+        .filter((l) => l.startsWith("add "));
       assert.deepEqual(saved.map(settled).sort(), all.map(([set, , text]) => settled(`add ${set}${family} ${text}`)).sort());
 
       for (const [set, wanted] of all) {
-        const found = read(set + family).filter((e) => e.address === wanted.address && e.iface === (wanted.iface ?? "") && e.port === (wanted.port ?? 0));
+        const found = read(set + family).filter(
+          (e) => e.address === wanted.address && e.iface === (wanted.iface ?? "") && e.port === (wanted.port ?? 0),
+        );
         assert.equal(found.length, 1, `${set}: ${found.length}`);
         const e = found[0] as DumpedElement;
         assert.equal(e.bits, wanted.bits ?? e.address.length * 8);
@@ -98,13 +135,24 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
       }
 
       const listed = ipset.list() as SetHeader[];
-      assert.deepEqual(listed.map((s) => s.name), SPECS.map((s) => s.name + family));
+      assert.deepEqual(
+        listed.map((s) => s.name),
+        SPECS.map((s) => s.name + family),
+      );
       for (const spec of SPECS) {
         const header = listed.find((s) => s.name === spec.name + family) as SetHeader;
         const { type, maxElements, timeout, counters, comment, skbinfo } = header;
         assert.deepEqual(
           { type, maxElements, timeout, counters, comment, skbinfo, family: header.family },
-          { type: spec.type, maxElements: spec.maxElements ?? 65_536, timeout: spec.timeout, counters: spec.counters ?? false, comment: spec.comment ?? false, skbinfo: spec.skbinfo ?? false, family },
+          {
+            type: spec.type,
+            maxElements: spec.maxElements ?? 65_536,
+            timeout: spec.timeout,
+            counters: spec.counters ?? false,
+            comment: spec.comment ?? false,
+            skbinfo: spec.skbinfo ?? false,
+            family,
+          },
         );
         assert.equal(header.elements, all.filter(([set]) => set === spec.name).length);
         assert.equal(header.references, 0);
@@ -119,11 +167,15 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
 
     test(`IPv${family}: 10 000 elements, a refresh, and the dump of them`, () => {
       const name = `allow${family}`;
-      assert.equal(ipset.create({ name, type: "hash:ip,port,ip", family, timeout: 0, counters: true, comment: true, skbinfo: true }), undefined);
+      assert.equal(
+        ipset.create({ name, type: "hash:ip,port,ip", family, timeout: 0, counters: true, comment: true, skbinfo: true }),
+        undefined,
+      );
       const pod = family === 4 ? ip("10.9.9.9") : ip("fd00::9");
       const address = (i: number): Ip => (pod.slice(0, -2) + String.fromCharCode(i >> 8, i & 255)) as Ip;
       for (const timeout of [500, 900]) {
-        for (let i = 0; i < 10_000; i++) assert.ok(batch.addIpPortIp(name, address(i), 6, 443, pod, timeout, 1, 7, `name-${i}.example.com`) >= 0);
+        for (let i = 0; i < 10_000; i++)
+          assert.ok(batch.addIpPortIp(name, address(i), 6, 443, pod, timeout, 1, 7, `name-${i}.example.com`) >= 0);
         assert.deepEqual(batch.commit(socket), { applied: 10_000, failures: [] });
       }
       const seen = new Set<number>();
@@ -152,7 +204,10 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
     }
     const { applied, failures } = batch.commit(socket);
     assert.equal(applied, 300);
-    assert.deepEqual(failures.map((f) => f.index), wanted);
+    assert.deepEqual(
+      failures.map((f) => f.index),
+      wanted,
+    );
     for (const f of failures) assert.deepEqual([f.set, f.command, f.refusal.code, f.refusal.text], ["small", "add", "full", "set is full"]);
     const elements = read("small");
     assert.equal(elements.length, 300);
@@ -163,7 +218,14 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
   test("partial failures name their element; the others go in", () => {
     assert.equal(ipset.create({ name: "net4", type: "hash:ip,port,net", family: 4 }), undefined);
     assert.equal(ipset.create({ name: "src4", type: "hash:net,iface", family: 4, skbinfo: true }), undefined);
-    const net = (last: number, extra: Partial<Element> = {}): Element => ({ address: ip(`10.0.0.${last}`), protocol: 6, port: 443, address2: ip("192.0.2.0"), bits2: 24, ...extra });
+    const net = (last: number, extra: Partial<Element> = {}): Element => ({
+      address: ip(`10.0.0.${last}`),
+      protocol: 6,
+      port: 443,
+      address2: ip("192.0.2.0"),
+      bits2: 24,
+      ...extra,
+    });
     assert.equal(batch.add("net4", net(1)), 0);
     assert.equal(batch.add("net4", net(2, { bits2: 0 })), 1);
     assert.equal(batch.add("net4", net(3)), 2);
@@ -176,17 +238,49 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
     assert.equal(batch.add("src4", { address: ip("10.0.0.1"), iface: "cali123", ...MARK }), 9);
     assert.equal(batch.add("net4", { address: ip("::1"), protocol: 6, port: 1, address2: ip("::"), bits2: 64 }), 10);
     const { applied, failures } = batch.commit(socket);
-    assert.deepEqual(failures.map((f) => [f.index, f.refusal.code]).sort((a, b) => Number(a[0]) - Number(b[0])), [[1, "invalid"], [3, "unsupported"], [4, "unsupported"], [6, "no-set"], [10, "invalid"]]);
+    assert.deepEqual(
+      failures.map((f) => [f.index, f.refusal.code]).sort((a, b) => Number(a[0]) - Number(b[0])),
+      [
+        [1, "invalid"],
+        [3, "unsupported"],
+        [4, "unsupported"],
+        [6, "no-set"],
+        [10, "invalid"],
+      ],
+    );
     assert.equal(applied, 6);
-    assert.deepEqual(read("net4").map((e) => ipText(e.address)).sort(), ["10.0.0.3", "10.0.0.6"]);
+    assert.deepEqual(
+      read("net4")
+        .map((e) => ipText(e.address))
+        .sort(),
+      ["10.0.0.3", "10.0.0.6"],
+    );
     assert.equal(read("src4").length, 2);
     destroyAll();
   });
 
   test("a refresh keeps the counters, replaces mark and comment", () => {
     run("ip", "link", "set", "lo", "up");
-    assert.equal(ipset.create({ name: "c", type: "hash:ip,port,ip", family: 4, timeout: 0, counters: true, comment: true, skbinfo: true }), undefined);
-    run("ipset", "add", "c", "192.0.2.1,tcp:443,10.0.0.1", "timeout", "50", "packets", "7", "bytes", "9007199254740991", "comment", "old", "skbmark", "0x2/0x7");
+    assert.equal(
+      ipset.create({ name: "c", type: "hash:ip,port,ip", family: 4, timeout: 0, counters: true, comment: true, skbinfo: true }),
+      undefined,
+    );
+    run(
+      "ipset",
+      "add",
+      "c",
+      "192.0.2.1,tcp:443,10.0.0.1",
+      "timeout",
+      "50",
+      "packets",
+      "7",
+      "bytes",
+      "9007199254740991",
+      "comment",
+      "old",
+      "skbmark",
+      "0x2/0x7",
+    );
     batch.addIpPortIp("c", ip("192.0.2.1"), 6, 443, ip("10.0.0.1"), 100, 5, 7, "new");
     assert.equal(batch.commit(socket).applied, 1);
     const [e] = read("c");
@@ -208,7 +302,10 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
     assert.equal(ipset.flush("")?.code, "invalid");
     const dump = new IpsetDump(dumps);
     assert.ok(dump.start("nosuch"));
-    assert.equal(dump.next(() => {}), "failed");
+    assert.equal(
+      dump.next(() => {}),
+      "failed",
+    );
     assert.equal(dump.refusal?.code, "no-set");
     assert.equal(read("c").length, 1, "the socket is usable after a failed dump");
     destroyAll();
@@ -237,7 +334,19 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
   });
 
   test("speed (printed, not judged)", (t) => {
-    assert.equal(ipset.create({ name: "allow4", type: "hash:ip,port,ip", family: 4, timeout: 0, counters: true, skbinfo: true, maxElements: 262_144, hashSize: 65_536 }), undefined);
+    assert.equal(
+      ipset.create({
+        name: "allow4",
+        type: "hash:ip,port,ip",
+        family: 4,
+        timeout: 0,
+        counters: true,
+        skbinfo: true,
+        maxElements: 262_144,
+        hashSize: 65_536,
+      }),
+      undefined,
+    );
     const pod = ip("10.9.9.9");
     const address = (i: number): Ip => String.fromCharCode(20, i >> 16, (i >> 8) & 255, i & 255) as Ip;
     const us = (count: number, run: (i: number) => void): string => {
@@ -249,18 +358,24 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
       batch.addIpPortIp("allow4", address(200_000 + i), 6, 443, pod, 300, 1, 7, "");
       batch.commit(socket);
     }
-    t.diagnostic(`one add, acknowledged: ${us(10_000, (i) => {
-      batch.addIpPortIp("allow4", address(i), 6, 443, pod, 300, 1, 7, "");
-      batch.commit(socket);
-    })} µs`);
-    t.diagnostic(`eight adds, acknowledged: ${us(2_000, (i) => {
-      for (let k = 0; k < 8; k++) batch.addIpPortIp("allow4", address(10_000 + i * 8 + k), 6, 443, pod, 300, 1, 7, "");
-      batch.commit(socket);
-    })} µs for all eight`);
-    t.diagnostic(`in batches of 10 000: ${us(10, (i) => {
-      for (let k = 0; k < 10_000; k++) batch.addIpPortIp("allow4", address(i * 10_000 + k), 6, 443, pod, 300, 1, 7, "");
-      assert.equal(batch.commit(socket).applied, 10_000);
-    })} µs per 10 000`);
+    t.diagnostic(
+      `one add, acknowledged: ${us(10_000, (i) => {
+        batch.addIpPortIp("allow4", address(i), 6, 443, pod, 300, 1, 7, "");
+        batch.commit(socket);
+      })} µs`,
+    );
+    t.diagnostic(
+      `eight adds, acknowledged: ${us(2_000, (i) => {
+        for (let k = 0; k < 8; k++) batch.addIpPortIp("allow4", address(10_000 + i * 8 + k), 6, 443, pod, 300, 1, 7, "");
+        batch.commit(socket);
+      })} µs for all eight`,
+    );
+    t.diagnostic(
+      `in batches of 10 000: ${us(10, (i) => {
+        for (let k = 0; k < 10_000; k++) batch.addIpPortIp("allow4", address(i * 10_000 + k), 6, 443, pod, 300, 1, 7, "");
+        assert.equal(batch.commit(socket).applied, 10_000);
+      })} µs per 10 000`,
+    );
     let elements = 0;
     const start = process.hrtime.bigint();
     const dump = new IpsetDump(dumps);

@@ -13,7 +13,11 @@ export function insideNamespace(url: string, commands: readonly string[]): boole
   if (process.env[INSIDE] === "1") return true;
   test("in a network namespace", { skip: skip({ root: true, addon: true, commands: ["unshare", ...commands] }), timeout: 120_000 }, (t) => {
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-    const run = spawnSync("unshare", ["-n", process.execPath, fileURLToPath(url)], { env: { ...env, [INSIDE]: "1" }, encoding: "utf8", timeout: 110_000 });
+    const run = spawnSync("unshare", ["-n", process.execPath, fileURLToPath(url)], {
+      env: { ...env, [INSIDE]: "1" },
+      encoding: "utf8",
+      timeout: 110_000,
+    });
     for (const line of run.stdout.split("\n")) if (/^(# |ℹ )?.*µs|^(# |ℹ )?dump of/.test(line)) t.diagnostic(line.replace(/^(# |ℹ )/, ""));
     if (run.status !== 0) throw new Error(`failed inside: ${run.error?.message ?? ""}\n${run.stdout}\n${run.stderr}`);
   });
