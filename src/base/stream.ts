@@ -47,7 +47,7 @@ export class ByteStream {
 
   /** Does the stream begin right after a SYN with this sequence number? */
   isFrom(synSequence: number): boolean {
-    return this.#next !== undefined && ((this.#next - this.#ready) >>> 0) === ((synSequence + 1) >>> 0);
+    return this.#next !== undefined && (this.#next - this.#ready) >>> 0 === (synSequence + 1) >>> 0;
   }
 
   /** Unread bytes in order. */

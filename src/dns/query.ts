@@ -76,7 +76,28 @@ export function refused(bytes: Uint8Array, start: number, end: number): Uint8Arr
   reply.set(question, HEADER_OCTETS);
   if (query.edns) {
     // Root owner, OPT, UDP size, extended rcode 0, version 0, DO as asked, one option of two octets.
-    reply.set([0, 0, Type.OPT, EDNS_UDP_OCTETS >> 8, EDNS_UDP_OCTETS & 255, 0, 0, query.dnssecOk ? 0x80 : 0, 0, 0, 6, 0, EXTENDED_ERROR, 0, 2, 0, EDE_PROHIBITED], opt);
+    reply.set(
+      [
+        0,
+        0,
+        Type.OPT,
+        EDNS_UDP_OCTETS >> 8,
+        EDNS_UDP_OCTETS & 255,
+        0,
+        0,
+        query.dnssecOk ? 0x80 : 0,
+        0,
+        0,
+        6,
+        0,
+        EXTENDED_ERROR,
+        0,
+        2,
+        0,
+        EDE_PROHIBITED,
+      ],
+      opt,
+    );
   }
   return reply;
 }

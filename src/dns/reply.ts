@@ -61,11 +61,28 @@ const NO_SEARCHES: readonly string[] = [];
  * What the DNS message bytes[start..end) teaches, put into `out` (emptied first). Whatever the outcome, the caller lets
  * the reply go on unharmed. Records after the answer section teach nothing and are not read. `searches`: the pod's.
  */
-export function learn(bytes: Uint8Array, start: number, end: number, out: Learned[], searches: readonly string[] = NO_SEARCHES): ReplyOutcome {
+export function learn(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  out: Learned[],
+  searches: readonly string[] = NO_SEARCHES,
+): ReplyOutcome {
   out.length = 0;
   const outcome: ReplyOutcome = {
-    kind: "malformed", reason: "header", id: 0, qname: undefined, qtype: 0, rcode: 0, tc: false, ech: false,
-    answers: 0, addresses: 0, foreign: 0, unusable: 0, excess: 0,
+    kind: "malformed",
+    reason: "header",
+    id: 0,
+    qname: undefined,
+    qtype: 0,
+    rcode: 0,
+    tc: false,
+    ech: false,
+    answers: 0,
+    addresses: 0,
+    foreign: 0,
+    unusable: 0,
+    excess: 0,
   };
   if (!message.open(bytes, start, end)) return outcome;
   const { flags } = message;

@@ -76,7 +76,8 @@ export class TcpMessages {
     if (connection === undefined) return packet.payloadEnd > packet.payloadStart ? "unknown" : "empty";
     this.#touch(key, connection, nowMs);
     const fed = this.#push(connection, packet, onMessage);
-    if ((flags & (TcpFlag.FIN | TcpFlag.RST)) !== 0 && (this.#senderTrusted || isBetweenMessages(connection))) this.#forget(key, connection);
+    if ((flags & (TcpFlag.FIN | TcpFlag.RST)) !== 0 && (this.#senderTrusted || isBetweenMessages(connection)))
+      this.#forget(key, connection);
     else this.#bound();
     return fed;
   }

@@ -119,29 +119,34 @@ test("start forgets", () => {
 test("whatever the order, cuts, repeats, reads and starting number: the bytes come out, once and in order", () => {
   const segment = fc.tuple(fc.nat(299), fc.integer({ min: 1, max: 60 }));
   fc.assert(
-    fc.property(fc.array(segment, { maxLength: 40 }), fc.integer({ min: 0, max: 0xffffffff }), fc.array(fc.nat(50), { maxLength: 40 }), (segments, first, reads) => {
-      const whole = Uint8Array.from({ length: 300 }, (_, i) => (i * 7) & 255);
-      const stream = new ByteStream(400, 400);
-      stream.start((first - 1) >>> 0);
-      const seen = new Uint8Array(300);
-      const out: number[] = [];
-      const all = [...segments, ...Array.from({ length: 10 }, (_, i) => [(9 - i) * 30, 30] as [number, number])];
-      for (const [i, [from, length]] of all.entries()) {
-        const to = Math.min(300, from + length);
-        const ready = out.length + stream.length;
-        const isNew = seen.subarray(from, to).includes(0);
-        const pushed = stream.push((first + from) >>> 0, whole, from, to);
-        if (from < to) seen.fill(1, from, to);
-        const firstHole = seen.indexOf(0) < 0 ? 300 : seen.indexOf(0);
-        assert.equal(pushed, !isNew ? "old" : firstHole > ready ? "in-order" : "gap");
-        assert.equal(out.length + stream.length, firstHole);
-        const count = Math.min(reads[i] ?? 0, stream.length);
-        out.push(...stream.view().subarray(0, count));
-        stream.consume(count);
-      }
-      out.push(...stream.view());
-      assert.deepEqual(out, [...whole]);
-    }),
+    fc.property(
+      fc.array(segment, { maxLength: 40 }),
+      fc.integer({ min: 0, max: 0xffffffff }),
+      fc.array(fc.nat(50), { maxLength: 40 }),
+      (segments, first, reads) => {
+        const whole = Uint8Array.from({ length: 300 }, (_, i) => (i * 7) & 255);
+        const stream = new ByteStream(400, 400);
+        stream.start((first - 1) >>> 0);
+        const seen = new Uint8Array(300);
+        const out: number[] = [];
+        const all = [...segments, ...Array.from({ length: 10 }, (_, i) => [(9 - i) * 30, 30] as [number, number])];
+        for (const [i, [from, length]] of all.entries()) {
+          const to = Math.min(300, from + length);
+          const ready = out.length + stream.length;
+          const isNew = seen.subarray(from, to).includes(0);
+          const pushed = stream.push((first + from) >>> 0, whole, from, to);
+          if (from < to) seen.fill(1, from, to);
+          const firstHole = seen.indexOf(0) < 0 ? 300 : seen.indexOf(0);
+          assert.equal(pushed, !isNew ? "old" : firstHole > ready ? "in-order" : "gap");
+          assert.equal(out.length + stream.length, firstHole);
+          const count = Math.min(reads[i] ?? 0, stream.length);
+          out.push(...stream.view().subarray(0, count));
+          stream.consume(count);
+        }
+        out.push(...stream.view());
+        assert.deepEqual(out, [...whole]);
+      },
+    ),
     { numRuns: 500 },
   );
 });
@@ -157,7 +162,10 @@ test("bytes that disagree are always told, and never taken", () => {
         const data = new Uint8Array(length).fill(value);
         const range = model.slice(from, from + length);
         const pushed = stream.push(1 + from, data, 0, length);
-        assert.equal(pushed === "overlap-differs", range.some((old) => old !== undefined && old !== value));
+        assert.equal(
+          pushed === "overlap-differs",
+          range.some((old) => old !== undefined && old !== value),
+        );
         for (let i = 0; i < length; i++) model[from + i] ??= value;
         const hole = model.indexOf(undefined);
         assert.deepEqual([...stream.view()], model.slice(0, hole));

@@ -13,7 +13,13 @@ import { learn } from "../../src/dns/reply.ts";
 import type { Learned } from "../../src/model/binding.ts";
 import { encode, labels, randomFrom, type TestRecord } from "./encode.ts";
 
-interface Decoded { name: string; type: string; class: string; ttl: number; data: string }
+interface Decoded {
+  name: string;
+  type: string;
+  class: string;
+  ttl: number;
+  data: string;
+}
 
 /** The chain as a person would do it, on what dns-packet decoded. */
 function expected(asked: string, answers: readonly Decoded[]): string[] {
@@ -33,7 +39,9 @@ function expected(asked: string, answers: readonly Decoded[]): string[] {
     const owner = chain.indexOf(lower(record.name));
     for (let i = 0; i <= owner; i++) {
       if (dnsName(chain[i] as string) === undefined) continue;
-      out.push(`${chain[i]} ${i === 0 ? "asked" : "cname"} ${ipText(parseIp(record.data) as never)} ${Math.min(record.ttl, ttls[owner] as number)}`);
+      out.push(
+        `${chain[i]} ${i === 0 ? "asked" : "cname"} ${ipText(parseIp(record.data) as never)} ${Math.min(record.ttl, ttls[owner] as number)}`,
+      );
     }
   }
   return out;
@@ -76,7 +84,13 @@ test("replies written by dns-packet", () => {
   let bindings = 0;
   for (let i = 0; i < 4000; i++) {
     const { asked, records } = randomReply(random);
-    const bytes = dnsPacket.encode({ type: "response", id: i, flags: 0x180, questions: [{ type: "A", name: asked }], answers: records as dnsPacket.Answer[] });
+    const bytes = dnsPacket.encode({
+      type: "response",
+      id: i,
+      flags: 0x180,
+      questions: [{ type: "A", name: asked }],
+      answers: records as dnsPacket.Answer[],
+    });
     const got = ours(bytes);
     bindings += got.length;
     assert.deepEqual(got, expected(asked, records), JSON.stringify({ asked, records }));
@@ -90,7 +104,10 @@ test("replies compressed at random, read by both", () => {
   for (let i = 0; i < 6000; i++) {
     const { asked, records } = randomReply(random);
     const wire: TestRecord[] = records.map((r) => ({
-      name: labels(r.name), type: r.type === "A" ? 1 : r.type === "AAAA" ? 28 : 5, ttl: r.ttl, data: r.type === "CNAME" ? { name: labels(r.data) } : octetsOf(r.data),
+      name: labels(r.name),
+      type: r.type === "A" ? 1 : r.type === "AAAA" ? 28 : 5,
+      ttl: r.ttl,
+      data: r.type === "CNAME" ? { name: labels(r.data) } : octetsOf(r.data),
     }));
     const bytes = encode({ questions: [{ name: labels(asked), type: 255 }], answers: wire }, () => random() % 3 > 0);
     const decoded = dnsPacket.decode(Buffer.from(bytes));
@@ -108,7 +125,10 @@ test("mutated replies: what we learn, dns-packet read too", () => {
   for (let i = 0; i < 20_000; i++) {
     const { asked, records } = randomReply(random);
     const wire: TestRecord[] = records.map((r) => ({
-      name: labels(r.name), type: r.type === "A" ? 1 : r.type === "AAAA" ? 28 : 5, ttl: r.ttl, data: r.type === "CNAME" ? { name: labels(r.data) } : octetsOf(r.data),
+      name: labels(r.name),
+      type: r.type === "A" ? 1 : r.type === "AAAA" ? 28 : 5,
+      ttl: r.ttl,
+      data: r.type === "CNAME" ? { name: labels(r.data) } : octetsOf(r.data),
     }));
     const bytes = encode({ questions: [{ name: labels(asked), type: 1 }], answers: wire });
     for (let k = random() % 3; k >= 0; k--) bytes[12 + (random() % (bytes.length - 12))] = random();
@@ -122,7 +142,11 @@ test("mutated replies: what we learn, dns-packet read too", () => {
       continue;
     }
     both++;
-    const theirs = new Set((decoded.answers as unknown as Decoded[]).filter((r) => r.type === "A" || r.type === "AAAA").map((r) => ipText(parseIp(r.data) as never)));
+    const theirs = new Set(
+      (decoded.answers as unknown as Decoded[])
+        .filter((r) => r.type === "A" || r.type === "AAAA")
+        .map((r) => ipText(parseIp(r.data) as never)),
+    );
     for (const line of got) assert.ok(theirs.has(line.split(" ")[2] as string), `${line} is not among ${[...theirs].join(", ")}`);
   }
   assert.ok(both > 2000, `only ${both} read by both`);
@@ -130,10 +154,16 @@ test("mutated replies: what we learn, dns-packet read too", () => {
 });
 
 test("where dns-packet is wrong, ours is not", () => {
-  const dotted = encode({ questions: [{ name: labels("example.com"), type: 1 }], answers: [{ name: ["example.com"], type: 1, data: Uint8Array.of(6, 6, 6, 6) }] });
+  const dotted = encode({
+    questions: [{ name: labels("example.com"), type: 1 }],
+    answers: [{ name: ["example.com"], type: 1, data: Uint8Array.of(6, 6, 6, 6) }],
+  });
   assert.deepEqual((dnsPacket.decode(Buffer.from(dotted)).answers as unknown as Decoded[])[0]?.name, "example.com", "flattened");
   assert.deepEqual(ours(dotted), []);
-  const long = encode({ questions: [{ name: labels("a.test"), type: 1 }], answers: [{ name: labels("a.test"), type: 1, data: Uint8Array.of(6, 6, 6, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) }] });
+  const long = encode({
+    questions: [{ name: labels("a.test"), type: 1 }],
+    answers: [{ name: labels("a.test"), type: 1, data: Uint8Array.of(6, 6, 6, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) }],
+  });
   assert.equal((dnsPacket.decode(Buffer.from(long)).answers as unknown as Decoded[])[0]?.data, "6.6.6.6", "RDLENGTH 16");
   assert.deepEqual(ours(long), []);
 });

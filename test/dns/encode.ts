@@ -53,7 +53,15 @@ export function encode(message: TestMessage, compress: () => boolean = () => tru
     out.push(0);
   };
   const { answers = [], authorities = [], additionals = [] } = message;
-  for (const word of [message.id ?? 0x1234, message.flags ?? 0x8180, message.questions.length, answers.length, authorities.length, additionals.length]) u16(word);
+  for (const word of [
+    message.id ?? 0x1234,
+    message.flags ?? 0x8180,
+    message.questions.length,
+    answers.length,
+    authorities.length,
+    additionals.length,
+  ])
+    u16(word);
   for (const question of message.questions) {
     name(question.name);
     u16(question.type);
@@ -81,14 +89,24 @@ export function encode(message: TestMessage, compress: () => boolean = () => tru
   return Uint8Array.from(out);
 }
 
-export const a = (name: string, address: readonly number[], ttl = 300): TestRecord => ({ name: labels(name), type: 1, ttl, data: Uint8Array.from(address) });
+export const a = (name: string, address: readonly number[], ttl = 300): TestRecord => ({
+  name: labels(name),
+  type: 1,
+  ttl,
+  data: Uint8Array.from(address),
+});
 export const aaaa = (name: string, last: number, ttl = 300): TestRecord => {
   const data = new Uint8Array(16);
   data.set([0x20, 0x01, 0x0d, 0xb8]);
   data[15] = last;
   return { name: labels(name), type: 28, ttl, data };
 };
-export const cname = (name: string, target: string, ttl = 300): TestRecord => ({ name: labels(name), type: 5, ttl, data: { name: labels(target) } });
+export const cname = (name: string, target: string, ttl = 300): TestRecord => ({
+  name: labels(name),
+  type: 5,
+  ttl,
+  data: { name: labels(target) },
+});
 export const param = (key: number, ...value: number[]): number[] => [key >> 8, key & 255, value.length >> 8, value.length & 255, ...value];
 export const svcb = (name: string, priority: number, target: string, params: readonly number[], ttl = 300, type = 65): TestRecord => {
   const octets = [priority >> 8, priority & 255];

@@ -15,22 +15,48 @@ import { type Packet, Protocol, TcpFlag } from "../../src/model/packet.ts";
 import { a, aaaa, ask, cname, encode, labels, param, randomFrom, svcb } from "./encode.ts";
 
 const opt = { name: [], type: 41, class: 1232, ttl: 0, data: new Uint8Array(0) };
-const hints = [...param(0, 0, 1), ...param(1, 2, 104, 50), ...param(3, 1, 187), ...param(4, 1, 2, 3, 4), ...param(5, 9, 9), ...param(6, ...new Array<number>(16).fill(3))];
+const hints = [
+  ...param(0, 0, 1),
+  ...param(1, 2, 104, 50),
+  ...param(3, 1, 187),
+  ...param(4, 1, 2, 3, 4),
+  ...param(5, 9, 9),
+  ...param(6, ...new Array<number>(16).fill(3)),
+];
 const SEEDS: readonly Uint8Array[] = [
   encode({ questions: ask("api.stripe.com"), answers: [a("api.stripe.com", [1, 2, 3, 4])], additionals: [opt] }),
-  encode({ questions: ask("a.test"), answers: [cname("a.test", "b.a.test"), cname("b.a.test", "c.test"), a("c.test", [1, 2, 3, 4]), a("c.test", [1, 2, 3, 5]), aaaa("c.test", 1)] }),
+  encode({
+    questions: ask("a.test"),
+    answers: [
+      cname("a.test", "b.a.test"),
+      cname("b.a.test", "c.test"),
+      a("c.test", [1, 2, 3, 4]),
+      a("c.test", [1, 2, 3, 5]),
+      aaaa("c.test", 1),
+    ],
+  }),
   encode({ questions: ask("x.y.svc.local"), answers: [cname("x.y.svc.local", "x.y"), a("x.y", [5, 6, 7, 8])] }),
   encode({ questions: ask("a.test", 65), answers: [svcb("a.test", 1, "s.test", hints), svcb("a.test", 0, "t.test", [])] }),
   encode({ flags: 0x8183, questions: ask("nope.test") }),
   encode({ flags: 0x0100, questions: ask("wWw.TeSt", 28), additionals: [opt] }),
-  encode({ flags: 0x0100, questions: ask("q.test"), additionals: [opt, { name: labels("key"), type: 250, class: 255, data: new Uint8Array(9) }] }),
+  encode({
+    flags: 0x0100,
+    questions: ask("q.test"),
+    additionals: [opt, { name: labels("key"), type: 250, class: 255, data: new Uint8Array(9) }],
+  }),
 ];
 /** Octets that mean something at many places. */
 const SPECIAL = [0, 1, 4, 5, 12, 16, 28, 41, 46, 63, 64, 65, 0x7f, 0x80, 0xc0, 0xff];
 /** The whole of one call; a mutated small message takes microseconds, the rest is garbage collection and the machine. */
 const SLOW_MS = 250;
 
-export interface FuzzCount { iterations: number; learned: number; queries: number; messages: number; slowestMs: number }
+export interface FuzzCount {
+  iterations: number;
+  learned: number;
+  queries: number;
+  messages: number;
+  slowestMs: number;
+}
 
 /** Runs until `until(iterations)` is true, looked at every 1000. Throws what it found, with the seed and iteration. */
 export function fuzz(seed: number, until: (iterations: number) => boolean): FuzzCount {
@@ -42,8 +68,22 @@ export function fuzz(seed: number, until: (iterations: number) => boolean): Fuzz
   const tcp = new TcpMessages("resolver", { ...TCP_LIMITS, connections: 8, octets: 300_000 });
   const stream = Uint8Array.from({ length: 4096 }, (_, i) => (i % 32 === 1 ? 30 : i % 32 === 0 ? 0 : i)); // messages of 30 octets
   const packet: Packet = {
-    bytes: stream, start: 0, end: 0, source: "\n\0\0\x07" as Ip, destination: "\n\0\0\x0a" as Ip, protocol: Protocol.TCP, hopLimit: 64, fragment: false, sourcePort: 0,
-    destinationPort: 53, transport: 0, sequence: 0, acknowledgement: 0, tcpFlags: 0, payloadStart: 0, payloadEnd: 0,
+    bytes: stream,
+    start: 0,
+    end: 0,
+    source: "\n\0\0\x07" as Ip,
+    destination: "\n\0\0\x0a" as Ip,
+    protocol: Protocol.TCP,
+    hopLimit: 64,
+    fragment: false,
+    sourcePort: 0,
+    destinationPort: 53,
+    transport: 0,
+    sequence: 0,
+    acknowledgement: 0,
+    tcpFlags: 0,
+    payloadStart: 0,
+    payloadEnd: 0,
   };
   const onMessage = (bytes: Uint8Array, from: number, to: number): void => {
     count.messages++;
@@ -94,7 +134,9 @@ export function fuzz(seed: number, until: (iterations: number) => boolean): Fuzz
       assert.ok(tcp.connections <= 8 && tcp.octets <= 300_000);
       assert.ok(count.slowestMs < SLOW_MS, `${count.slowestMs} ms`);
     } catch (error) {
-      throw new Error(`seed ${seed}, iteration ${count.iterations}: ${Buffer.from(work.subarray(start, end)).toString("hex")}`, { cause: error });
+      throw new Error(`seed ${seed}, iteration ${count.iterations}: ${Buffer.from(work.subarray(start, end)).toString("hex")}`, {
+        cause: error,
+      });
     }
   }
   return count;

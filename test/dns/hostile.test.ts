@@ -8,7 +8,10 @@ import { fuzz } from "./fuzz.ts";
 test("200 000 mutated messages", () => {
   const count = fuzz(42, (iterations) => iterations >= 200_000);
   assert.equal(count.iterations, 200_000);
-  assert.ok(count.learned > 20_000 && count.queries > 5_000 && count.messages > 20_000, `the fuzz reaches little: ${JSON.stringify(count)}`);
+  assert.ok(
+    count.learned > 20_000 && count.queries > 5_000 && count.messages > 20_000,
+    `the fuzz reaches little: ${JSON.stringify(count)}`,
+  );
 });
 
 const label = (text: string): number[] => [text.length, ...Buffer.from(text, "latin1")];
@@ -39,12 +42,27 @@ const ALMOST = [...LONG.slice(0, -2), 101, 0];
 const HOSTILE: [string, Uint8Array][] = [
   ["pointers to the asked 250-octet name", full(LONG, () => [...pointer(12), ...A])],
   ["a label before the asked 250-octet name's tail", full(LONG, (i) => [1, 97 + (i % 26), ...pointer(12 + 64), ...A])],
-  ["another 250-octet name, by pointer", full(LONG, (i, at) => (i === 0 ? [...ALMOST, ...A] : [...pointer(12 + 250 + 4), ...A].slice(0, at + 16)))],
+  [
+    "another 250-octet name, by pointer",
+    full(LONG, (i, at) => (i === 0 ? [...ALMOST, ...A] : [...pointer(12 + 250 + 4), ...A].slice(0, at + 16))),
+  ],
   ["250-octet names in full", full(LONG, () => [...ALMOST, ...A])],
   ["pointer to pointer to pointer", full(LONG, (i, at) => [...pointer(i === 0 ? 12 : at - 16 < 0x4000 ? at - 16 : 12 + 250 + 4), ...A])],
   ["CNAMEs of strangers", full(LONG, (i) => [1, 97 + (i % 26), ...pointer(12), ...cnameTo(...pointer(12))])],
-  ["16 hops written backwards, in front of thousands of records", full([1, 97, 0], (i) => (i < 16 ? [1, 97 + 15 - i, 0, ...cnameTo(1, 97 + 16 - i, 0)] : [1, 97 + 16, 0, ...A]))],
-  ["16 hops backwards and strangers with long names", full([1, 97, 0], (i) => (i < 16 ? [1, 97 + 15 - i, 0, ...cnameTo(1, 97 + 16 - i, 0)] : i === 16 ? [...LONG, ...cnameTo(0)] : [1, 48 + (i % 10), ...pointer(12 + 7 + 16 * 16 + 64), ...cnameTo(0)]))],
+  [
+    "16 hops written backwards, in front of thousands of records",
+    full([1, 97, 0], (i) => (i < 16 ? [1, 97 + 15 - i, 0, ...cnameTo(1, 97 + 16 - i, 0)] : [1, 97 + 16, 0, ...A])),
+  ],
+  [
+    "16 hops backwards and strangers with long names",
+    full([1, 97, 0], (i) =>
+      i < 16
+        ? [1, 97 + 15 - i, 0, ...cnameTo(1, 97 + 16 - i, 0)]
+        : i === 16
+          ? [...LONG, ...cnameTo(0)]
+          : [1, 48 + (i % 10), ...pointer(12 + 7 + 16 * 16 + 64), ...cnameTo(0)],
+    ),
+  ],
   ["empty records of the root", full([1, 97, 0], () => [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0])],
 ];
 
@@ -57,7 +75,10 @@ test("64 KiB made to cost time: work is bounded by the length, and so is time", 
       const before = performance.now();
       const outcome = learn(bytes, 0, bytes.length, out);
       best = Math.min(best, performance.now() - before);
-      assert.ok(outcome.kind !== "malformed" || outcome.reason === "work" || what === "pointer to pointer to pointer", `${what}: ${outcome.kind} ${outcome.reason}`);
+      assert.ok(
+        outcome.kind !== "malformed" || outcome.reason === "work" || what === "pointer to pointer to pointer",
+        `${what}: ${outcome.kind} ${outcome.reason}`,
+      );
     }
     assert.ok(best < 20, `${what}: ${best.toFixed(2)} ms`);
   }

@@ -49,7 +49,11 @@ test("names that cannot", () => {
     ["cut in a label", [60, 65, 65]],
   ];
   for (const [what, octets] of rows) assert.equal(walked(octets), false, what);
-  assert.equal(walked([...long, ...label("d".repeat(61)), 0]), [..."abc"].map((c) => c.repeat(63)).join(".") + "." + "d".repeat(61), "255 octets are good");
+  assert.equal(
+    walked([...long, ...label("d".repeat(61)), 0]),
+    [..."abc"].map((c) => c.repeat(63)).join(".") + "." + "d".repeat(61),
+    "255 octets are good",
+  );
   assert.equal(walked([0xc0], 16), false, "cut in a pointer");
 });
 
@@ -75,11 +79,16 @@ test("the same place is the same name: `lead` follows leading pointers only", ()
 
 test("the wire's door gives what the text's door gives", () => {
   fc.assert(
-    fc.property(fc.array(fc.string({ unit: fc.constantFrom("a", "Z", "0", "-", "_", ".", "\0", " ", "\xff"), minLength: 1, maxLength: 8 }), { maxLength: 5 }), (list) => {
-      const wire = Uint8Array.from([...list.flatMap((l) => label(l.toLowerCase())), 0]);
-      const expected = list.some((l) => l.includes(".")) ? undefined : dnsName(list.join("."));
-      assert.equal(nameOfWire(wire, 0, wire.length), expected);
-    }),
+    fc.property(
+      fc.array(fc.string({ unit: fc.constantFrom("a", "Z", "0", "-", "_", ".", "\0", " ", "\xff"), minLength: 1, maxLength: 8 }), {
+        maxLength: 5,
+      }),
+      (list) => {
+        const wire = Uint8Array.from([...list.flatMap((l) => label(l.toLowerCase())), 0]);
+        const expected = list.some((l) => l.includes(".")) ? undefined : dnsName(list.join("."));
+        assert.equal(nameOfWire(wire, 0, wire.length), expected);
+      },
+    ),
   );
 });
 

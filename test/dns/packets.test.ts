@@ -10,8 +10,23 @@ const ip = (text: string): Ip => parseIp(text) as Ip;
 
 function packet(fields: Partial<Packet>): Packet {
   return {
-    bytes: new Uint8Array(0), start: 0, end: 0, source: ip("10.0.0.7"), destination: ip("10.96.0.10"), protocol: Protocol.UDP, hopLimit: 63, fragment: false,
-    sourcePort: 40000, destinationPort: 53, transport: 0, sequence: 0, acknowledgement: 0, tcpFlags: 0, payloadStart: 0, payloadEnd: 0, ...fields,
+    bytes: new Uint8Array(0),
+    start: 0,
+    end: 0,
+    source: ip("10.0.0.7"),
+    destination: ip("10.96.0.10"),
+    protocol: Protocol.UDP,
+    hopLimit: 63,
+    fragment: false,
+    sourcePort: 40000,
+    destinationPort: 53,
+    transport: 0,
+    sequence: 0,
+    acknowledgement: 0,
+    tcpFlags: 0,
+    payloadStart: 0,
+    payloadEnd: 0,
+    ...fields,
   };
 }
 
@@ -25,7 +40,13 @@ function slowSum(octets: readonly number[]): number {
   return sum;
 }
 
-interface Read { source: Ip; destination: Ip; hopLimit: number; protocol: number; transport: Uint8Array }
+interface Read {
+  source: Ip;
+  destination: Ip;
+  hopLimit: number;
+  protocol: number;
+  transport: Uint8Array;
+}
 
 /** Reads a packet and checks every length and checksum in it. */
 function read(bytes: Uint8Array | undefined): Read {
@@ -34,8 +55,20 @@ function read(bytes: Uint8Array | undefined): Read {
   const text = (from: number, to: number): Ip => String.fromCharCode(...bytes.subarray(from, to)) as Ip;
   const u16 = (at: number): number => ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
   const view = v4
-    ? { source: text(12, 16), destination: text(16, 20), hopLimit: bytes[8] as number, protocol: bytes[9] as number, transport: bytes.subarray(20) }
-    : { source: text(8, 24), destination: text(24, 40), hopLimit: bytes[7] as number, protocol: bytes[6] as number, transport: bytes.subarray(40) };
+    ? {
+        source: text(12, 16),
+        destination: text(16, 20),
+        hopLimit: bytes[8] as number,
+        protocol: bytes[9] as number,
+        transport: bytes.subarray(20),
+      }
+    : {
+        source: text(8, 24),
+        destination: text(24, 40),
+        hopLimit: bytes[7] as number,
+        protocol: bytes[6] as number,
+        transport: bytes.subarray(40),
+      };
   if (v4) {
     assert.equal(u16(2), bytes.length);
     assert.equal(slowSum([...bytes.subarray(0, 20)]), 0xffff, "IPv4 header checksum");
@@ -43,7 +76,14 @@ function read(bytes: Uint8Array | undefined): Read {
     assert.equal(u16(4), bytes.length - 40);
   }
   const octets = (address: Ip): number[] => [...address].map((c) => c.charCodeAt(0));
-  const pseudo = [...octets(view.source), ...octets(view.destination), 0, view.protocol, view.transport.length >> 8, view.transport.length & 255];
+  const pseudo = [
+    ...octets(view.source),
+    ...octets(view.destination),
+    0,
+    view.protocol,
+    view.transport.length >> 8,
+    view.transport.length & 255,
+  ];
   assert.equal(slowSum([...pseudo, ...view.transport]), 0xffff, "transport checksum");
   return view;
 }
@@ -59,7 +99,11 @@ const FAMILIES: [Ip, Ip][] = [
 test("checksum: the example of RFC 1071 §3", () => {
   const bytes = Uint8Array.of(0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7);
   assert.equal(checksum(sumWords(bytes, 0, 8)), ~0xddf2 & 0xffff);
-  assert.equal(checksum(sumWords(bytes, 0, 7)), checksum(sumWords(Uint8Array.of(...bytes.subarray(0, 7), 0), 0, 8)), "an odd octet is a high one");
+  assert.equal(
+    checksum(sumWords(bytes, 0, 7)),
+    checksum(sumWords(Uint8Array.of(...bytes.subarray(0, 7), 0), 0, 8)),
+    "an odd octet is a high one",
+  );
   assert.equal(checksum(0xffff), 0);
   assert.equal(checksum(0x1_ffff_fffe), 0);
   assert.equal(sumPseudoHeader(ip("0.1.0.2"), ip("0.4.0.8"), 17, 32), 15 + 17 + 32);
@@ -90,7 +134,16 @@ test("a UDP checksum of 0 is sent as 0xffff", () => {
 
 test("TCP reply: acknowledges the query, pushes, closes", () => {
   for (const [source, destination] of FAMILIES) {
-    const query = packet({ source, destination, protocol: 6, tcpFlags: TcpFlag.ACK | TcpFlag.PSH, sequence: 0xfffffff0, acknowledgement: 0x80000001, payloadStart: 100, payloadEnd: 140 });
+    const query = packet({
+      source,
+      destination,
+      protocol: 6,
+      tcpFlags: TcpFlag.ACK | TcpFlag.PSH,
+      sequence: 0xfffffff0,
+      acknowledgement: 0x80000001,
+      payloadStart: 100,
+      payloadEnd: 140,
+    });
     const got = read(tcpReply(query, Uint8Array.of(1, 2, 3)));
     assert.deepEqual([got.source, got.destination, u16(got.transport, 0), u16(got.transport, 2)], [destination, source, 53, 40000]);
     assert.deepEqual([u32(got.transport, 4), u32(got.transport, 8)], [0x80000001, 0x18], "modulo 2^32");
@@ -112,10 +165,22 @@ test("what fits no packet is not built", () => {
 
 test("TCP reset: the held segment's own direction and numbers", () => {
   for (const [source, destination] of FAMILIES) {
-    const held = packet({ source, destination, protocol: 6, tcpFlags: TcpFlag.ACK | TcpFlag.PSH | TcpFlag.FIN, sequence: 5, acknowledgement: 9, payloadStart: 60, payloadEnd: 90 });
+    const held = packet({
+      source,
+      destination,
+      protocol: 6,
+      tcpFlags: TcpFlag.ACK | TcpFlag.PSH | TcpFlag.FIN,
+      sequence: 5,
+      acknowledgement: 9,
+      payloadStart: 60,
+      payloadEnd: 90,
+    });
     const got = read(tcpReset(held));
     assert.deepEqual([got.source, got.destination, got.hopLimit, got.transport.length], [source, destination, 63, 20]);
-    assert.deepEqual([u16(got.transport, 0), u16(got.transport, 2), u32(got.transport, 4), u32(got.transport, 8), got.transport[13]], [40000, 53, 5, 9, TcpFlag.RST | TcpFlag.ACK]);
+    assert.deepEqual(
+      [u16(got.transport, 0), u16(got.transport, 2), u32(got.transport, 4), u32(got.transport, 8), got.transport[13]],
+      [40000, 53, 5, 9, TcpFlag.RST | TcpFlag.ACK],
+    );
     const syn = read(tcpReset({ ...held, tcpFlags: TcpFlag.SYN }));
     assert.deepEqual([u32(syn.transport, 8), syn.transport[13]], [0, TcpFlag.RST]);
   }
@@ -124,6 +189,9 @@ test("TCP reset: the held segment's own direction and numbers", () => {
 test("TCP probe: an ACK from server to pod", () => {
   for (const [pod, server] of FAMILIES) {
     const got = read(tcpProbe({ address: server, port: 443 }, { address: pod, port: 40000 }, 7));
-    assert.deepEqual([got.source, got.destination, u16(got.transport, 0), u16(got.transport, 2), u32(got.transport, 4), got.transport[13]], [server, pod, 443, 40000, 7, TcpFlag.ACK]);
+    assert.deepEqual(
+      [got.source, got.destination, u16(got.transport, 0), u16(got.transport, 2), u32(got.transport, 4), got.transport[13]],
+      [server, pod, 443, 40000, 7, TcpFlag.ACK],
+    );
   }
 });

@@ -4,7 +4,13 @@ import dnsPacket from "dns-packet";
 import { readQuery, refused, type Query } from "../../src/dns/query.ts";
 import { a, ask, encode, labels, type TestMessage, type TestRecord } from "./encode.ts";
 
-const opt = (dnssecOk = false, name: readonly string[] = []): TestRecord => ({ name, type: 41, class: 1232, ttl: dnssecOk ? 0x8000 : 0, data: Uint8Array.of(0, 10, 0, 2, 7, 7) });
+const opt = (dnssecOk = false, name: readonly string[] = []): TestRecord => ({
+  name,
+  type: 41,
+  class: 1232,
+  ttl: dnssecOk ? 0x8000 : 0,
+  data: Uint8Array.of(0, 10, 0, 2, 7, 7),
+});
 const query = (message: Partial<TestMessage> = {}): TestMessage => ({ id: 0xbeef, flags: 0x0100, questions: ask("a.test"), ...message });
 
 /** Read from inside other bytes. */
@@ -16,12 +22,27 @@ function read(bytes: Uint8Array): Query | string {
 }
 
 test("good queries", () => {
-  assert.deepEqual(read(encode(query())), { id: 0xbeef, flags: 0x0100, opcode: 0, rd: true, qname: "a.test", qtype: 1, qclass: 1, edns: false, dnssecOk: false, questionEnd: 24 });
+  assert.deepEqual(read(encode(query())), {
+    id: 0xbeef,
+    flags: 0x0100,
+    opcode: 0,
+    rd: true,
+    qname: "a.test",
+    qtype: 1,
+    qclass: 1,
+    edns: false,
+    dnssecOk: false,
+    questionEnd: 24,
+  });
   const rows: [string, TestMessage, Partial<Query>][] = [
     ["0x20", query({ questions: ask("A.tEsT", 28) }), { qname: "a.test" as never, qtype: 28 }],
     ["EDNS", query({ additionals: [opt()] }), { edns: true, dnssecOk: false }],
     ["EDNS with DO", query({ additionals: [opt(true)] }), { edns: true, dnssecOk: true }],
-    ["EDNS and TSIG", query({ additionals: [opt(), { name: labels("key"), type: 250, class: 255, data: new Uint8Array(4) }] }), { edns: true }],
+    [
+      "EDNS and TSIG",
+      query({ additionals: [opt(), { name: labels("key"), type: 250, class: 255, data: new Uint8Array(4) }] }),
+      { edns: true },
+    ],
     ["no RD", query({ flags: 0 }), { rd: false }],
     ["UPDATE", query({ flags: 0x2800 }), { opcode: 5 }],
     ["the root", query({ questions: [{ name: [], type: 2 }] }), { qname: undefined, qtype: 2 }],
@@ -61,12 +82,19 @@ test("REFUSED: id, opcode, RD and the question as it was", () => {
   assert.deepEqual([...reply.subarray(0, 12)], [0xbe, 0xef, 0x81, 0x85, 0, 1, 0, 0, 0, 0, 0, 0]);
   assert.deepEqual(reply.subarray(12), bytes.subarray(12));
   const decoded = dnsPacket.decode(Buffer.from(reply)) as dnsPacket.DecodedPacket & { rcode: string };
-  assert.deepEqual([decoded.id, decoded.type, decoded.rcode, decoded.questions?.[0]?.name], [0xbeef, "response", "REFUSED", "wWw.ExAmPlE.com"]);
+  assert.deepEqual(
+    [decoded.id, decoded.type, decoded.rcode, decoded.questions?.[0]?.name],
+    [0xbeef, "response", "REFUSED", "wWw.ExAmPlE.com"],
+  );
   const padded = new Uint8Array(bytes.length + 7);
   padded.set(bytes, 7);
   assert.deepEqual(refused(padded, 7, padded.length), reply, "wherever it stands");
   const update = encode(query({ flags: 0x2810 }));
-  assert.deepEqual([...(refused(update, 0, update.length) as Uint8Array).subarray(2, 4)], [0xa8, 0x95], "opcode and CD kept, RD not invented");
+  assert.deepEqual(
+    [...(refused(update, 0, update.length) as Uint8Array).subarray(2, 4)],
+    [0xa8, 0x95],
+    "opcode and CD kept, RD not invented",
+  );
 });
 
 test("REFUSED with EDNS: error 18, Prohibited", () => {
@@ -75,9 +103,23 @@ test("REFUSED with EDNS: error 18, Prohibited", () => {
     const reply = refused(bytes, 0, bytes.length) as Uint8Array;
     const decoded = dnsPacket.decode(Buffer.from(reply));
     assert.equal(decoded.additionals?.length, 1);
-    const record = decoded.additionals?.[0] as unknown as { type: string; name: string; udpPayloadSize: number; flag_do: boolean; extendedRcode: number; ednsVersion: number; options: { code: number; data: Buffer }[] };
-    assert.deepEqual([record.type, record.name, record.udpPayloadSize, record.flag_do, record.extendedRcode, record.ednsVersion], ["OPT", ".", 1232, dnssecOk, 0, 0]);
-    assert.deepEqual(record.options.map((o) => [o.code, [...o.data]]), [[15, [0, 18]]]);
+    const record = decoded.additionals?.[0] as unknown as {
+      type: string;
+      name: string;
+      udpPayloadSize: number;
+      flag_do: boolean;
+      extendedRcode: number;
+      ednsVersion: number;
+      options: { code: number; data: Buffer }[];
+    };
+    assert.deepEqual(
+      [record.type, record.name, record.udpPayloadSize, record.flag_do, record.extendedRcode, record.ednsVersion],
+      ["OPT", ".", 1232, dnssecOk, 0, 0],
+    );
+    assert.deepEqual(
+      record.options.map((o) => [o.code, [...o.data]]),
+      [[15, [0, 18]]],
+    );
   }
 });
 

@@ -23,7 +23,14 @@ function learnt(bytes: Uint8Array, searches?: readonly string[]): { outcome: Rep
 
 function row(message: TestMessage, searches?: readonly string[]): { outcome: ReplyOutcome; lines: string[] } {
   const compressed = learnt(encode(message), searches);
-  assert.deepEqual(learnt(encode(message, () => false), searches), compressed, "compression changes nothing");
+  assert.deepEqual(
+    learnt(
+      encode(message, () => false),
+      searches,
+    ),
+    compressed,
+    "compression changes nothing",
+  );
   return compressed;
 }
 
@@ -31,34 +38,56 @@ test("one address", () => {
   const { outcome, lines } = row({ id: 77, questions: ask("api.stripe.com"), answers: [a("api.stripe.com", [1, 2, 3, 4], 60)] });
   assert.deepEqual(lines, ["api.stripe.com asked 1.2.3.4 60"]);
   assert.deepEqual(outcome, {
-    kind: "learned", reason: undefined, id: 77, qname: "api.stripe.com", qtype: 1, rcode: 0, tc: false, ech: false,
-    answers: 1, addresses: 1, foreign: 0, unusable: 0, excess: 0,
+    kind: "learned",
+    reason: undefined,
+    id: 77,
+    qname: "api.stripe.com",
+    qtype: 1,
+    rcode: 0,
+    tc: false,
+    ech: false,
+    answers: 1,
+    addresses: 1,
+    foreign: 0,
+    unusable: 0,
+    excess: 0,
   });
 });
 
 test("a CNAME chain: every name, the least TTL, in any order", () => {
   const chain = [cname("a.test", "b.test", 300), cname("b.test", "c.test", 20), a("c.test", [9, 9, 9, 9], 100), aaaa("c.test", 1, 5)];
   const expected = [
-    "a.test asked 9.9.9.9 20", "b.test cname 9.9.9.9 20", "c.test cname 9.9.9.9 20",
-    "a.test asked 2001:db8::1 5", "b.test cname 2001:db8::1 5", "c.test cname 2001:db8::1 5",
+    "a.test asked 9.9.9.9 20",
+    "b.test cname 9.9.9.9 20",
+    "c.test cname 9.9.9.9 20",
+    "a.test asked 2001:db8::1 5",
+    "b.test cname 2001:db8::1 5",
+    "c.test cname 2001:db8::1 5",
   ];
   assert.deepEqual(row({ questions: ask("a.test"), answers: chain }).lines, expected);
   assert.deepEqual(row({ questions: ask("a.test"), answers: [chain[2], chain[1], chain[0], chain[3]] as TestRecord[] }).lines, expected);
 });
 
 test("an address in the middle of a chain binds the names that lead to it", () => {
-  const { lines } = row({ questions: ask("a.test"), answers: [cname("a.test", "b.test", 30), a("b.test", [1, 1, 1, 1], 90), cname("b.test", "c.test", 1)] });
+  const { lines } = row({
+    questions: ask("a.test"),
+    answers: [cname("a.test", "b.test", 30), a("b.test", [1, 1, 1, 1], 90), cname("b.test", "c.test", 1)],
+  });
   assert.deepEqual(lines, ["a.test asked 1.1.1.1 30", "b.test cname 1.1.1.1 30"]);
 });
 
 test("0x20 case is one name", () => {
-  assert.deepEqual(row({ questions: ask("ApI.StRiPe.cOm"), answers: [cname("aPi.stripe.COM", "X.test"), a("x.TEST", [1, 2, 3, 4])] }).lines, [
-    "api.stripe.com asked 1.2.3.4 300", "x.test cname 1.2.3.4 300",
-  ]);
+  assert.deepEqual(
+    row({ questions: ask("ApI.StRiPe.cOm"), answers: [cname("aPi.stripe.COM", "X.test"), a("x.TEST", [1, 2, 3, 4])] }).lines,
+    ["api.stripe.com asked 1.2.3.4 300", "x.test cname 1.2.3.4 300"],
+  );
 });
 
 test("records of other owners teach nothing", () => {
-  const { outcome, lines } = row({ questions: ask("good.test"), answers: [a("bank.test", [6, 6, 6, 6]), a("good.test", [1, 2, 3, 4]), cname("bank.test", "good.test"), a("test", [6, 6, 6, 6])] });
+  const { outcome, lines } = row({
+    questions: ask("good.test"),
+    answers: [a("bank.test", [6, 6, 6, 6]), a("good.test", [1, 2, 3, 4]), cname("bank.test", "good.test"), a("test", [6, 6, 6, 6])],
+  });
   assert.deepEqual(lines, ["good.test asked 1.2.3.4 300"]);
   assert.equal(outcome.foreign, 3);
   const only = row({ questions: ask("good.test"), answers: [a("bank.test", [6, 6, 6, 6])] });
@@ -66,7 +95,11 @@ test("records of other owners teach nothing", () => {
 });
 
 test("authority and additional sections teach nothing", () => {
-  const { outcome, lines } = row({ questions: ask("a.test"), authorities: [a("a.test", [6, 6, 6, 6])], additionals: [a("a.test", [6, 6, 6, 6])] });
+  const { outcome, lines } = row({
+    questions: ask("a.test"),
+    authorities: [a("a.test", [6, 6, 6, 6])],
+    additionals: [a("a.test", [6, 6, 6, 6])],
+  });
   assert.deepEqual([outcome.kind, lines], ["negative", []]);
 });
 
@@ -76,40 +109,61 @@ test("a dot or NUL inside a label is not the name it looks like", () => {
   assert.deepEqual([asked.outcome.kind, asked.outcome.reason, asked.outcome.qname, asked.lines], ["ignored", "name", undefined, []]);
   const owner = row({ questions: ask("api.stripe.com"), answers: [flat, a("api.stripe.com", [1, 2, 3, 4])] });
   assert.deepEqual(owner.lines, ["api.stripe.com asked 1.2.3.4 300"], "the other record is still good");
-  const through = row({ questions: ask("x.test"), answers: [{ name: labels("x.test"), type: 5, data: { name: ["api.stripe", "com"] } }, flat] });
+  const through = row({
+    questions: ask("x.test"),
+    answers: [{ name: labels("x.test"), type: 5, data: { name: ["api.stripe", "com"] } }, flat],
+  });
   assert.deepEqual(through.lines, ["x.test asked 6.6.6.6 300"], "a chain may lead through it; it is no name itself");
   const whole = row({ questions: ask("com"), answers: [{ name: ["com\0"], type: 1, data: Uint8Array.of(6, 6, 6, 6) }] });
   assert.deepEqual([whole.outcome.kind, whole.lines], ["nothing", []]);
 });
 
 test("RDLENGTH must be right; the other records stay", () => {
-  for (const [type, lengths] of [[1, [0, 3, 5, 16]], [28, [0, 4, 15, 17]]] as const) {
+  for (const [type, lengths] of [
+    [1, [0, 3, 5, 16]],
+    [28, [0, 4, 15, 17]],
+  ] as const) {
     for (const length of lengths) {
-      const { outcome, lines } = row({ questions: ask("a.test", type), answers: [{ name: labels("a.test"), type, data: new Uint8Array(length) }, a("a.test", [1, 2, 3, 4])] });
+      const { outcome, lines } = row({
+        questions: ask("a.test", type),
+        answers: [{ name: labels("a.test"), type, data: new Uint8Array(length) }, a("a.test", [1, 2, 3, 4])],
+      });
       assert.deepEqual([lines, outcome.unusable], [["a.test asked 1.2.3.4 300"], 1], `type ${type} length ${length}`);
     }
   }
-  const trailing = encode({ questions: ask("a.test"), answers: [{ name: labels("a.test"), type: 5, data: Uint8Array.of(1, 98, 0, 7) }, a("b", [6, 6, 6, 6])] });
+  const trailing = encode({
+    questions: ask("a.test"),
+    answers: [{ name: labels("a.test"), type: 5, data: Uint8Array.of(1, 98, 0, 7) }, a("b", [6, 6, 6, 6])],
+  });
   assert.deepEqual([learnt(trailing).lines, learnt(trailing).outcome.unusable], [[], 1], "octets after a CNAME's name");
 });
 
 test("TTL", () => {
-  const ttl = (value: number): string | undefined => row({ questions: ask("a.test"), answers: [a("a.test", [1, 2, 3, 4], value)] }).lines[0]?.split(" ")[3];
+  const ttl = (value: number): string | undefined =>
+    row({ questions: ask("a.test"), answers: [a("a.test", [1, 2, 3, 4], value)] }).lines[0]?.split(" ")[3];
   assert.equal(ttl(0), "0");
   assert.equal(ttl(0x7fffffff), "2147483647");
   assert.equal(ttl(0x80000000), "0");
   assert.equal(ttl(0xffffffff), "0");
-  assert.equal(row({ questions: ask("a.test"), answers: [cname("a.test", "b.test", 0x80000001), a("b.test", [1, 2, 3, 4])] }).lines[0], "a.test asked 1.2.3.4 0");
+  assert.equal(
+    row({ questions: ask("a.test"), answers: [cname("a.test", "b.test", 0x80000001), a("b.test", [1, 2, 3, 4])] }).lines[0],
+    "a.test asked 1.2.3.4 0",
+  );
 });
 
 test("an IPv4-mapped IPv6 address is the IPv4 address that a socket would use", () => {
   const data = new Uint8Array(16);
   data.set([0xff, 0xff, 1, 2, 3, 4], 10);
-  assert.deepEqual(row({ questions: ask("a.test", 28), answers: [{ name: labels("a.test"), type: 28, data }] }).lines, ["a.test asked 1.2.3.4 300"]);
+  assert.deepEqual(row({ questions: ask("a.test", 28), answers: [{ name: labels("a.test"), type: 28, data }] }).lines, [
+    "a.test asked 1.2.3.4 300",
+  ]);
 });
 
 test("chains: loops end, 16 hops are followed, 17 are not", () => {
-  const loop = row({ questions: ask("a.test"), answers: [cname("a.test", "b.test"), cname("b.test", "a.test"), a("b.test", [1, 2, 3, 4])] });
+  const loop = row({
+    questions: ask("a.test"),
+    answers: [cname("a.test", "b.test"), cname("b.test", "a.test"), a("b.test", [1, 2, 3, 4])],
+  });
   assert.deepEqual(loop.lines, ["a.test asked 1.2.3.4 300", "b.test cname 1.2.3.4 300"]);
   const self = row({ questions: ask("a.test"), answers: [cname("a.test", "A.test"), a("a.test", [1, 2, 3, 4])] });
   assert.deepEqual(self.lines, ["a.test asked 1.2.3.4 300"]);
@@ -125,19 +179,28 @@ test("chains: loops end, 16 hops are followed, 17 are not", () => {
 });
 
 test("two CNAMEs of one owner: the first counts", () => {
-  const { lines } = row({ questions: ask("a.test"), answers: [cname("a.test", "b.test"), cname("a.test", "c.test"), a("c.test", [6, 6, 6, 6]), a("b.test", [1, 2, 3, 4])] });
+  const { lines } = row({
+    questions: ask("a.test"),
+    answers: [cname("a.test", "b.test"), cname("a.test", "c.test"), a("c.test", [6, 6, 6, 6]), a("b.test", [1, 2, 3, 4])],
+  });
   assert.deepEqual(lines, ["a.test asked 1.2.3.4 300", "b.test cname 1.2.3.4 300"]);
 });
 
 test("records of another class are not ours", () => {
-  const { lines } = row({ questions: ask("a.test"), answers: [{ ...a("a.test", [6, 6, 6, 6]), class: 3 }, { ...cname("a.test", "b.test"), class: 255 }, a("b.test", [6, 6, 6, 6])] });
+  const { lines } = row({
+    questions: ask("a.test"),
+    answers: [{ ...a("a.test", [6, 6, 6, 6]), class: 3 }, { ...cname("a.test", "b.test"), class: 255 }, a("b.test", [6, 6, 6, 6])],
+  });
   assert.deepEqual(lines, []);
 });
 
 test("HTTPS and SVCB: hints for the asked name", () => {
   const hints = [...param(1, 2, 104, 50), ...param(4, 1, 2, 3, 4, 5, 6, 7, 8), ...param(6, ...new Array<number>(15).fill(0), 1)];
   for (const type of [65, 64]) {
-    const { outcome, lines } = row({ questions: ask("a.test", type), answers: [cname("a.test", "b.test", 9), svcb("b.test", 1, "", hints, 300, type)] });
+    const { outcome, lines } = row({
+      questions: ask("a.test", type),
+      answers: [cname("a.test", "b.test", 9), svcb("b.test", 1, "", hints, 300, type)],
+    });
     assert.deepEqual(lines, ["a.test asked 1.2.3.4 9", "a.test asked 5.6.7.8 9", "a.test asked ::1 9"]);
     assert.equal(outcome.ech, false);
   }
@@ -174,7 +237,10 @@ test("a malformed parameter list spoils its record only", () => {
     ["mandatory of odd length", [...param(0, 0, 4, 0), ...v4]],
   ];
   for (const [what, params] of rows) {
-    const { outcome, lines } = row({ questions: ask("a.test", 65), answers: [svcb("a.test", 1, "", params), svcb("a.test", 2, "", param(4, 1, 2, 3, 4))] });
+    const { outcome, lines } = row({
+      questions: ask("a.test", 65),
+      answers: [svcb("a.test", 1, "", params), svcb("a.test", 2, "", param(4, 1, 2, 3, 4))],
+    });
     assert.deepEqual([lines, outcome.unusable], [["a.test asked 1.2.3.4 300"], 1], what);
   }
   const good = [...param(0, 0, 4, 1, 0), ...param(1, 2, 104, 51), ...param(2), ...param(3, 1, 187), ...v4, ...param(256, 7)];
@@ -223,7 +289,10 @@ test("truncated: what came whole is learned", () => {
 });
 
 test("cut anywhere without TC: malformed, nothing learned", () => {
-  const bytes = encode({ questions: ask("a.test"), answers: [a("a.test", [1, 2, 3, 4]), cname("a.test", "b.test"), a("b.test", [5, 6, 7, 8])] });
+  const bytes = encode({
+    questions: ask("a.test"),
+    answers: [a("a.test", [1, 2, 3, 4]), cname("a.test", "b.test"), a("b.test", [5, 6, 7, 8])],
+  });
   for (let end = 0; end < bytes.length; end++) {
     const { outcome, lines } = learnt(bytes.subarray(0, end));
     assert.deepEqual([outcome.kind, lines], ["malformed", []], `cut at ${end}`);
@@ -278,14 +347,40 @@ test("autopath: the searched name counts as asked, with the pod's suffixes only"
   assert.equal(via("api.stripe.com.shop.svc.cluster.local", "evil.test", searches), "cname");
   assert.equal(via("api.stripe.com.evil.test", "api.stripe.com", searches), "cname");
   assert.equal(via("www.example.com", "api.stripe.com", searches), "cname");
-  const second = row({ questions: ask("x.y.cluster.local"), answers: [cname("x.y.cluster.local", "z.test"), cname("z.test", "x.y"), a("x.y", [1, 2, 3, 4])] }, searches);
-  assert.deepEqual(second.lines.map((l) => l.split(" ")[1]), ["asked", "cname", "cname"], "only the first hop");
+  const second = row(
+    {
+      questions: ask("x.y.cluster.local"),
+      answers: [cname("x.y.cluster.local", "z.test"), cname("z.test", "x.y"), a("x.y", [1, 2, 3, 4])],
+    },
+    searches,
+  );
+  assert.deepEqual(
+    second.lines.map((l) => l.split(" ")[1]),
+    ["asked", "cname", "cname"],
+    "only the first hop",
+  );
 });
 
 test("replies as dns-packet writes them", () => {
   const encoded = (answers: dnsPacket.Answer[], additionals: dnsPacket.Answer[] = []): Uint8Array =>
-    dnsPacket.encode({ type: "response", id: 4711, flags: dnsPacket.RECURSION_DESIRED | dnsPacket.RECURSION_AVAILABLE, questions: [{ type: "A", name: "www.microsoft.com" }], answers, additionals });
-  const opt: dnsPacket.Answer = { type: "OPT", name: ".", udpPayloadSize: 1232, extendedRcode: 0, ednsVersion: 0, flags: 0, flag_do: false, options: [] };
+    dnsPacket.encode({
+      type: "response",
+      id: 4711,
+      flags: dnsPacket.RECURSION_DESIRED | dnsPacket.RECURSION_AVAILABLE,
+      questions: [{ type: "A", name: "www.microsoft.com" }],
+      answers,
+      additionals,
+    });
+  const opt: dnsPacket.Answer = {
+    type: "OPT",
+    name: ".",
+    udpPayloadSize: 1232,
+    extendedRcode: 0,
+    ednsVersion: 0,
+    flags: 0,
+    flag_do: false,
+    options: [],
+  };
   const { outcome, lines } = learnt(
     encoded(
       [
@@ -298,9 +393,31 @@ test("replies as dns-packet writes them", () => {
     ),
   );
   assert.equal(outcome.kind, "learned");
-  assert.deepEqual(lines.filter((l) => l.includes(" asked ")), ["www.microsoft.com asked 23.50.108.36 20", "www.microsoft.com asked 23.50.108.37 20"]);
+  assert.deepEqual(
+    lines.filter((l) => l.includes(" asked ")),
+    ["www.microsoft.com asked 23.50.108.36 20", "www.microsoft.com asked 23.50.108.37 20"],
+  );
   assert.equal(lines.length, 6);
-  const soa: dnsPacket.Answer = { type: "SOA", name: "com", ttl: 900, data: { mname: "a.gtld-servers.net", rname: "nstld.verisign-grs.com", serial: 1, refresh: 1800, retry: 900, expire: 604800, minimum: 86400 } };
-  const negative = dnsPacket.encode({ type: "response", id: 1, flags: dnsPacket.RECURSION_DESIRED | 3, questions: [{ type: "A", name: "nope.example.com" }], authorities: [soa] });
+  const soa: dnsPacket.Answer = {
+    type: "SOA",
+    name: "com",
+    ttl: 900,
+    data: {
+      mname: "a.gtld-servers.net",
+      rname: "nstld.verisign-grs.com",
+      serial: 1,
+      refresh: 1800,
+      retry: 900,
+      expire: 604800,
+      minimum: 86400,
+    },
+  };
+  const negative = dnsPacket.encode({
+    type: "response",
+    id: 1,
+    flags: dnsPacket.RECURSION_DESIRED | 3,
+    questions: [{ type: "A", name: "nope.example.com" }],
+    authorities: [soa],
+  });
   assert.deepEqual([learnt(negative).outcome.kind, learnt(negative).outcome.qname], ["negative", "nope.example.com"]);
 });

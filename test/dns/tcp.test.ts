@@ -12,8 +12,22 @@ function segment(sequence: number, payload: Uint8Array = new Uint8Array(0), flag
   const bytes = new Uint8Array(payload.length + 40);
   bytes.set(payload, 40);
   return {
-    bytes, start: 0, end: bytes.length, source: POD, destination: RESOLVER, protocol: Protocol.TCP, hopLimit: 64, fragment: false, sourcePort, destinationPort: 53,
-    transport: 20, sequence: sequence >>> 0, acknowledgement: 1, tcpFlags: flags, payloadStart: 40, payloadEnd: bytes.length,
+    bytes,
+    start: 0,
+    end: bytes.length,
+    source: POD,
+    destination: RESOLVER,
+    protocol: Protocol.TCP,
+    hopLimit: 64,
+    fragment: false,
+    sourcePort,
+    destinationPort: 53,
+    transport: 20,
+    sequence: sequence >>> 0,
+    acknowledgement: 1,
+    tcpFlags: flags,
+    payloadStart: 40,
+    payloadEnd: bytes.length,
   };
 }
 
@@ -23,10 +37,18 @@ function framed(...messages: string[]): Uint8Array {
 }
 
 /** A table and what it handed over. */
-function table(sender: "pod" | "resolver" = "pod", limits = TCP_LIMITS): { tcp: TcpMessages; got: string[]; feed: (packet: Packet, nowMs?: number) => Fed } {
+function table(
+  sender: "pod" | "resolver" = "pod",
+  limits = TCP_LIMITS,
+): { tcp: TcpMessages; got: string[]; feed: (packet: Packet, nowMs?: number) => Fed } {
   const tcp = new TcpMessages(sender, limits);
   const got: string[] = [];
-  return { tcp, got, feed: (packet, nowMs = 0) => tcp.feed(packet, nowMs, (bytes, start, end) => got.push(Buffer.from(bytes.subarray(start, end)).toString("latin1"))) };
+  return {
+    tcp,
+    got,
+    feed: (packet, nowMs = 0) =>
+      tcp.feed(packet, nowMs, (bytes, start, end) => got.push(Buffer.from(bytes.subarray(start, end)).toString("latin1"))),
+  };
 }
 
 const SYN = segment(999, undefined, TcpFlag.SYN);
@@ -39,7 +61,12 @@ test("three messages, cut at every place and at every two places", () => {
       const { got, feed } = table();
       feed(SYN);
       let last: Fed = "empty";
-      for (const [from, to] of [[0, i], [i, k], [k, all.length]] as const) if (to > from) last = feed(segment(1000 + from, all.subarray(from, to)));
+      for (const [from, to] of [
+        [0, i],
+        [i, k],
+        [k, all.length],
+      ] as const)
+        if (to > from) last = feed(segment(1000 + from, all.subarray(from, to)));
       assert.deepEqual([got, last], [messages, "complete"], `cut at ${i} and ${k}`);
     }
   }
