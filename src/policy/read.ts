@@ -1,4 +1,5 @@
 import { isMap, isScalar, isSeq, type Node, type Scalar } from "yaml";
+import { messageOf } from "../base/fault.ts";
 import type { Policy, PolicyId, Problem } from "../model/policy.ts";
 import { buildPolicy, policyId } from "./build.ts";
 import { API_VERSION, KINDS, schemaErrors, type Kind } from "./schema.ts";
@@ -57,10 +58,12 @@ const newSink = (file: string, options: ReadOptions): Sink => ({ file, options, 
  */
 export function readManifests(file: string, text: string, options: ReadOptions = {}): ReadResult {
   const sink = newSink(file, options);
-  if (tooLong(text, sink)) return finish(sink);
-  const { documents, lines } = parseYaml(text);
-  const locate: Locate = (offset) => position(lines.linePos(offset));
-  for (const document of documents) readManifest(document, document.value, document.root, [], text, locate, sink);
+  guarded(sink, () => {
+    if (tooLong(text, sink)) return;
+    const { documents, lines } = parseYaml(text);
+    const locate: Locate = (offset) => position(lines.linePos(offset));
+    for (const document of documents) readManifest(document, document.value, document.root, [], text, locate, sink);
+  });
   return finish(sink);
 }
 
@@ -74,13 +77,26 @@ export function readConfigMap(configMap: ConfigMap, options: ReadOptions = {}): 
   const results: ReadResult[] = [];
   for (const [key, text] of Object.entries(data)) {
     const sink = newSink(`${place}:${key}`, options);
-    if (wantedKey(key, (message, hint) => addProblem(sink, { line: 1, column: 1 }, "", message, hint)) && !tooLong(text, sink)) {
+    guarded(sink, () => {
+      if (!wantedKey(key, (message, hint) => addProblem(sink, { line: 1, column: 1 }, "", message, hint)) || tooLong(text, sink)) return;
       const { documents, lines } = parseYaml(text);
       for (const document of documents) readPolicy(document, metadata.namespace, (offset) => position(lines.linePos(offset)), sink);
-    }
+    });
     results.push(finish(sink));
   }
   return mergeDocuments(results);
+}
+
+/** A mistake of ours must not end the agent, nor make half a file of policies: it becomes a problem, and the file gives none. */
+function guarded(sink: Sink, read: () => void): void {
+  try {
+    read();
+  } catch (error) {
+    const { policies, documents } = sink.result;
+    policies.length = 0;
+    documents.forEach((document, i) => (documents[i] = { ...document, valid: false }));
+    addProblem(sink, { line: 1, column: 1 }, "", `namegate failed on this file: ${messageOf(error)}`, "please report it, with the file");
+  }
 }
 
 /** Joins what several files gave, in their order. A policy id that an earlier file has is a problem of the later one. */
@@ -229,7 +245,7 @@ function readPolicy(document: YamlDocument, namespace: string, locate: Locate, s
   const kind = typeof written === "string" ? (KINDS.find((known) => known === written) ?? (suggest(written, KINDS) as Kind | undefined)) : undefined;
   if (document.value !== undefined && kind === undefined) {
     const path = written === undefined ? [] : ["kind"];
-    report(path, written === undefined ? "`kind` is missing" : `${show(String(written))} is no kind of policy`, `use kind: ${oneOf(KINDS)}`);
+    report(path, written === undefined ? "`kind` is missing" : `${typeof written === "string" ? show(written) : "this"} is no kind of policy`, `use kind: ${oneOf(KINDS)}`);
     if (apiVersion !== API_VERSION) report(apiVersion === undefined ? [] : ["apiVersion"], `must have apiVersion: ${API_VERSION}`);
   } else if (kind !== undefined) {
     findings.push(...judgeDocument(kind, namespace, document, sink.options));
@@ -240,7 +256,7 @@ function readPolicy(document: YamlDocument, namespace: string, locate: Locate, s
   if (named && kind === "EgressPolicy" && typeof own === "string" && own !== namespace) {
     report(["metadata", "namespace"], `${show(own)} is not the namespace of its ConfigMap`, `use ${show(namespace)}, or leave it out`);
   }
-  const place = id === undefined ? undefined : { id, file: sink.file, ...lineOf(locate(offsetAt(document, ["metadata", "name"], "key"))) };
+  const place = id === undefined ? undefined : { id, file: sink.file, ...lineOf(locate(offsetAt(document, ["metadata", "name"], "value"))) };
   const earlier = sink.result.documents.find((other) => other.id === id);
   if (place !== undefined && earlier !== undefined) {
     report(["metadata", "name"], `the policy ${show(place.id)} is already in ${earlier.file}:${earlier.line}`, "remove one, or rename it");
@@ -263,7 +279,7 @@ function judgeDocument(kind: Kind, namespace: string, document: YamlDocument, op
   if (kind === "ClusterEgressPolicy" && options.clusterNamespace !== undefined && options.clusterNamespace !== namespace) {
     add(["kind"], `a ClusterEgressPolicy in the namespace ${show(namespace)}`, `only ConfigMaps of ${show(options.clusterNamespace)} may hold one; use EgressPolicy here`);
   }
-  const said = findings.map(({ path }) => pathText(path));
+  const said = [...document.findings, ...findings].map(({ path }) => pathText(path));
   const heads = new Set(said.flatMap((path) => prefixes(path)));
   const errors = schemaErrors(kind, document.value);
   for (const error of errors) {
@@ -274,7 +290,7 @@ function judgeDocument(kind: Kind, namespace: string, document: YamlDocument, op
     if (!twin) add(error.path, error.message, error.hint, error.which);
   }
   // The schema is the one truth: nothing that it refuses passes for want of words.
-  if (errors.length > 0 && findings.length === 0) add([], "does not fit the schema");
+  if (errors.length > 0 && findings.length + document.findings.length === 0) add([], "does not fit the schema");
   return findings;
 }
 

@@ -140,7 +140,7 @@ function checkPort(port: Fields, path: Path, report: Report): void {
   }
   if (isIcmp(protocol) && has(port, "code") && !has(port, "type")) report([...path, "code"], "`code` needs a `type`", "add the ICMP type", "key");
   if (!isIcmp(protocol) && has(port, "endPort") && !has(port, "port")) {
-    report([...path, "endPort"], "`endPort` needs a `port` to start at", `add port: 1, or use port: ${String(last)} alone`, "key");
+    report([...path, "endPort"], "`endPort` needs a `port` to start at", typeof last === "number" ? `for this port alone write port: ${last}` : "add it", "key");
   }
   if (typeof first === "number" && typeof last === "number" && last < first) {
     report([...path, "endPort"], `endPort ${last} is less than port ${first}`, `did you mean port: ${last}, endPort: ${first}?`);

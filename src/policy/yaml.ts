@@ -1,5 +1,6 @@
 import { isAlias, isCollection, isMap, isScalar, isSeq, LineCounter, parseAllDocuments, type Node, type Pair } from "yaml";
 import { messageOf } from "../base/fault.ts";
+import { show } from "./words.ts";
 
 /** Findings of one document; more are not kept. */
 const FINDINGS_MAX = 1000;
@@ -48,7 +49,9 @@ function plain(node: unknown, path: (string | number)[], findings: Finding[], fa
     if (findings.length < FINDINGS_MAX) findings.push({ offset: at, path: [...path], message, hint });
   };
   if (isAlias(node)) {
-    find("aliases (`*name`) are not allowed", "write the value out");
+    // An unquoted *.example.com is an alias to YAML, and the most common slip of all.
+    if (node.source.startsWith(".")) find(`${show(`*${node.source}`)} without quotes is an alias`, `put it in quotes: "*${node.source.slice(0, 60)}"`);
+    else find("aliases (`*name`) are not allowed", "write the value out, or put quotes around it");
     return null;
   }
   if (isScalar(node)) return node.value ?? null;
@@ -85,6 +88,12 @@ function plain(node: unknown, path: (string | number)[], findings: Finding[], fa
   return object;
 }
 
+function syntaxHint(message: string): string | undefined {
+  if (message.startsWith("Alias")) return 'text that starts with `*` needs quotes: "*.example.com"';
+  if (message.startsWith("Tabs")) return "indent with spaces";
+  return undefined;
+}
+
 /** Reads every document of a YAML (or JSON) stream. Never throws. */
 export function parseYaml(text: string): YamlStream {
   const lines = new LineCounter();
@@ -94,7 +103,7 @@ export function parseYaml(text: string): YamlStream {
     for (const document of "empty" in parsed ? [] : parsed) {
       const findings: Finding[] = [];
       for (const { pos, message } of [...document.errors, ...document.warnings].slice(0, FINDINGS_MAX)) {
-        findings.push({ offset: pos[0], path: [], message: `not YAML: ${message.replace(/\s+/g, " ")}`, hint: undefined });
+        findings.push({ offset: pos[0], path: [], message: `not YAML: ${message.replace(/\s+/g, " ")}`, hint: syntaxHint(message) });
       }
       const root = document.contents ?? undefined;
       const offset = startOf(root) ?? document.range[0];
