@@ -42,7 +42,9 @@ static bool worker_is_late(struct ng_watchdog *watchdog, uint64_t now_ms) {
         watchdog->seen_progress = queue->progress;
         return false;
     }
-    return now_ms - watchdog->stalled_since_ms >= queue->options.deadline_ms;
+    if (now_ms - watchdog->stalled_since_ms < queue->options.deadline_ms) return false;
+    watchdog->stalled = false; /* what comes next may wait as long again */
+    return true;
 }
 
 bool ng_watchdog_tick_locked(struct ng_watchdog *watchdog, uint64_t now_ms) {
