@@ -1,6 +1,6 @@
 /**
  * What became of a segment. `in-order`: the readable bytes grew. `gap`: kept for later, or a place that was never seen
- * (before the first byte, or so long ago that nothing is left to compare). `old`: all of it was there and is the same.
+ * (before the first byte, or so long ago that nothing is left to compare). `old`: all of it was there, in order, and is the same.
  * `overlap-differs`: it says other bytes where some were; the first ones stay. `overflow`: beyond the limit; nothing was taken.
  */
 export type Pushed = "in-order" | "gap" | "old" | "overlap-differs" | "overflow";
@@ -92,7 +92,7 @@ export class ByteStream {
     if (this.#ready > before) this.#next = (this.#next + (this.#ready - before)) >>> 0;
     if (differs || overlap === "differs") return "overlap-differs";
     if (this.#ready > before) return "in-order";
-    return overlap === "new" ? "gap" : "old";
+    return to > this.#ready ? "gap" : "old";
   }
 
   /** Are bytes[index...] those that stand at positions from..to? */

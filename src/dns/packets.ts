@@ -129,6 +129,25 @@ export function tcpReset(held: Packet): Uint8Array {
   );
 }
 
+/** A reset for the sender of `held`, as if from the other end: it acknowledges all of `held`, so the sender believes it. */
+export function tcpResetBack(held: Packet): Uint8Array {
+  const control = (held.tcpFlags & (TcpFlag.SYN | TcpFlag.FIN)) !== 0 ? 1 : 0;
+  const answersAck = (held.tcpFlags & TcpFlag.ACK) !== 0;
+  return tcpPacket(
+    {
+      source: held.destination,
+      sourcePort: held.destinationPort,
+      destination: held.source,
+      destinationPort: held.sourcePort,
+      sequence: answersAck ? held.acknowledgement : 0,
+      acknowledgement: held.sequence + (held.payloadEnd - held.payloadStart) + control,
+      flags: TcpFlag.RST | TcpFlag.ACK,
+      hopLimit: HOP_LIMIT,
+    },
+    0,
+  );
+}
+
 /**
  * An acknowledgement with a sequence number that is not the connection's. Linux answers it with a challenge ACK (RFC 5961,
  * RFC 9293 §3.10.7.4) that tells the right numbers and passes our hooks, where the connection can be reset. `server` is the

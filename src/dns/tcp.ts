@@ -7,9 +7,10 @@ import { MESSAGE_OCTETS_MAX } from "./message.ts";
  * `empty`: no payload. `old`: a retransmission of what was read. `gap`: kept for later, or too old to compare.
  * `overlap-differs`, `overflow`: the stream is lost: it could mean two things, or is beyond the limits. `unknown`: the
  * stream is lost or its SYN was never seen; reading from the middle would let a sender choose what is read as a message.
- * `restarted`: a SYN with another number while a message is unfinished; not believed.
+ * `restarted`: a SYN with another number while a message is unfinished; not believed. `refused`: `onMessage` said so; the
+ * stream is lost, so that a retransmission of what was refused does not pass as `old`.
  */
-export type Fed = "complete" | "partial" | "empty" | "old" | "gap" | "overlap-differs" | "overflow" | "unknown" | "restarted";
+export type Fed = "complete" | "partial" | "empty" | "old" | "gap" | "overlap-differs" | "overflow" | "unknown" | "restarted" | "refused";
 
 export interface TcpLimits {
   readonly connections: number;
@@ -30,7 +31,8 @@ interface Connection {
   lastMs: number;
 }
 
-export type OnMessage = (bytes: Uint8Array, start: number, end: number) => void;
+/** `false` refuses the message: nothing behind it is read, and the stream is lost. Any other result goes on. */
+export type OnMessage = (bytes: Uint8Array, start: number, end: number) => unknown;
 
 /**
  * DNS over TCP (RFC 7766), one direction of many connections: feed it the packets of pods to resolvers, and another one
@@ -74,8 +76,8 @@ export class TcpMessages {
       connection = this.#started(key, connection, packet.sequence);
     }
     if (connection === undefined) return packet.payloadEnd > packet.payloadStart ? "unknown" : "empty";
-    this.#touch(key, connection, nowMs);
     const fed = this.#push(connection, packet, onMessage);
+    if (fed !== "unknown" && fed !== "gap") this.#touch(key, connection, nowMs); // a stuck stream must grow idle
     if ((flags & (TcpFlag.FIN | TcpFlag.RST)) !== 0 && (this.#senderTrusted || isBetweenMessages(connection)))
       this.#forget(key, connection);
     else this.#bound();
@@ -108,14 +110,17 @@ export class TcpMessages {
     if (stream === undefined) return "unknown";
     const sequence = packet.sequence + ((packet.tcpFlags & TcpFlag.SYN) !== 0 ? 1 : 0); // payload in a SYN: RFC 7413
     const pushed = stream.push(sequence, packet.bytes, packet.payloadStart, packet.payloadEnd);
-    if (pushed === "overlap-differs" || pushed === "overflow") {
-      this.#account(connection, 0);
-      connection.stream = undefined;
-      return pushed;
-    }
+    if (pushed === "overlap-differs" || pushed === "overflow") return this.#lose(connection, pushed);
     this.#account(connection, stream.octets);
     if (pushed !== "in-order") return pushed;
-    return readMessages(stream, onMessage) ? "complete" : "partial";
+    const left = readMessages(stream, onMessage);
+    return left === "refused" ? this.#lose(connection, left) : left;
+  }
+
+  #lose(connection: Connection, why: Fed): Fed {
+    this.#account(connection, 0);
+    connection.stream = undefined;
+    return why;
   }
 
   #touch(key: string, connection: Connection, nowMs: number): void {
@@ -154,16 +159,16 @@ function isBetweenMessages(connection: Connection): boolean {
   return stream !== undefined && stream.length === 0 && !stream.hasGap;
 }
 
-/** Hands over every whole message at the head of the stream. True when nothing is left. */
-function readMessages(stream: ByteStream, onMessage: OnMessage): boolean {
+/** Hands over every whole message at the head of the stream, until one is refused. */
+function readMessages(stream: ByteStream, onMessage: OnMessage): "complete" | "partial" | "refused" {
   const view = stream.view();
   let at = 0;
   while (view.length - at >= 2) {
     const end = at + 2 + (((view[at] as number) << 8) | (view[at + 1] as number));
     if (end > view.length) break;
-    onMessage(view, at + 2, end);
+    if (onMessage(view, at + 2, end) === false) return "refused";
     at = end;
   }
   stream.consume(at);
-  return at === view.length && !stream.hasGap;
+  return at === view.length && !stream.hasGap ? "complete" : "partial";
 }

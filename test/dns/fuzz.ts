@@ -47,8 +47,8 @@ const SEEDS: readonly Uint8Array[] = [
 ];
 /** Octets that mean something at many places. */
 const SPECIAL = [0, 1, 4, 5, 12, 16, 28, 41, 46, 63, 64, 65, 0x7f, 0x80, 0xc0, 0xff];
-/** The whole of one call; a mutated small message takes microseconds, the rest is garbage collection and the machine. */
-const SLOW_MS = 250;
+/** A mutated small message takes microseconds; a pause of the machine is told from slow code by trying again. */
+const SLOW_MS = 5;
 
 export interface FuzzCount {
   iterations: number;
@@ -116,7 +116,14 @@ export function fuzz(seed: number, until: (iterations: number) => boolean): Fuzz
       packet.payloadStart = at;
       packet.payloadEnd = at + (kind < 2 ? 0 : below(150));
       tcp.feed(packet, count.iterations, onMessage);
-      count.slowestMs = Math.max(count.slowestMs, performance.now() - before);
+      let tookMs = performance.now() - before;
+      for (let again = 0; again < 10 && tookMs > SLOW_MS; again++) {
+        const retried = performance.now();
+        learn(work, start, end, out, ["svc.local", "local"]);
+        refused(work, start, end);
+        tookMs = Math.min(tookMs, performance.now() - retried);
+      }
+      count.slowestMs = Math.max(count.slowestMs, tookMs);
       assert.equal(outcome.kind === "learned", out.length > 0 && !outcome.tc);
       assert.equal(outcome.reason !== undefined, outcome.kind === "malformed" || outcome.kind === "ignored");
       assert.ok(out.length <= ADDRESSES_MAX * (HOPS_MAX + 1) && outcome.addresses <= ADDRESSES_MAX);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { type Ip, parseIp } from "../../src/base/address.ts";
 import { checksum, sumPseudoHeader, sumWords } from "../../src/base/checksum.ts";
-import { DNS_OCTETS_MAX, tcpProbe, tcpReply, tcpReset, udpReply } from "../../src/dns/packets.ts";
+import { DNS_OCTETS_MAX, tcpProbe, tcpReply, tcpReset, tcpResetBack, udpReply } from "../../src/dns/packets.ts";
 import { type Packet, Protocol, TcpFlag } from "../../src/model/packet.ts";
 
 const ip = (text: string): Ip => parseIp(text) as Ip;
@@ -183,6 +183,26 @@ test("TCP reset: the held segment's own direction and numbers", () => {
     );
     const syn = read(tcpReset({ ...held, tcpFlags: TcpFlag.SYN }));
     assert.deepEqual([u32(syn.transport, 8), syn.transport[13]], [0, TcpFlag.RST]);
+  }
+});
+
+test("TCP reset back: to the sender, with the number it expects", () => {
+  for (const [source, destination] of FAMILIES) {
+    const held = packet({
+      source,
+      destination,
+      protocol: 6,
+      tcpFlags: TcpFlag.ACK | TcpFlag.PSH,
+      sequence: 5,
+      acknowledgement: 9,
+      payloadStart: 60,
+      payloadEnd: 90,
+    });
+    const got = read(tcpResetBack(held));
+    assert.deepEqual([got.source, got.destination, u16(got.transport, 0), u16(got.transport, 2)], [destination, source, 53, 40000]);
+    assert.deepEqual([u32(got.transport, 4), u32(got.transport, 8), got.transport[13]], [9, 35, TcpFlag.RST | TcpFlag.ACK]);
+    const syn = read(tcpResetBack({ ...held, tcpFlags: TcpFlag.SYN, payloadEnd: 60 }));
+    assert.deepEqual([u32(syn.transport, 4), u32(syn.transport, 8)], [0, 6]);
   }
 });
 

@@ -120,6 +120,32 @@ test("a retransmission with other bytes loses the stream, also after the message
   }
 });
 
+test("after a refusal nothing passes as old, and nothing behind it is read", () => {
+  const tcp = new TcpMessages("pod");
+  const got: string[] = [];
+  const feed = (packet: Packet): Fed =>
+    tcp.feed(packet, 0, (bytes, start, end) => {
+      got.push(Buffer.from(bytes.subarray(start, end)).toString("latin1"));
+      return got.at(-1) !== "evil";
+    });
+  const all = framed("good", "evil", "more");
+  feed(SYN);
+  assert.equal(feed(segment(1000, all.subarray(0, 8))), "partial");
+  assert.equal(feed(segment(1007, all.subarray(7))), "refused");
+  assert.deepEqual([got, tcp.octets], [["good", "evil"], 0]);
+  assert.equal(feed(segment(1007, all.subarray(7))), "unknown", "again");
+  assert.equal(feed(segment(5, undefined, TcpFlag.SYN)), "restarted");
+  assert.equal(feed(segment(1007, all.subarray(7))), "unknown");
+});
+
+test("a stuck stream grows idle, however often it is tried", () => {
+  const { tcp, feed } = table("pod", { ...TCP_LIMITS, idleMs: 100 });
+  feed(SYN);
+  for (let nowMs = 10; nowMs < 100; nowMs += 10) assert.equal(feed(segment(1010, framed("x")), nowMs), "gap");
+  assert.equal(feed(segment(1000, framed("now what")), 100), "unknown");
+  assert.equal(tcp.connections, 0);
+});
+
 test("without its SYN a connection stays unknown", () => {
   const { got, feed } = table();
   assert.equal(feed(segment(1000, framed("hello"))), "unknown");
