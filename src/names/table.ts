@@ -171,13 +171,21 @@ export class PodNames {
     return this.evict(now, undefined);
   }
 
-  /** A connection to `address` is alive, or was just admitted: it keeps its bindings until `until` at least. */
-  use(address: Ip, now: number, until: number): AddressNames | undefined {
+  /**
+   * A connection to `address` is alive: its bindings, expired ones too, last until second `until` at least. Returns
+   * whether any was prolonged.
+   */
+  use(address: Ip, now: number, until: number): boolean {
     const entry = this.addresses.get(address);
-    if (entry === undefined) return undefined;
+    if (entry === undefined) return false;
     entry.live = now;
-    for (const binding of entry.bindings) if (binding.expires > now && binding.expires < until) binding.expires = until;
-    return entry;
+    let prolonged = false;
+    for (const binding of entry.bindings) {
+      if (binding.expires >= until) continue;
+      binding.expires = until;
+      prolonged = true;
+    }
+    return prolonged;
   }
 
   /** The names of this pod for `address`, expired ones marked. */

@@ -1,5 +1,5 @@
 import { family, type Family, type Ip } from "../base/address.ts";
-import type { Learned, NameSeen } from "../model/binding.ts";
+import type { Learned, NameSeen, Via } from "../model/binding.ts";
 import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
@@ -58,7 +58,8 @@ const HEARSAY_LIMITS = { ...NAME_LIMITS, addressesPerPod: 512, addressesPerName:
  * `namegate replay` judge with the same code. Times are seconds since the epoch.
  */
 export class Guard {
-  readonly pod: Pod;
+  /** Labels and search suffixes may change; the addresses may not. */
+  pod: Pod;
   book: Rulebook;
   /** Names that some rule mentions. */
   readonly names: PodNames;
@@ -79,7 +80,7 @@ export class Guard {
 
   /** What one reply taught. undefined: no rule mentions the name. */
   learn({ name, via, address, ttl }: Learned, now: number): Bound | undefined {
-    if (!mentions(this.book.wide, name, via)) {
+    if (!this.mentions(name, via)) {
       this.hearsay.bind(name, via, address, now + Math.min(ttl, 3600), now);
       return undefined;
     }
@@ -99,6 +100,11 @@ export class Guard {
         if (result.kind === "new") bound({ name, via, address, ttl: expires - now }, expires, result.binding.slot);
       }
     }
+  }
+
+  /** Does any rule mention the name, so that a binding of it matters? */
+  mentions(name: DnsName, via: Via): boolean {
+    return mentions(this.book.wide, name, via);
   }
 
   /** Seconds that a binding of `name` allows new connections for: clamp(TTL, min, max) + grace. */

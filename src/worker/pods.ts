@@ -194,8 +194,9 @@ export class GuardedPod {
   }
 
   /** New policies, or another attachment. Names are kept, and judged anew. */
-  update(book: Rulebook, attachment: Attachment, covered: (iface: string) => boolean, now: number): void {
+  update(book: Rulebook, attachment: Attachment, covered: (iface: string) => boolean, now: number, pod: Pod): void {
     const changed = this.guard.book !== book;
+    this.guard.pod = pod;
     this.attachment = attachment;
     if (changed) {
       this.guard.adopt(book, now, (learned, expires, slot) => {

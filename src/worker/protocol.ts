@@ -1,4 +1,5 @@
-import type { Endpoint } from "../base/address.ts";
+import type { Endpoint, Ip } from "../base/address.ts";
+import type { ConntrackEntry } from "../firewall/conntrack.ts";
 import type { QueueStats } from "../base/addon.ts";
 import type { Attachment } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
@@ -45,7 +46,15 @@ export interface Update {
   readonly interfacePrefixes: readonly string[] | undefined;
 }
 
-export type ToWorker = Update | { readonly kind: "bind" } | { readonly kind: "status"; readonly id: number } | { readonly kind: "stop" };
+/** Connections read from conntrack: because they were asked for, or so that live ones keep their bindings. */
+export interface Connections {
+  readonly kind: "connections";
+  readonly entries: readonly ConntrackEntry[];
+  /** `keep`: nobody asked; otherwise a piece of the answer, and whether it is the last. */
+  readonly part: "keep" | "more" | "done" | "failed";
+}
+
+export type ToWorker = Update | Connections | { readonly kind: "bind" } | { readonly kind: "status"; readonly id: number } | { readonly kind: "stop" };
 
 export interface WorkerStatus {
   readonly queues: Readonly<Record<string, QueueStats>>;
@@ -58,6 +67,8 @@ export type FromWorker =
   /** Sets are there and what an earlier agent learned has been read back; rules may be installed now. */
   | { readonly kind: "applied"; readonly id: number; readonly microseconds: number; readonly bindings: number }
   | { readonly kind: "bound" }
+  /** Wants `connections`: those that these pod addresses opened, or all. */
+  | { readonly kind: "read-connections"; readonly sources: readonly Ip[] | undefined }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
   | { readonly kind: "log"; readonly level: "info" | "warn" | "error"; readonly message: string; readonly detail?: Readonly<Record<string, unknown>> }

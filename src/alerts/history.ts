@@ -1,0 +1,42 @@
+import type { Event } from "../model/event.ts";
+
+const HISTORY_MAX = 10_000;
+/** A follower that does not read is cut off rather than waited for. */
+const FOLLOWERS_MAX = 64;
+
+export type Follower = (event: Event) => boolean;
+
+/** The latest events, and those who want to see the next ones. A follower that returns false is dropped. */
+export class History {
+  private readonly ring: Event[] = [];
+  private at = 0;
+  private readonly followers = new Set<Follower>();
+  total = 0;
+
+  push(event: Event): void {
+    this.total++;
+    if (this.ring.length < HISTORY_MAX) this.ring.push(event);
+    else {
+      this.ring[this.at] = event;
+      this.at = (this.at + 1) % HISTORY_MAX;
+    }
+    for (const follower of this.followers) if (!follower(event)) this.followers.delete(follower);
+  }
+
+  /** The last `count`, oldest first. */
+  last(count: number): Event[] {
+    const ordered = [...this.ring.slice(this.at), ...this.ring.slice(0, this.at)];
+    return ordered.slice(Math.max(0, ordered.length - count));
+  }
+
+  /** False when there are too many. */
+  follow(follower: Follower): boolean {
+    if (this.followers.size >= FOLLOWERS_MAX) return false;
+    this.followers.add(follower);
+    return true;
+  }
+
+  unfollow(follower: Follower): void {
+    this.followers.delete(follower);
+  }
+}

@@ -1,0 +1,87 @@
+import type { NetlinkSocket } from "../base/addon.ts";
+import type { Ip } from "../base/address.ts";
+import { ConntrackDump, type ConntrackEntry } from "../firewall/conntrack.ts";
+import type { Connections } from "../worker/protocol.ts";
+
+const KEEP_INTERVAL_MS = 2000;
+/** Reading for the sake of live bindings may take one two-hundredth of the time. */
+const KEEP_SHARE = 200;
+/** Readings that wait; a further one is the same as the last. */
+const WAITING_MAX = 64;
+
+interface Reading {
+  readonly source: Ip | undefined;
+  readonly asked: boolean;
+  readonly last: boolean;
+}
+
+/**
+ * Reads conntrack for the packet thread, one receive at a time, in the control thread: the kernel walks its whole table
+ * for each reading, however few connections there are.
+ */
+export class ConnectionReader {
+  private readonly dump: ConntrackDump;
+  private readonly send: (message: Connections) => void;
+  private readonly isPod: (address: Ip) => boolean;
+  private readonly waiting: Reading[] = [];
+  private reading: Reading | undefined;
+  private nextKeepMs = 0;
+  private spentMs = 0;
+
+  constructor(socket: NetlinkSocket, isPod: (address: Ip) => boolean, send: (message: Connections) => void) {
+    this.dump = new ConntrackDump(socket);
+    this.send = send;
+    this.isPod = isPod;
+  }
+
+  /** The packet thread wants to judge: the connections that these addresses opened, or all. */
+  ask(sources: readonly Ip[] | undefined): void {
+    const list = sources === undefined || sources.length === 0 || sources.length > WAITING_MAX ? [undefined] : sources;
+    this.waiting.push(...list.map((source, i) => ({ source, asked: true, last: i === list.length - 1 })));
+    this.next();
+  }
+
+  /** Called about once a second. `needed`: some binding could run out under a live connection. */
+  tick(nowMs: number, needed: boolean): void {
+    if (!needed || this.reading !== undefined || nowMs < this.nextKeepMs) return;
+    this.spentMs = 0;
+    this.waiting.push({ source: undefined, asked: false, last: true });
+    this.next(nowMs);
+  }
+
+  private next(nowMs = 0): void {
+    if (this.reading !== undefined) return;
+    const reading = this.waiting.shift();
+    if (reading === undefined) return;
+    this.reading = reading;
+    if (this.dump.start(reading.source === undefined ? {} : { source: reading.source })) setImmediate(() => this.step(nowMs));
+    else this.end([], "failed", nowMs);
+  }
+
+  private step(nowMs: number): void {
+    const from = performance.now();
+    const entries: ConntrackEntry[] = [];
+    const state = this.dump.next((entry) => {
+      if (this.isPod(entry.origSource) || this.reading?.source !== undefined) entries.push({ ...entry });
+    });
+    this.spentMs += performance.now() - from;
+    if (state !== "more") this.end(entries, state, nowMs);
+    else {
+      if (entries.length > 0) this.send({ kind: "connections", entries, part: this.reading?.asked === true ? "more" : "keep" });
+      setImmediate(() => this.step(nowMs));
+    }
+  }
+
+  private end(entries: readonly ConntrackEntry[], state: "done" | "failed", nowMs: number): void {
+    const reading = this.reading;
+    this.reading = undefined;
+    if (reading?.asked === true) {
+      if (state === "failed") this.waiting.length = 0;
+      this.send({ kind: "connections", entries, part: state === "failed" ? "failed" : reading.last ? "done" : "more" });
+    } else {
+      if (entries.length > 0) this.send({ kind: "connections", entries, part: "keep" });
+      this.nextKeepMs = nowMs + Math.max(KEEP_INTERVAL_MS, this.spentMs * KEEP_SHARE);
+    }
+    this.next(nowMs);
+  }
+}

@@ -1,0 +1,89 @@
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Policy, PolicyId, Problem } from "../model/policy.ts";
+import type { ReadResult } from "../policy/read.ts";
+
+/** One policy document as `status` shows it. */
+export interface PolicyState {
+  readonly id: PolicyId;
+  readonly file: string;
+  /** Is the document as it is now valid? When not, `policy` is the last good one, if there ever was one. */
+  readonly valid: boolean;
+  readonly problems: readonly Problem[];
+  readonly policy: Policy | undefined;
+}
+
+interface Good {
+  readonly file: string;
+  readonly policy: Policy;
+}
+
+const STATE_FILE = "policies.json";
+
+/**
+ * The policies in force. A document that turns invalid keeps its last good version; a file that cannot be read as YAML
+ * any more keeps all of its. They are kept on disk as well, so that a restart in the meantime loses nothing.
+ */
+export class PolicyKeeper {
+  private good = new Map<PolicyId, Good>();
+  private readonly folder: string | undefined;
+  private saved = "";
+  states: readonly PolicyState[] = [];
+  /** Problems that belong to no document (a file that is not YAML, a folder that cannot be read). */
+  loose: readonly Problem[] = [];
+
+  constructor(folder: string | undefined) {
+    this.folder = folder;
+    if (folder === undefined) return;
+    try {
+      this.saved = readFileSync(join(folder, STATE_FILE), "utf8");
+      this.good = new Map((JSON.parse(this.saved) as Good[]).map((one) => [one.policy.id, one]));
+    } catch {
+      // none yet, or not readable: the documents decide
+    }
+  }
+
+  /** Takes in what the documents say now. Returns the policies in force. */
+  update({ policies, problems, documents }: ReadResult): readonly Policy[] {
+    const next = new Map<PolicyId, Good>();
+    const states = new Map<PolicyId, PolicyState>();
+    const claimed = new Set<Problem>();
+    const byId = new Map(policies.map((policy) => [policy.id, policy]));
+    for (const [at, document] of documents.entries()) {
+      if (states.has(document.id)) continue;
+      const following = documents.slice(at + 1).find(({ file, line }) => file === document.file && line > document.line);
+      const own = problems.filter((one) => one.file === document.file && one.line >= document.line && (following === undefined || one.line < following.line));
+      for (const one of own) claimed.add(one);
+      const policy = byId.get(document.id);
+      const kept = policy === undefined ? this.good.get(document.id) : { file: document.file, policy };
+      if (kept !== undefined) next.set(document.id, kept);
+      states.set(document.id, { id: document.id, file: document.file, valid: policy !== undefined, problems: policy === undefined ? own : [], policy: kept?.policy });
+    }
+    this.loose = problems.filter((one) => !claimed.has(one));
+    // A file that can no longer be taken apart may have lost its documents by accident.
+    for (const [id, kept] of this.good) {
+      const broken = this.loose.filter(({ file }) => file === kept.file);
+      if (next.has(id) || broken.length === 0) continue;
+      next.set(id, kept);
+      states.set(id, { id, file: kept.file, valid: false, problems: broken, policy: kept.policy });
+    }
+    this.good = next;
+    this.states = [...states.values()];
+    this.save();
+    return [...next.values()].map(({ policy }) => policy);
+  }
+
+  private save(): void {
+    const text = JSON.stringify([...this.good.values()]);
+    if (this.folder === undefined || text === this.saved) return;
+    this.saved = text;
+    try {
+      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+      const file = join(this.folder, STATE_FILE);
+      writeFileSync(`${file}.new`, text, { mode: 0o600 });
+      renameSync(`${file}.new`, file);
+    } catch {
+      // a read-only or full disk: enforcement does not depend on it
+    }
+  }
+}

@@ -1,0 +1,229 @@
+import type { NetlinkSocket } from "../base/addon.ts";
+import { type Family, family, type Ip } from "../base/address.ts";
+import { dnsName } from "../base/name.ts";
+import { type DumpedElement, type Element, IpsetDump } from "../firewall/ipset.ts";
+import { setName } from "../firewall/rules.ts";
+import { allowed } from "./admission.ts";
+import type { Context } from "./context.ts";
+import { elementKey, FIXED_ROLES } from "./kernel.ts";
+import { ELEMENT_WORDS } from "./pods.ts";
+
+const FAMILIES = [4, 6] as const;
+const INTERVAL_MS = 2000;
+/** A comparison may take one hundredth of the time. */
+const SHARE = 100;
+/** Elements this close to their end are neither missed nor restored, seconds. */
+const NEAR_END = 3;
+
+/** Wanted for a name; a cached decision of its own; or nobody's. */
+type Kind = "named" | "decided" | "stranger";
+
+/**
+ * Compares what we believe with what the kernel holds, a piece at a time between the packets, and repairs the difference:
+ * nothing is ever "learned but not in the datapath" for longer than one round. The counters of `ng-allow`, read on the
+ * way, say which rules were used by connections that userspace never saw.
+ */
+export class Comparison {
+  private readonly context: Context;
+  private readonly dump: IpsetDump;
+  private busy = false;
+  private nextMs = 0;
+  /** Keys seen, only while looking for what a first count showed to be missing. */
+  private seen: Set<string> | undefined;
+
+  constructor(context: Context, socket: NetlinkSocket) {
+    this.context = context;
+    this.dump = new IpsetDump(socket);
+  }
+
+  tick(nowMs: number): void {
+    if (this.busy || nowMs < this.nextMs) return;
+    this.busy = true;
+    let spentMs = 0;
+    const passes = this.passes();
+    const step = (): void => {
+      const from = performance.now();
+      const { done } = passes.next();
+      this.context.kernel.commit();
+      spentMs += performance.now() - from;
+      if (done === true) {
+        this.busy = false;
+        this.nextMs = this.context.nowMs() + Math.max(INTERVAL_MS, spentMs * SHARE);
+      } else setImmediate(step);
+    };
+    setImmediate(step);
+  }
+
+  /** One whole round, now (at the start, before any packet). */
+  runNow(): void {
+    for (const _ of this.passes()) this.context.kernel.commit();
+    this.context.kernel.commit();
+  }
+
+  /** Reads back what an earlier agent learned: every binding that a pod of ours still has a use for. Returns how many. */
+  restore(): number {
+    const { pods, kernel } = this.context;
+    const now = this.context.now();
+    let restored = 0;
+    for (const of of FAMILIES) {
+      this.read(setName("name", of), (element) => {
+        const pod = pods.of(element.address2 as Ip);
+        const via = element.comment.startsWith("~") ? "cname" : "asked";
+        const name = dnsName(via === "cname" ? element.comment.slice(1) : element.comment);
+        if (pod === undefined || name === undefined || !pod.guard.mentions(name, via)) {
+          kernel.forget(element.address2 as Ip, element.address, element.port);
+          return;
+        }
+        const bound = pod.guard.names.bind(name, via, element.address, now + element.timeout, now);
+        if (bound.kind === "full") return;
+        bound.binding.slot = element.port;
+        restored++;
+      });
+      kernel.commit();
+    }
+    for (const pod of pods.byKey.values()) for (const [address] of pod.guard.names.entries()) pod.refresh(address, now);
+    kernel.commit();
+    return restored;
+  }
+
+  private read(set: string, onElement: (element: DumpedElement) => void): void {
+    if (!this.dump.start(set)) return;
+    while (this.dump.next(onElement) === "more");
+    if (this.dump.refusal !== undefined) this.context.log("warn", `reading ${set} failed`, { reason: this.dump.refusal.text });
+  }
+
+  private *passes(): Generator<void> {
+    for (const of of FAMILIES) for (const role of FIXED_ROLES) yield* this.fixed(setName(role, of));
+    for (const of of FAMILIES) {
+      yield* this.learned(setName("allow", of), of, this.allowed, this.missingAllowed);
+      yield* this.learned(setName("name", of), of, this.named, this.missingNamed);
+    }
+  }
+
+  private *fixed(set: string): Generator<void> {
+    const { kernel } = this.context;
+    const there = new Map<string, Element>();
+    if (!this.dump.start(set)) return;
+    let state: string;
+    do {
+      state = this.dump.next((e) => {
+        there.set(elementKey(e), { address: e.address, bits: e.bits, protocol: e.protocol, port: e.port, address2: e.address2 === "" ? undefined : e.address2, bits2: e.bits2, iface: e.iface === "" ? undefined : e.iface, wildcard: e.wildcard, mark: e.mark, markMask: e.markMask });
+      });
+      yield;
+    } while (state === "more");
+    if (state === "failed") return;
+    const wanted = kernel.fixed.get(set) as Map<string, Element>;
+    const missing = [...wanted].filter(([key, element]) => {
+      const found = there.get(key);
+      return found === undefined || (element.markMask !== undefined && (found.mark ?? 0) !== (element.mark ?? 0));
+    });
+    const extra = [...there].filter(([key]) => !wanted.has(key));
+    if (missing.length + extra.length === 0) return;
+    kernel.repairFixed(set, missing.map(([, element]) => element), extra.map(([, element]) => element));
+    this.repaired(set, missing.length, extra.length);
+  }
+
+  private repaired(set: string, missing: number, extra: number): void {
+    this.context.counters.repaired += missing + extra;
+    this.context.emit({ type: "rules", verdict: "info", why: "set-repaired", message: `${set} differed from what it should hold: ${missing} elements were missing, ${extra} were not ours; repaired` });
+  }
+
+  /** One set that grows with traffic: strangers out, then what is missing back in. */
+  private *learned(set: string, of: Family, known: (e: DumpedElement) => Kind, missing: (of: Family, seen: ReadonlySet<string> | undefined) => number): Generator<void> {
+    const { kernel } = this.context;
+    for (let round = 0; round < 2; round++) {
+      let found = 0;
+      let extra = 0;
+      this.seen = round === 1 ? new Set() : undefined;
+      if (!this.dump.start(set)) return;
+      let state: string;
+      do {
+        state = this.dump.next((element) => {
+          const kind = known(element);
+          if (kind !== "stranger") {
+            // The kernel's clock may be a second ahead of ours.
+            if (kind === "named" && element.timeout > NEAR_END - 2) found++;
+            this.seen?.add(elementKey(element));
+            return;
+          }
+          extra++;
+          if (set.startsWith("ng-allow")) kernel.unallow(element.address2 as Ip, element.address, (element.protocol << 16) | element.port);
+          else kernel.forget(element.address2 as Ip, element.address, element.port);
+        });
+        yield;
+      } while (state === "more");
+      if (state === "failed") return;
+      if (extra > 0) this.repaired(set, 0, extra);
+      const short = missing.call(this, of, this.seen);
+      if (round === 1) {
+        if (short > 0) this.repaired(set, short, 0);
+        this.seen = undefined;
+      } else if (short <= found) return;
+    }
+  }
+
+  private readonly allowed = (e: DumpedElement): Kind => {
+    const pod = this.context.pods.of(e.address2 as Ip);
+    if (pod === undefined) return "stranger";
+    const now = this.context.now();
+    const portKey = (e.protocol << 16) | e.port;
+    const elements = pod.guard.names.get(e.address)?.elements ?? [];
+    let at = 0;
+    while (at < elements.length && elements[at] !== portKey) at += ELEMENT_WORDS;
+    if (at >= elements.length) return pod.decided(e.address, portKey, now) || e.timeout <= 1 ? "decided" : "stranger";
+    if (this.context.kernel.marks.classOf(e.mark) !== elements[at + 1]) return "stranger";
+    const packets = elements[at + 3] as number;
+    if (e.packets > packets) {
+      const names = pod.guard.seen(e.address, now);
+      const decision = pod.guard.decide(e.protocol, e.port, e.address, names);
+      if (decision.kernel === "pass") allowed(this.context, pod, decision, e.address, e.port, e.protocol, names, undefined, e.packets - packets);
+    }
+    elements[at + 3] = e.packets;
+    return "named";
+  };
+
+  private readonly named = (e: DumpedElement): Kind => {
+    const pod = this.context.pods.of(e.address2 as Ip);
+    const binding = pod?.guard.names.get(e.address)?.bindings.find(({ slot }) => slot === e.port);
+    return binding !== undefined && (binding.via === "cname" ? `~${binding.name}` : binding.name) === e.comment ? "named" : "stranger";
+  };
+
+  /** Without `seen`: how many elements of a family there should be. With it: how many were missing, and are put back. */
+  private missingAllowed(of: Family, seen: ReadonlySet<string> | undefined): number {
+    const now = this.context.now();
+    let count = 0;
+    for (const pod of this.context.pods.byKey.values()) {
+      for (const [address, { elements }] of pod.guard.names.entries()) {
+        if (family(address) !== of) continue;
+        for (let at = 0; at < elements.length; at += ELEMENT_WORDS) {
+          const [portKey, kernelClass, expires] = [elements[at] as number, elements[at + 1] as number, elements[at + 2] as number];
+          if (expires <= now + NEAR_END) continue;
+          for (const own of pod.pod.addresses) {
+            if (family(own) !== of || (seen?.has(elementKey({ address, protocol: portKey >>> 16, port: portKey & 0xffff, address2: own })) ?? false)) continue;
+            count++;
+            if (seen !== undefined) this.context.kernel.allow(own, address, portKey, kernelClass, expires - now);
+          }
+        }
+      }
+    }
+    return count;
+  }
+
+  private missingNamed(of: Family, seen: ReadonlySet<string> | undefined): number {
+    const now = this.context.now();
+    let count = 0;
+    for (const pod of this.context.pods.byKey.values()) {
+      const own = pod.guard.address(of);
+      if (own === undefined) continue;
+      for (const [address, { bindings }] of pod.guard.names.entries()) {
+        if (family(address) !== of) continue;
+        for (const { name, via, expires, slot } of bindings) {
+          if (expires <= now + NEAR_END || (seen?.has(elementKey({ address, protocol: 6, port: slot, address2: own })) ?? false)) continue;
+          count++;
+          if (seen !== undefined) this.context.kernel.remember(own, address, slot, name, via, expires - now);
+        }
+      }
+    }
+    return count;
+  }
+}
