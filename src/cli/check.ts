@@ -111,7 +111,8 @@ function asText({ policies, problems }: ReadResult, texts: ReadonlyMap<string, s
   for (const problem of problems) text += problemText(problem, lines.get(problem.file)?.[problem.line - 1]);
   if (problems.length > 0) text += "\n";
   text += `${count(texts.size, "file", "files")}, ${count(policies.length, "valid policy", "valid policies")}, ${count(problems.length, "problem", "problems")}\n`;
-  if (policies.length === 0 && problems.length === 0) text += '  hint: a ConfigMap with policies has the label namegate.dev/policy: "true"\n';
+  if (policies.length === 0 && problems.length === 0)
+    text += '  hint: a ConfigMap with policies has the label namegate.dev/policy: "true"\n';
   return text;
 }
 

@@ -1,52 +1,32 @@
 import { isMap, isScalar, isSeq, type Node, type Scalar } from "yaml";
 import { messageOf } from "../base/fault.ts";
-import type { Policy, PolicyId, Problem } from "../model/policy.ts";
-import { buildPolicy, policyId } from "./build.ts";
-import { API_VERSION, KINDS, schemaErrors, type Kind } from "./schema.ts";
-import { checkMeaning } from "./semantics.ts";
-import { oneOf, show, suggest } from "./words.ts";
-import { nodeAt, offsetAt, parseYaml, pathText, type Finding, type Path, type YamlDocument } from "./yaml.ts";
+import type { PolicyId, Problem } from "../model/policy.ts";
+import {
+  addProblem,
+  fieldsOf,
+  PROBLEMS_MAX,
+  readPolicy,
+  type DocumentPlace,
+  type Locate,
+  type ReadOptions,
+  type ReadResult,
+  type Sink,
+} from "./document.ts";
+import { KINDS, type Kind } from "./schema.ts";
+import { show } from "./words.ts";
+import { nodeAt, offsetAt, parseYaml, pathText, type Path, type YamlDocument } from "./yaml.ts";
+
+export type { DocumentPlace, ReadOptions, ReadResult } from "./document.ts";
+export { PROBLEMS_MAX } from "./document.ts";
 
 /** A ConfigMap holds at most 1 MiB (Kubernetes API); a quarter more for what YAML adds around it. */
 export const TEXT_MAX = 1.25 * 2 ** 20;
-/** More problems of one file are not listed. */
-export const PROBLEMS_MAX = 200;
 export const POLICY_LABEL = "namegate.dev/policy";
-
-export interface ReadOptions {
-  /** ClusterEgressPolicies are read from ConfigMaps of this namespace only; undefined: from all. */
-  readonly clusterNamespace?: string | undefined;
-}
-
-/** A policy document that was found, valid or not. */
-export interface DocumentPlace {
-  readonly id: PolicyId;
-  readonly file: string;
-  readonly line: number;
-  readonly column: number;
-  /** Did it give a policy? If not, the last good one of this id stays. */
-  readonly valid: boolean;
-}
-
-export interface ReadResult {
-  readonly policies: Policy[];
-  readonly problems: Problem[];
-  readonly documents: DocumentPlace[];
-}
 
 /** The parts of a v1 ConfigMap that count. */
 export interface ConfigMap {
   readonly metadata: { readonly name: string; readonly namespace: string; readonly labels?: Readonly<Record<string, string>> | undefined };
   readonly data?: Readonly<Record<string, string>> | undefined;
-}
-
-/** Where an offset of a text is in the file that a person has: line and column from 1, and a note where that is not exact. */
-type Locate = (offset: number) => { readonly line: number; readonly column: number; readonly note?: string };
-
-interface Sink {
-  readonly file: string;
-  readonly options: ReadOptions;
-  readonly result: ReadResult;
 }
 
 const newSink = (file: string, options: ReadOptions): Sink => ({ file, options, result: { policies: [], problems: [], documents: [] } });
@@ -128,12 +108,10 @@ function duplicate(document: DocumentPlace, earlier: DocumentPlace): Problem {
   return { file, line, column, path: "metadata.name", message, hint: "remove one, or rename it" };
 }
 
-const position = ({ line, col }: { line: number; col: number }): { line: number; column: number } => ({ line: Math.max(1, line), column: Math.max(1, col) });
-
-function addProblem(sink: Sink, at: ReturnType<Locate>, path: string, message: string, hint: string | undefined): void {
-  const { line, column, note } = at;
-  sink.result.problems.push({ file: sink.file, line, column, path, message: note === undefined ? message : `${message} ${note}`, hint });
-}
+const position = ({ line, col }: { line: number; col: number }): { line: number; column: number } => ({
+  line: Math.max(1, line),
+  column: Math.max(1, col),
+});
 
 function tooLong(text: string, sink: Sink): boolean {
   if (text.length <= TEXT_MAX) return false;
@@ -152,11 +130,16 @@ function finish({ file, result }: Sink): ReadResult {
   return result;
 }
 
-const fieldsOf = (value: unknown): Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
-
 /** One manifest: `value` at `path` of `document`. */
-function readManifest(document: YamlDocument, value: unknown, root: Node | undefined, path: Path, text: string, locate: Locate, sink: Sink): void {
+function readManifest(
+  document: YamlDocument,
+  value: unknown,
+  root: Node | undefined,
+  path: Path,
+  text: string,
+  locate: Locate,
+  sink: Sink,
+): void {
   const { apiVersion, kind, metadata, items } = fieldsOf(value);
   const problem = (at: Path, message: string, hint?: string): void =>
     addProblem(sink, locate(offsetAt(document, [...path, ...at], "key")), pathText([...path, ...at]), message, hint);
@@ -168,7 +151,8 @@ function readManifest(document: YamlDocument, value: unknown, root: Node | undef
   if (kind === "List" || kind === "ConfigMapList") {
     if (path.length > 0 || !Array.isArray(items)) return;
     const node = nodeAt(root, ["items"]).node;
-    for (const [i, item] of items.entries()) readManifest(document, item, isSeq(node) ? (node.items[i] as Node) : undefined, ["items", i], text, locate, sink);
+    for (const [i, item] of items.entries())
+      readManifest(document, item, isSeq(node) ? (node.items[i] as Node) : undefined, ["items", i], text, locate, sink);
     return;
   }
   if (kind === "ConfigMap" && apiVersion === "v1") {
@@ -198,7 +182,15 @@ function wantedKey(key: string, problem: (message: string, hint: string) => void
 }
 
 /** The data of a ConfigMap: each key ending in .yaml is a stream of policies. */
-function readData(document: YamlDocument, root: Node | undefined, path: Path, namespace: string, text: string, locate: Locate, sink: Sink): void {
+function readData(
+  document: YamlDocument,
+  root: Node | undefined,
+  path: Path,
+  namespace: string,
+  text: string,
+  locate: Locate,
+  sink: Sink,
+): void {
   const { node } = nodeAt(root, ["data"]);
   for (const pair of isMap(node) ? node.items : []) {
     const key = String((pair.key as Scalar).value);
@@ -224,7 +216,12 @@ function readData(document: YamlDocument, root: Node | undefined, path: Path, na
 }
 
 /** Lines of a block scalar `|` stand as they are in the file, below its header and indented. */
-function blockLocate(node: Scalar, value: string, text: string, locate: Locate): (line: number, column: number) => { line: number; column: number } {
+function blockLocate(
+  node: Scalar,
+  value: string,
+  text: string,
+  locate: Locate,
+): (line: number, column: number) => { line: number; column: number } {
   const header = locate(node.range?.[0] ?? 0).line;
   const inner = value.split("\n");
   const outer = text.slice(node.range?.[0] ?? 0, node.range?.[1] ?? 0).split(/\r?\n/);
@@ -233,69 +230,4 @@ function blockLocate(node: Scalar, value: string, text: string, locate: Locate):
     const written = outer[line] ?? "";
     return { line: header + line, column: column + Math.max(0, written.length - content.length) };
   };
-}
-
-/** One policy document of a ConfigMap in `namespace`. */
-function readPolicy(document: YamlDocument, namespace: string, locate: Locate, sink: Sink): void {
-  const findings: Finding[] = [...document.findings];
-  const report = (path: Path, message: string, hint?: string, which: "key" | "value" = "value"): void => {
-    findings.push({ offset: offsetAt(document, path, which), path, message, hint });
-  };
-  const { kind: written, apiVersion, metadata } = fieldsOf(document.value);
-  const kind = typeof written === "string" ? (KINDS.find((known) => known === written) ?? (suggest(written, KINDS) as Kind | undefined)) : undefined;
-  if (document.value !== undefined && kind === undefined) {
-    const path = written === undefined ? [] : ["kind"];
-    report(path, written === undefined ? "`kind` is missing" : `${typeof written === "string" ? show(written) : "this"} is no kind of policy`, `use kind: ${oneOf(KINDS)}`);
-    if (apiVersion !== API_VERSION) report(apiVersion === undefined ? [] : ["apiVersion"], `must have apiVersion: ${API_VERSION}`);
-  } else if (kind !== undefined) {
-    findings.push(...judgeDocument(kind, namespace, document, sink.options));
-  }
-  const { name, namespace: own } = fieldsOf(metadata);
-  const named = kind !== undefined && typeof name === "string" && name !== "";
-  const id = named ? policyId(kind, namespace, name) : undefined;
-  if (named && kind === "EgressPolicy" && typeof own === "string" && own !== namespace) {
-    report(["metadata", "namespace"], `${show(own)} is not the namespace of its ConfigMap`, `use ${show(namespace)}, or leave it out`);
-  }
-  const place = id === undefined ? undefined : { id, file: sink.file, ...lineOf(locate(offsetAt(document, ["metadata", "name"], "value"))) };
-  const earlier = sink.result.documents.find((other) => other.id === id);
-  if (place !== undefined && earlier !== undefined) {
-    report(["metadata", "name"], `the policy ${show(place.id)} is already in ${earlier.file}:${earlier.line}`, "remove one, or rename it");
-  }
-  for (const { offset, path, message, hint } of findings) addProblem(sink, locate(offset), pathText(path), message, hint);
-  const valid = kind !== undefined && findings.length === 0;
-  if (valid) sink.result.policies.push(buildPolicy(kind, namespace, document.value));
-  if (place !== undefined && earlier === undefined) sink.result.documents.push({ ...place, valid });
-}
-
-const lineOf = ({ line, column }: ReturnType<Locate>): { line: number; column: number } => ({ line, column });
-
-/** What schema and meaning have against a document; where both see the same thing, the sentence of the latter. */
-function judgeDocument(kind: Kind, namespace: string, document: YamlDocument, options: ReadOptions): Finding[] {
-  const findings: Finding[] = [];
-  const add = (path: Path, message: string, hint?: string, which: "key" | "value" = "value"): void => {
-    if (findings.length <= PROBLEMS_MAX) findings.push({ offset: offsetAt(document, path, which), path, message, hint });
-  };
-  checkMeaning(kind, document.value, add);
-  if (kind === "ClusterEgressPolicy" && options.clusterNamespace !== undefined && options.clusterNamespace !== namespace) {
-    add(["kind"], `a ClusterEgressPolicy in the namespace ${show(namespace)}`, `only ConfigMaps of ${show(options.clusterNamespace)} may hold one; use EgressPolicy here`);
-  }
-  const said = [...document.findings, ...findings].map(({ path }) => pathText(path));
-  const heads = new Set(said.flatMap((path) => prefixes(path)));
-  const errors = schemaErrors(kind, document.value);
-  for (const error of errors) {
-    const path = pathText(error.path);
-    const better = said.includes(path) || (error.conditional && (heads.has(path) || prefixes(path).some((head) => said.includes(head))));
-    if (better) continue;
-    const twin = findings.some((other) => other.message === error.message && pathText(other.path) === path);
-    if (!twin) add(error.path, error.message, error.hint, error.which);
-  }
-  // The schema is the one truth: nothing that it refuses passes for want of words.
-  if (errors.length > 0 && findings.length + document.findings.length === 0) add([], "does not fit the schema");
-  return findings;
-}
-
-/** `a`, `a.b` and `a.b[0]` of `a.b[0]`. */
-function prefixes(path: string): string[] {
-  const ends = [...path.matchAll(/[.[]/g)].map((match) => match.index);
-  return [...ends.map((end) => path.slice(0, end)), path];
 }

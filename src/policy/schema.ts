@@ -94,19 +94,33 @@ function describe(error: ErrorObject, path: Path, kind: Kind): Words {
   switch (error.keyword) {
     case "additionalProperties": {
       const field = String(params["additionalProperty"]);
-      return { path: [...path, field], which: "key", message: `unknown field ${show(field)}`, hint: fieldHint(field, parent?.properties ?? {}, path, kind) };
+      return {
+        path: [...path, field],
+        which: "key",
+        message: `unknown field ${show(field)}`,
+        hint: fieldHint(field, parent?.properties ?? {}, path, kind),
+      };
     }
     case "required": {
       const field = String(params["missingProperty"]);
       const property = parent?.properties?.[field] as { enum?: string[]; const?: string } | undefined;
       const values = property?.enum ?? (property?.const === undefined ? undefined : [property.const]);
-      return { path, which: "key", message: `${show(field)} is missing`, hint: values === undefined ? undefined : `add ${show(`${field}: ${values[0]}`)}${values.length > 1 ? ` (or ${oneOf(values.slice(1))})` : ""}` };
+      return {
+        path,
+        which: "key",
+        message: `${show(field)} is missing`,
+        hint:
+          values === undefined
+            ? undefined
+            : `add ${show(`${field}: ${values[0]}`)}${values.length > 1 ? ` (or ${oneOf(values.slice(1))})` : ""}`,
+      };
     }
     case "enum":
     case "const": {
       const values = (error.keyword === "enum" ? params["allowedValues"] : [params["allowedValue"]]) as string[];
       const near = typeof data === "string" ? suggest(data, values) : undefined;
-      const message = typeof data === "string" ? `${show(data)} is not known here` : `must be ${values.length > 1 ? "one of " : ""}${oneOf(values)}`;
+      const message =
+        typeof data === "string" ? `${show(data)} is not known here` : `must be ${values.length > 1 ? "one of " : ""}${oneOf(values)}`;
       return { message, hint: near === undefined ? `use ${oneOf(values)}` : `did you mean ${show(near)}?` };
     }
     case "type": {
@@ -134,7 +148,12 @@ function describe(error: ErrorObject, path: Path, kind: Kind): Words {
     case "pattern":
       return { message: `${show(String(data))} is not of the right form`, hint: patternHint(path, parent?.description) };
     case "propertyNames":
-      return { path: [...path, String(params["propertyName"])], which: "key", message: `${show(String(params["propertyName"]))} is not a label key`, hint: undefined };
+      return {
+        path: [...path, String(params["propertyName"])],
+        which: "key",
+        message: `${show(String(params["propertyName"]))} is not a label key`,
+        hint: undefined,
+      };
     case "oneOf":
     case "not":
     case "dependencies":

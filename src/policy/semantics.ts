@@ -13,7 +13,8 @@ export type Report = (path: Path, message: string, hint?: string, which?: "key" 
 type Fields = Readonly<Record<string, unknown>>;
 
 // A document may be of any shape here: what has the wrong type is the schema's to report, and is passed over.
-const fieldsOf = (value: unknown): Fields => (typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {});
+const fieldsOf = (value: unknown): Fields =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
 const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 const has = (fields: Fields, key: string): boolean => fields[key] !== undefined;
 
@@ -34,7 +35,8 @@ export function checkMeaning(kind: Kind, document: unknown, report: Report): voi
     const rule = fieldsOf(item);
     const name = typeof rule["name"] === "string" ? rule["name"] : `rule-${i + 1}`;
     const other = names.get(name);
-    if (other !== undefined) report([...path, "name"], `rule ${other + 1} has the name ${show(name)} too`, "names of rules are unique in a policy");
+    if (other !== undefined)
+      report([...path, "name"], `rule ${other + 1} has the name ${show(name)} too`, "names of rules are unique in a policy");
     else names.set(name, i);
     if (rule["action"] === "Pass" && !passes) report([...path, "action"], "`Pass` is only for Admin policies", "use Accept or Deny");
     checkRule(rule, path, report);
@@ -98,7 +100,8 @@ function checkRule(rule: Fields, path: Path, report: Report): void {
 function checkDestination(destination: Fields, path: Path, report: Report): void {
   const named = has(destination, "domainNames");
   const networked = has(destination, "networks");
-  if (named && networked) report(path, "`domainNames` and `networks` in one entry", "make two entries of it: one of them must match", "key");
+  if (named && networked)
+    report(path, "`domainNames` and `networks` in one entry", "make two entries of it: one of them must match", "key");
   if (!named && !networked) report(path, "neither `domainNames` nor `networks`", "add one of them", "key");
   if (!named && has(destination, "cnames")) report([...path, "cnames"], "`cnames` needs `domainNames`", "remove it", "key");
   for (const [i, text] of listOf(destination["domainNames"]).entries()) {
@@ -122,8 +125,10 @@ function checkNetwork(item: unknown, path: Path, report: Report): void {
     const at = [...path, "except", i];
     if (isWrong(inner)) reportWrong(inner, at, report);
     else if (cidr === undefined || isWrong(cidr)) continue;
-    else if (!inCidr(inner.ip, cidr) || inner.bits < cidr.bits) report(at, `${show(hole)} is not inside ${show(String(text))}`, "an exception is a part of its network");
-    else if (inner.bits === cidr.bits) report(at, `${show(hole)} is all of ${show(String(text))}`, "nothing would be left; remove the network");
+    else if (!inCidr(inner.ip, cidr) || inner.bits < cidr.bits)
+      report(at, `${show(hole)} is not inside ${show(String(text))}`, "an exception is a part of its network");
+    else if (inner.bits === cidr.bits)
+      report(at, `${show(hole)} is all of ${show(String(text))}`, "nothing would be left; remove the network");
   }
 }
 
@@ -138,9 +143,15 @@ function checkPort(port: Fields, path: Path, report: Report): void {
   for (const field of isIcmp(protocol) ? [] : ["type", "code"]) {
     if (has(port, field)) report([...path, field], `only ICMP and ICMPv6 have a ${show(field)}`, "add protocol: ICMP or ICMPv6", "key");
   }
-  if (isIcmp(protocol) && has(port, "code") && !has(port, "type")) report([...path, "code"], "`code` needs a `type`", "add the ICMP type", "key");
+  if (isIcmp(protocol) && has(port, "code") && !has(port, "type"))
+    report([...path, "code"], "`code` needs a `type`", "add the ICMP type", "key");
   if (!isIcmp(protocol) && has(port, "endPort") && !has(port, "port")) {
-    report([...path, "endPort"], "`endPort` needs a `port` to start at", typeof last === "number" ? `for this port alone write port: ${last}` : "add it", "key");
+    report(
+      [...path, "endPort"],
+      "`endPort` needs a `port` to start at",
+      typeof last === "number" ? `for this port alone write port: ${last}` : "add it",
+      "key",
+    );
   }
   if (typeof first === "number" && typeof last === "number" && last < first) {
     report([...path, "endPort"], `endPort ${last} is less than port ${first}`, `did you mean port: ${last}, endPort: ${first}?`);
@@ -151,11 +162,21 @@ function checkApplication(rule: Fields, path: Path, report: Report): void {
   const { application, action } = rule;
   for (const parameter of PARAMETERS) {
     if (!has(rule, parameter) || application === parameter) continue;
-    report([...path, parameter], `${show(parameter)} needs \`application: ${parameter}\``, application === undefined ? "add it" : "or remove it", "key");
+    report(
+      [...path, parameter],
+      `${show(parameter)} needs \`application: ${parameter}\``,
+      application === undefined ? "add it" : "or remove it",
+      "key",
+    );
   }
   if (application === undefined) return;
   if (action === "Deny" || action === "Pass") {
-    report([...path, "application"], `a ${action} rule cannot want an application`, "it is decided by the first packet; use an Accept rule for what is allowed", "key");
+    report(
+      [...path, "application"],
+      `a ${action} rule cannot want an application`,
+      "it is decided by the first packet; use an Accept rule for what is allowed",
+      "key",
+    );
     return;
   }
   if (typeof application !== "string" || !APPLICATIONS.has(application)) return;
@@ -167,7 +188,11 @@ function checkApplication(rule: Fields, path: Path, report: Report): void {
     const number = Protocol[protocol as keyof typeof Protocol];
     // TLS beside TCP on UDP is QUIC (HTTPS on both); on UDP alone it is a slip.
     if (carries(number, application) && !(application === "tls" && number === Protocol.UDP && !overTcp)) continue;
-    report([...path, "ports", i, ...(has(port, "protocol") ? ["protocol"] : [])], `${application} is not spoken over ${protocol}`, transportHint(application, protocol));
+    report(
+      [...path, "ports", i, ...(has(port, "protocol") ? ["protocol"] : [])],
+      `${application} is not spoken over ${protocol}`,
+      transportHint(application, protocol),
+    );
   }
 }
 

@@ -19,7 +19,10 @@ const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h
 /** `500ms`, `30s`, `5m`, `1h`, `1h30m` (GEP-2257), in milliseconds, 0..24h. */
 export function readDuration(text: string): number | Wrong {
   if (!/^([0-9]{1,9}(ms|s|m|h)){1,4}$/.test(text)) {
-    return wrong(`${show(text)} is not a duration`, /^[0-9]{1,9}$/.test(text) ? `add a unit: ${text}s` : "write 500ms, 30s, 5m, 1h or 1h30m");
+    return wrong(
+      `${show(text)} is not a duration`,
+      /^[0-9]{1,9}$/.test(text) ? `add a unit: ${text}s` : "write 500ms, 30s, 5m, 1h or 1h30m",
+    );
   }
   let ms = 0;
   for (const [, count, unit] of text.matchAll(/([0-9]+)(ms|s|m|h)/g)) ms += Number(count) * (UNIT_MS[unit as string] as number);
@@ -31,7 +34,12 @@ export function readCidr(text: string): Cidr | Wrong {
   const slash = text.indexOf("/");
   const address = parseIp(slash < 0 ? text : text.slice(0, slash));
   if (address === undefined) {
-    return wrong(`${show(text)} is not a network`, namePattern(text) !== undefined && /[a-z]/i.test(text) ? "names belong under `domainNames`" : "write 192.0.2.0/24, 2001:db8::/32 or one address");
+    return wrong(
+      `${show(text)} is not a network`,
+      namePattern(text) !== undefined && /[a-z]/i.test(text)
+        ? "names belong under `domainNames`"
+        : "write 192.0.2.0/24, 2001:db8::/32 or one address",
+    );
   }
   const cidr = parseCidr(text);
   if (cidr === undefined) return wrong(`${show(text)} has no valid prefix length`, `use 0..${address.length * 8}`);
@@ -41,9 +49,11 @@ export function readCidr(text: string): Cidr | Wrong {
 
 /** A name or `*.name`. */
 export function readName(text: string): NamePattern | Wrong {
-  if (text === "*" || text === "*.") return wrong("`*` alone is not a name", "for any destination use networks 0.0.0.0/0 and ::/0, or leave `to` out");
+  if (text === "*" || text === "*.")
+    return wrong("`*` alone is not a name", "for any destination use networks 0.0.0.0/0 and ::/0, or leave `to` out");
   const base = text.startsWith("*.") ? text.slice(2) : text;
-  if (parseIp(base) !== undefined || /^[0-9.]+\/[0-9]+$/.test(base)) return wrong(`${show(text)} is an address`, "addresses belong under `networks`");
+  if (parseIp(base) !== undefined || /^[0-9.]+\/[0-9]+$/.test(base))
+    return wrong(`${show(text)} is an address`, "addresses belong under `networks`");
   const pattern = namePattern(text);
   if (pattern !== undefined) return pattern;
   return wrong(`${show(text)} is not a host name`, nameHint(text, base));

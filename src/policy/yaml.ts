@@ -50,7 +50,8 @@ function plain(node: unknown, path: (string | number)[], findings: Finding[], fa
   };
   if (isAlias(node)) {
     // An unquoted *.example.com is an alias to YAML, and the most common slip of all.
-    if (node.source.startsWith(".")) find(`${show(`*${node.source}`)} without quotes is an alias`, `put it in quotes: "*${node.source.slice(0, 60)}"`);
+    if (node.source.startsWith("."))
+      find(`${show(`*${node.source}`)} without quotes is an alias`, `put it in quotes: "*${node.source.slice(0, 60)}"`);
     else find("aliases (`*name`) are not allowed", "write the value out, or put quotes around it");
     return null;
   }
@@ -98,7 +99,13 @@ function syntaxHint(message: string): string | undefined {
 export function parseYaml(text: string): YamlStream {
   const lines = new LineCounter();
   try {
-    const parsed = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, merge: false, logLevel: "silent" });
+    const parsed = parseAllDocuments(text, {
+      lineCounter: lines,
+      prettyErrors: false,
+      uniqueKeys: false,
+      merge: false,
+      logLevel: "silent",
+    });
     const documents: YamlDocument[] = [];
     for (const document of "empty" in parsed ? [] : parsed) {
       const findings: Finding[] = [];

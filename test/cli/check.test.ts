@@ -21,7 +21,12 @@ test("a good file", async () => {
 test("a bad file: place, caret and hint", async () => {
   const { code, stdout } = await run(join(FIXTURES, "broken.yaml"));
   assert.equal(code, 1);
-  assert.ok(stdout.includes(`${FIXTURES}/broken.yaml:13:13: spec.mode: \`Enforced\` is not known here\n  13 |       mode: Enforced\n     |             ^\n  hint: did you mean \`Enforce\`?\n`), stdout);
+  assert.ok(
+    stdout.includes(
+      `${FIXTURES}/broken.yaml:13:13: spec.mode: \`Enforced\` is not known here\n  13 |       mode: Enforced\n     |             ^\n  hint: did you mean \`Enforce\`?\n`,
+    ),
+    stdout,
+  );
   assert.match(stdout, /\n1 file, 0 valid policies, \d+ problems\n$/);
 });
 

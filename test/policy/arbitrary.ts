@@ -8,19 +8,32 @@ import type { Question } from "../../src/policy/evaluate.ts";
 /** Random policies and questions from a world so small that they meet often. */
 
 const label = fc.constantFrom("a", "b", "c");
-export const name: fc.Arbitrary<DnsName> = fc.array(label, { minLength: 1, maxLength: 4 }).map((labels) => dnsName(`${labels.join(".")}.x`) as DnsName);
-export const pattern: fc.Arbitrary<NamePattern> = fc.tuple(fc.boolean(), name).map(([wild, text]) => namePattern(wild ? `*.${text}` : text) as NamePattern);
+export const name: fc.Arbitrary<DnsName> = fc
+  .array(label, { minLength: 1, maxLength: 4 })
+  .map((labels) => dnsName(`${labels.join(".")}.x`) as DnsName);
+export const pattern: fc.Arbitrary<NamePattern> = fc
+  .tuple(fc.boolean(), name)
+  .map(([wild, text]) => namePattern(wild ? `*.${text}` : text) as NamePattern);
 
 const octet = fc.constantFrom(0, 1, 127, 128, 254, 255);
 export const address: fc.Arbitrary<Ip> = fc
   .tuple(fc.boolean(), octet, octet)
   .map(([six, a, b]) => parseIp(six ? `2001:db8::${a.toString(16)}:${b.toString(16)}` : `10.0.${a}.${b}`) as Ip);
-const bits = fc.tuple(fc.constantFrom(0, 1, 8, 15, 16, 17, 23, 24, 25, 30, 31, 32), fc.constantFrom(0, 32, 96, 104, 111, 112, 113, 120, 121, 127, 128));
+const bits = fc.tuple(
+  fc.constantFrom(0, 1, 8, 15, 16, 17, 23, 24, 25, 30, 31, 32),
+  fc.constantFrom(0, 32, 96, 104, 111, 112, 113, 120, 121, 127, 128),
+);
 export const cidr: fc.Arbitrary<Cidr> = fc
   .tuple(fc.boolean(), octet, octet, bits)
-  .map(([six, a, b, [four, sixteen]]) => parseCidr(six ? `2001:db8::${a.toString(16)}:${b.toString(16)}/${sixteen}` : `10.0.${a}.${b}/${four}`) as Cidr);
+  .map(
+    ([six, a, b, [four, sixteen]]) =>
+      parseCidr(six ? `2001:db8::${a.toString(16)}:${b.toString(16)}/${sixteen}` : `10.0.${a}.${b}/${four}`) as Cidr,
+  );
 // Exceptions may lie anywhere: what is outside must not matter.
-const network: fc.Arbitrary<Network> = fc.record({ cidr, except: fc.oneof({ weight: 2, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: fc.array(cidr, { maxLength: 3 }) }) });
+const network: fc.Arbitrary<Network> = fc.record({
+  cidr,
+  except: fc.oneof({ weight: 2, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: fc.array(cidr, { maxLength: 3 }) }),
+});
 
 const protocol = fc.constantFrom<number>(Protocol.TCP, Protocol.UDP);
 const port = fc.constantFrom(53, 80, 443, 65_535);
@@ -70,12 +83,19 @@ const policy: fc.Arbitrary<Omit<Policy, "id" | "name">> = fc
       .map((r, i) => ({ ...r, name: `rule-${i + 1}` })),
   }));
 
-export const policies: fc.Arbitrary<Policy[]> = fc.array(policy, { maxLength: 5 }).map((list) => list.map((p, i) => ({ ...p, name: `p${i}`, id: p.tier === "Namespace" ? `shop/p${i}` : `p${i}` })));
+export const policies: fc.Arbitrary<Policy[]> = fc
+  .array(policy, { maxLength: 5 })
+  .map((list) => list.map((p, i) => ({ ...p, name: `p${i}`, id: p.tier === "Namespace" ? `shop/p${i}` : `p${i}` })));
 
 const seen = fc.record({ name, via: fc.constantFrom("asked" as const, "cname" as const), fresh: fc.boolean() });
 const evidence = fc.record({
   application: fc.constantFrom(undefined, "tls", "quic", "http1", "grpc", "postgresql"),
-  serverName: fc.oneof(fc.constant(undefined), name.map((n) => `${n.toUpperCase()}.`), name, fc.constant("not a name")),
+  serverName: fc.oneof(
+    fc.constant(undefined),
+    name.map((n) => `${n.toUpperCase()}.`),
+    name,
+    fc.constant("not a name"),
+  ),
 });
 export const question: fc.Arbitrary<Question> = fc.record({
   protocol,

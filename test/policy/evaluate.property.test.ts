@@ -39,7 +39,19 @@ test("the random questions reach every reason", () => {
     }),
     { numRuns: 8000, seed: 7 },
   );
-  const all = ["allow", "denied-by-rule", "inspect", "no-name", "no-rule", "no-server-name", "stale-dns", "wrong-name", "wrong-port", "wrong-protocol", "wrong-server-name"];
+  const all = [
+    "allow",
+    "denied-by-rule",
+    "inspect",
+    "no-name",
+    "no-rule",
+    "no-server-name",
+    "stale-dns",
+    "wrong-name",
+    "wrong-port",
+    "wrong-protocol",
+    "wrong-server-name",
+  ];
   assert.deepEqual([...reached].sort(), all);
 });
 
@@ -124,7 +136,8 @@ test("portsForName, mentions and dnsSettingsFor follow the patterns", () => {
       assert.equal(mentions(view, asked, way), known.length > 0);
       const ports = new Set<number>();
       for (const { ports: matches } of known.filter((r) => r.action === "Accept")) {
-        for (const { protocol, first, last } of matches) if (last - first < 16) for (let p = first; p <= last; p++) ports.add(protocol * 65_536 + p);
+        for (const { protocol, first, last } of matches)
+          if (last - first < 16) for (let p = first; p <= last; p++) ports.add(protocol * 65_536 + p);
       }
       const found = portsForName(view, asked, way);
       assert.equal(new Set(found).size, found.length);

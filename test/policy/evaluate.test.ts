@@ -29,7 +29,15 @@ function policies(...specs: string[]): Policy[] {
   return read;
 }
 
-type Ask = { address?: string; port?: number; protocol?: number; names?: string[]; cnames?: string[]; stale?: string[]; evidence?: Partial<Evidence> };
+type Ask = {
+  address?: string;
+  port?: number;
+  protocol?: number;
+  names?: string[];
+  cnames?: string[];
+  stale?: string[];
+  evidence?: Partial<Evidence>;
+};
 
 function question({ address = "192.0.2.1", port = 443, protocol = 6, names = [], cnames = [], stale = [], evidence }: Ask): Question {
   return {
@@ -103,8 +111,16 @@ test("one policy: what a person would ask", () => {
     ["no name", { names: ["api.stripe.com"], evidence: tls(undefined) }, "deny no-server-name stripe server-name"],
     ["ssh on 443", { names: ["api.stripe.com"], evidence: { application: "ssh" } }, "deny wrong-protocol stripe application"],
     ["nothing recognised", { names: ["api.stripe.com"], evidence: {} }, "deny wrong-protocol stripe application"],
-    ["QUIC beside TLS", { protocol: 17, names: ["api.stripe.com"], evidence: { application: "quic", serverName: "api.stripe.com" } }, "allow default/p0/stripe"],
-    ["QUIC over TCP", { names: ["api.stripe.com"], evidence: { application: "quic", serverName: "api.stripe.com" } }, "deny wrong-protocol stripe application"],
+    [
+      "QUIC beside TLS",
+      { protocol: 17, names: ["api.stripe.com"], evidence: { application: "quic", serverName: "api.stripe.com" } },
+      "allow default/p0/stripe",
+    ],
+    [
+      "QUIC over TCP",
+      { names: ["api.stripe.com"], evidence: { application: "quic", serverName: "api.stripe.com" } },
+      "deny wrong-protocol stripe application",
+    ],
     ["the parent", { names: ["stripe.com"] }, "deny wrong-name stripe name"],
     ["by address", {}, "deny no-name stripe name"],
     ["old answer", { stale: ["api.stripe.com"] }, "deny stale-dns stripe stale"],
@@ -153,8 +169,14 @@ test("a plain Accept of the same level spares the inspection; the rules do not m
   const plain = buildView(policies(`  egress:${rule("checked", "a.example", "tls")}${rule("plain", "a.example")}`));
   assert.equal(short(judge(plain, question({ names: ["a.example"] }))), "allow default/p0/plain");
   const two = buildView(policies(`  egress:${rule("one", "a.example", "tls")}${rule("two", "b.example", "tls")}`));
-  assert.equal(short(judge(two, question({ names: ["a.example"], evidence: { application: "tls", serverName: "b.example" } }))), "deny wrong-server-name one server-name");
-  assert.equal(short(judge(two, question({ names: ["a.example", "b.example"], evidence: { application: "tls", serverName: "b.example" } }))), "allow default/p0/two");
+  assert.equal(
+    short(judge(two, question({ names: ["a.example"], evidence: { application: "tls", serverName: "b.example" } }))),
+    "deny wrong-server-name one server-name",
+  );
+  assert.equal(
+    short(judge(two, question({ names: ["a.example", "b.example"], evidence: { application: "tls", serverName: "b.example" } }))),
+    "allow default/p0/two",
+  );
 });
 
 test("queries", () => {
@@ -200,7 +222,13 @@ test("50 000 names and networks are judged in microseconds", () => {
 });
 
 test("who is selected", () => {
-  const pod = { key: "default/a", namespace: "default", name: "a", labels: { app: "a", tier: "web" }, serviceAccountName: "sa" } as unknown as Pod;
+  const pod = {
+    key: "default/a",
+    namespace: "default",
+    name: "a",
+    labels: { app: "a", tier: "web" },
+    serviceAccountName: "sa",
+  } as unknown as Pod;
   const rows: [string, boolean][] = [
     ["", true],
     ["  subject: { podSelector: {} }", true],
@@ -218,9 +246,21 @@ test("who is selected", () => {
     ["  tier: Admin\n  subject: { namespaceSelector: { matchLabels: { team: y } } }", false],
   ];
   for (const [spec, expected] of rows) assert.equal(selects(policies(spec)[0] as Policy, pod, { team: "x" }), expected, spec);
-  const list = policies("  tier: Baseline", "", "  tier: Admin\n  priority: 7", "  tier: Admin\n  priority: 3", "  subject: { serviceAccountNames: [ x ] }");
-  assert.deepEqual(selectPolicies(list, pod, {}).map(({ id }) => id), ["p3", "p2", "default/p1", "p0"]);
-  assert.deepEqual(selectPolicies(list, { ...pod, namespace: "other" }, {}).map(({ id }) => id), ["p3", "p2", "p0"]);
+  const list = policies(
+    "  tier: Baseline",
+    "",
+    "  tier: Admin\n  priority: 7",
+    "  tier: Admin\n  priority: 3",
+    "  subject: { serviceAccountNames: [ x ] }",
+  );
+  assert.deepEqual(
+    selectPolicies(list, pod, {}).map(({ id }) => id),
+    ["p3", "p2", "default/p1", "p0"],
+  );
+  assert.deepEqual(
+    selectPolicies(list, { ...pod, namespace: "other" }, {}).map(({ id }) => id),
+    ["p3", "p2", "p0"],
+  );
 });
 
 test("schema and evaluator know the same applications", () => {

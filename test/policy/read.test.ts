@@ -11,24 +11,43 @@ import { policySchema } from "../../src/policy/schema.ts";
 
 const fixture = (name: string): string => readFileSync(join("test/policy/fixtures", name), "utf8");
 
-const bare = (spec: string, kind = "EgressPolicy"): string => `apiVersion: namegate.dev/v1alpha1\nkind: ${kind}\nmetadata: { name: p }\nspec:\n  mode: Enforce\n${spec}\n`;
+const bare = (spec: string, kind = "EgressPolicy"): string =>
+  `apiVersion: namegate.dev/v1alpha1\nkind: ${kind}\nmetadata: { name: p }\nspec:\n  mode: Enforce\n${spec}\n`;
 const rule = (text: string): string => bare(`  egress:\n  - { action: Accept, ${text} }`);
 const inConfigMap = (data: string, namespace = "shop"): string =>
   `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c, namespace: ${namespace}, labels: { namegate.dev/policy: "true" } }\ndata:\n${data}`;
-const indent = (text: string, by: string): string => text.split("\n").map((line) => (line === "" ? "" : by + line)).join("\n");
-const said = ({ problems }: ReadResult): string[] => problems.map((p) => `${p.line}:${p.column} ${p.path}: ${p.message}${p.hint === undefined ? "" : ` (${p.hint})`}`);
+const indent = (text: string, by: string): string =>
+  text
+    .split("\n")
+    .map((line) => (line === "" ? "" : by + line))
+    .join("\n");
+const said = ({ problems }: ReadResult): string[] =>
+  problems.map((p) => `${p.line}:${p.column} ${p.path}: ${p.message}${p.hint === undefined ? "" : ` (${p.hint})`}`);
 
 test("the example of the design page, with a cluster policy, among other manifests", () => {
   const { policies, problems, documents } = readManifests("shop.yaml", fixture("shop.yaml"), { clusterNamespace: "namegate" });
   assert.deepEqual(problems, []);
-  assert.deepEqual(documents.map(({ id, line, valid }) => [id, line, valid]), [["shop/checkout", 14, true], ["shop/everyone", 39, true], ["guardrails", 59, true]]);
+  assert.deepEqual(
+    documents.map(({ id, line, valid }) => [id, line, valid]),
+    [
+      ["shop/checkout", 14, true],
+      ["shop/everyone", 39, true],
+      ["guardrails", 59, true],
+    ],
+  );
   const [checkout, everyone, guardrails] = policies;
   assert.deepEqual(checkout?.dns, { queries: "AllowedOnly", minTtlMs: 30_000, maxTtlMs: 3_600_000, graceMs: 300_000 });
   assert.deepEqual(checkout?.rules[1]?.names, ["orders-db.example.com"]);
   assert.deepEqual(checkout?.rules[1]?.parameters, { users: ["checkout"], databases: ["orders"] });
   assert.deepEqual(checkout?.subject.serviceAccountNames, ["checkout"]);
   assert.equal(everyone?.rules[0]?.name, "rule-1");
-  assert.deepEqual(everyone?.rules[0]?.networks.map(({ cidr, except }) => [cidrText(cidr), except.map(cidrText)]), [["10.0.0.0/8", ["10.96.0.0/12"]], ["2001:db8::/32", []]]);
+  assert.deepEqual(
+    everyone?.rules[0]?.networks.map(({ cidr, except }) => [cidrText(cidr), except.map(cidrText)]),
+    [
+      ["10.0.0.0/8", ["10.96.0.0/12"]],
+      ["2001:db8::/32", []],
+    ],
+  );
   assert.deepEqual(everyone?.rules[0]?.ports, [
     { protocol: 6, first: 8000, last: 8010 },
     { protocol: 1, first: 0x800, last: 0x8ff },
@@ -42,7 +61,10 @@ test("the example of the design page, with a cluster policy, among other manifes
 test("every problem at once, each at its place", () => {
   const result = readManifests("broken.yaml", fixture("broken.yaml"));
   assert.deepEqual(result.policies, []);
-  assert.deepEqual(result.documents.map(({ id, valid }) => [id, valid]), [["shop/broken", false]]);
+  assert.deepEqual(
+    result.documents.map(({ id, valid }) => [id, valid]),
+    [["shop/broken", false]],
+  );
   assert.deepEqual(said(result), fixture("broken.expected").trimEnd().split("\n"));
 });
 
@@ -108,12 +130,26 @@ test("rules and values", () => {
   for (const [text, problem] of rows) {
     const result = readManifests("f", text);
     if (problem === undefined) assert.deepEqual([said(result), result.policies.length], [[], 1], text);
-    else assert.deepEqual([result.policies.length, said(result).filter((line) => problem.test(line)).length >= 1], [0, true], `${text}\n${said(result).join("\n")}`);
+    else
+      assert.deepEqual(
+        [result.policies.length, said(result).filter((line) => problem.test(line)).length >= 1],
+        [0, true],
+        `${text}\n${said(result).join("\n")}`,
+      );
   }
 });
 
 test("one slip, one problem", () => {
-  for (const text of [rule("application: postgres"), rule("to: []"), rule("to: [ { domainNames: [ *.x ] } ]"), rule("ports: [ { protocol: ICMP, port: 1 } ]"), rule("postgresql: { users: [ x ] }"), bare("  egress: [ { action: Pass } ]"), rule("to: [ { domainNames: [ '*' ] } ]"), bare("  egress: [ { action: Deny, application: tls } ]")]) {
+  for (const text of [
+    rule("application: postgres"),
+    rule("to: []"),
+    rule("to: [ { domainNames: [ *.x ] } ]"),
+    rule("ports: [ { protocol: ICMP, port: 1 } ]"),
+    rule("postgresql: { users: [ x ] }"),
+    bare("  egress: [ { action: Pass } ]"),
+    rule("to: [ { domainNames: [ '*' ] } ]"),
+    bare("  egress: [ { action: Deny, application: tls } ]"),
+  ]) {
     assert.equal(readManifests("f", text).problems.length, 1, `${text}${said(readManifests("f", text)).join("\n")}`);
   }
 });
@@ -126,14 +162,34 @@ test("places in block scalars, in other scalars, in lists", () => {
   assert.match(at(inConfigMap(`  a.yaml: |2-\n${indent(bad, "      ")}`.replace("|2-", "|4-"))), /^10:15 spec\.mode: /);
   assert.match(at(inConfigMap(`  a.yaml: |\n${indent(bad, "    ")}`).replaceAll("\n", "\r\n")), /^10:13 spec\.mode: /);
   assert.match(at(inConfigMap(`  a.yaml: ${JSON.stringify(bad)}\n`)), /^5:3 spec\.mode: .*\(line 5, column 9 of `a\.yaml`\)/);
-  assert.match(at(`kind: List\napiVersion: v1\nitems:\n- ${indent(inConfigMap(`  a.yaml: |\n${indent(bad, "    ")}`), "  ").slice(2)}`), /^13:15 spec\.mode: /);
-  assert.match(at(JSON.stringify({ apiVersion: "v1", kind: "List", items: [{ apiVersion: "v1", kind: "ConfigMap", metadata: { name: "x", labels: { "namegate.dev/policy": "true" } }, data: { "a.yaml": bad } }] })), /^1:\d+ spec\.mode: .*line 5, column 9/);
+  assert.match(
+    at(`kind: List\napiVersion: v1\nitems:\n- ${indent(inConfigMap(`  a.yaml: |\n${indent(bad, "    ")}`), "  ").slice(2)}`),
+    /^13:15 spec\.mode: /,
+  );
+  assert.match(
+    at(
+      JSON.stringify({
+        apiVersion: "v1",
+        kind: "List",
+        items: [
+          {
+            apiVersion: "v1",
+            kind: "ConfigMap",
+            metadata: { name: "x", labels: { "namegate.dev/policy": "true" } },
+            data: { "a.yaml": bad },
+          },
+        ],
+      }),
+    ),
+    /^1:\d+ spec\.mode: .*line 5, column 9/,
+  );
 });
 
 test("what is read and what is passed over", () => {
   const good = bare("");
   const block = `  a.yaml: |\n${indent(good, "    ")}`;
-  const ids = (text: string, clusterNamespace?: string): string[] => readManifests("f", text, { clusterNamespace }).policies.map(({ id }) => id);
+  const ids = (text: string, clusterNamespace?: string): string[] =>
+    readManifests("f", text, { clusterNamespace }).policies.map(({ id }) => id);
   assert.deepEqual(ids(inConfigMap(block)), ["shop/p"]);
   assert.deepEqual(ids(inConfigMap(block).replace(", namespace: shop", "")), ["default/p"]);
   assert.deepEqual(ids(inConfigMap(block).replace("namegate.dev/policy", "other")), []);
@@ -146,43 +202,114 @@ test("what is read and what is passed over", () => {
   assert.deepEqual(ids(cluster), ["p"]);
   assert.deepEqual(ids(cluster, "shop"), ["p"]);
   assert.match(said(readManifests("f", cluster, { clusterNamespace: "namegate" })).join(), /only ConfigMaps of `namegate`/);
+  // Nor may it push out the real one.
+  const real = cluster.replace("namespace: shop", "namespace: namegate");
+  const merged = mergeDocuments([cluster, real].map((text) => readManifests("f", text, { clusterNamespace: "namegate" })));
+  assert.deepEqual([merged.policies.map(({ id }) => id), merged.problems.length], [["p"], 1]);
 });
 
 test("duplicate policies, in a file and across files", () => {
   const twice = readManifests("f", `${bare("")}---\n${bare("")}`);
-  assert.deepEqual([twice.policies.length, said(twice)], [1, ["10:19 metadata.name: the policy `default/p` is already in f:3 (remove one, or rename it)"]]);
-  const merged = mergeDocuments([readManifests("a", bare("")), readManifests("b", bare("")), readManifests("c", bare("").replace("name: p", "name: q"))]);
-  assert.deepEqual(merged.policies.map(({ id }) => id), ["default/p", "default/q"]);
-  assert.deepEqual(merged.problems.map(({ file, message }) => [file, message]), [["b", "the policy `default/p` is already in a:3"]]);
-  assert.deepEqual(merged.documents.map(({ file, valid }) => [file, valid]), [["a", true], ["b", false], ["c", true]]);
+  assert.deepEqual(
+    [twice.policies.length, said(twice)],
+    [1, ["10:19 metadata.name: the policy `default/p` is already in f:3 (remove one, or rename it)"]],
+  );
+  const merged = mergeDocuments([
+    readManifests("a", bare("")),
+    readManifests("b", bare("")),
+    readManifests("c", bare("").replace("name: p", "name: q")),
+  ]);
+  assert.deepEqual(
+    merged.policies.map(({ id }) => id),
+    ["default/p", "default/q"],
+  );
+  assert.deepEqual(
+    merged.problems.map(({ file, message }) => [file, message]),
+    [["b", "the policy `default/p` is already in a:3"]],
+  );
+  assert.deepEqual(
+    merged.documents.map(({ file, valid }) => [file, valid]),
+    [
+      ["a", true],
+      ["b", false],
+      ["c", true],
+    ],
+  );
 });
 
 test("a ConfigMap as the API gives it", () => {
   const metadata = { name: "c", namespace: "shop" };
   const { policies, problems } = readConfigMap({ metadata, data: { "a.yaml": bare(""), "b.yaml": bare("  mod: 1"), note: ":" } });
-  assert.deepEqual(policies.map(({ id }) => id), ["shop/p"]);
-  assert.deepEqual(problems.map((p) => `${p.file}:${p.line}:${p.column} ${p.path}`), ["configmap/shop/c:b.yaml:6:3 spec.mod", "configmap/shop/c:b.yaml:3:19 metadata.name"]);
+  assert.deepEqual(
+    policies.map(({ id }) => id),
+    ["shop/p"],
+  );
+  assert.deepEqual(
+    problems.map((p) => `${p.file}:${p.line}:${p.column} ${p.path}`),
+    ["configmap/shop/c:b.yaml:6:3 spec.mod", "configmap/shop/c:b.yaml:3:19 metadata.name"],
+  );
 });
 
 test("hostile texts are refused in bounded time", () => {
   const deep = `${bare("").trimEnd()}\n  egress: ${"[".repeat(100_000)}`;
   const wide = bare(Array.from({ length: 60_000 }, (_, i) => `  k${i}: 1`).join("\n"));
   const laughs = bare(`  a: &a [ x, x ]\n${Array.from({ length: 20 }, (_, i) => `  b${i}: &b${i} [ *a, *a ]`).join("\n")}`);
-  for (const text of [deep, wide, laughs, "x".repeat(2e6), "- ".repeat(100_000), "\0\ud800\uffff: [", "%YAML 9\n---\n", inConfigMap(Array.from({ length: 30_000 }, (_, i) => `  k${i}.yaml: x`).join("\n"))]) {
+  for (const text of [
+    deep,
+    wide,
+    laughs,
+    "x".repeat(2e6),
+    "- ".repeat(100_000),
+    "\0\ud800\uffff: [",
+    "%YAML 9\n---\n",
+    inConfigMap(Array.from({ length: 30_000 }, (_, i) => `  k${i}.yaml: x`).join("\n")),
+  ]) {
     const start = performance.now();
     const result = readManifests("f", text);
     assert.deepEqual(result.policies, []);
     assert.ok(result.problems.length <= PROBLEMS_MAX + 1);
-    assert.ok(performance.now() - start < 5000, `${text.slice(0, 20)} took ${performance.now() - start} ms`);
+    assert.ok(performance.now() - start < 10_000, `${text.slice(0, 20)} took ${performance.now() - start} ms`);
   }
   assert.equal(({} as Record<string, unknown>)["mode"], undefined);
 });
 
 // Mutations: a valid document with a value, a key or some characters replaced.
-const valid = fixture("shop.yaml").split(/^---$/m).flatMap((text) => Object.entries((parse(text, { merge: false }) as { data?: Record<string, string> }).data ?? {}))
+const valid = fixture("shop.yaml")
+  .split(/^---$/m)
+  .flatMap((text) => Object.entries((parse(text, { merge: false }) as { data?: Record<string, string> }).data ?? {}))
   .filter(([key]) => key === "checkout.yaml" || key === "guardrails.yaml")
   .flatMap(([, text]) => text.split(/^---$/m));
-const junk = fc.constantFrom<unknown>(null, 0, -1, 443, 70_000, 1.5, true, "", "x", "*", "Accept", "Deny", "Pass", "tls", "quic", "UDP", "ICMP", "10.0.0.0/8", "10.0.0.1/8", "a.example", "30s", "1d", [], {}, ["x"], { x: 1 }, [[]], { domainNames: ["x"] }, { port: 1 });
+const junk = fc.constantFrom<unknown>(
+  null,
+  0,
+  -1,
+  443,
+  70_000,
+  1.5,
+  true,
+  "",
+  "x",
+  "*",
+  "Accept",
+  "Deny",
+  "Pass",
+  "tls",
+  "quic",
+  "UDP",
+  "ICMP",
+  "10.0.0.0/8",
+  "10.0.0.1/8",
+  "a.example",
+  "30s",
+  "1d",
+  [],
+  {},
+  ["x"],
+  { x: 1 },
+  [[]],
+  { domainNames: ["x"] },
+  { port: 1 },
+);
 
 function mutate(value: unknown, steps: readonly number[], replacement: unknown, how: number): unknown {
   const [step = 0, ...rest] = steps;
@@ -192,20 +319,31 @@ function mutate(value: unknown, steps: readonly number[], replacement: unknown, 
   const copy = (Array.isArray(value) ? [...value] : { ...value }) as Record<string, unknown>;
   if (rest.length === 0 && how === 1) copy[Array.isArray(value) ? String(value.length) : "extra"] = replacement;
   else if (key === undefined) return replacement;
-  else if (rest.length === 0) Array.isArray(copy) ? copy.splice(Number(key), 1) : delete copy[key];
+  else if (rest.length === 0 && Array.isArray(copy)) copy.splice(Number(key), 1);
+  else if (rest.length === 0) delete copy[key];
   else copy[key] = mutate(copy[key], rest, replacement, how);
   return copy;
 }
 
-const mutant = fc.record({
-  base: fc.constantFrom(...valid.map((text) => parse(text) as unknown)),
-  changes: fc.array(fc.tuple(fc.array(fc.nat(20), { minLength: 1, maxLength: 9 }), junk, fc.nat(2)), { maxLength: 3 }),
-}).map(({ base, changes }) => changes.reduce<unknown>((value, [steps, replacement, how]) => mutate(value, steps, replacement, how), base));
+const mutant = fc
+  .record({
+    base: fc.constantFrom(...valid.map((text) => parse(text) as unknown)),
+    changes: fc.array(fc.tuple(fc.array(fc.nat(20), { minLength: 1, maxLength: 9 }), junk, fc.nat(2)), { maxLength: 3 }),
+  })
+  .map(({ base, changes }) => changes.reduce<unknown>((value, [steps, replacement, how]) => mutate(value, steps, replacement, how), base));
 
 function sane(text: string, result: ReadResult): void {
   const lines = text.split("\n").length;
-  for (const p of result.problems) assert.ok(p.line >= 1 && p.column >= 1 && p.line <= lines && p.message !== "" && !p.message.includes("failed on this file"), JSON.stringify(p));
-  for (const { id, valid: ok } of result.documents) assert.equal(result.policies.some((policy) => policy.id === id), ok);
+  for (const p of result.problems)
+    assert.ok(
+      p.line >= 1 && p.column >= 1 && p.line <= lines && p.message !== "" && !p.message.includes("failed on this file"),
+      JSON.stringify(p),
+    );
+  for (const { id, valid: ok } of result.documents)
+    assert.equal(
+      result.policies.some((policy) => policy.id === id),
+      ok,
+    );
 }
 
 test("reader and schema agree, whatever the document", () => {
@@ -215,7 +353,15 @@ test("reader and schema agree, whatever the document", () => {
   let refused = 0;
   fc.assert(
     fc.property(mutant, (document) => {
-      const text = stringify({ apiVersion: "v1", kind: "ConfigMap", metadata: { name: "c", namespace: "shop", labels: { "namegate.dev/policy": "true" } }, data: { "a.yaml": stringify(document) } }, { aliasDuplicateObjects: false, lineWidth: 0 });
+      const text = stringify(
+        {
+          apiVersion: "v1",
+          kind: "ConfigMap",
+          metadata: { name: "c", namespace: "shop", labels: { "namegate.dev/policy": "true" } },
+          data: { "a.yaml": stringify(document) },
+        },
+        { aliasDuplicateObjects: false, lineWidth: 0 },
+      );
       const result = readManifests("f", text);
       sane(text, result);
       if (result.policies.length > 0) {
@@ -235,15 +381,47 @@ test("reader and schema agree, whatever the document", () => {
 
 test("fuzz: text with holes and noise", () => {
   const texts = [fixture("shop.yaml"), fixture("broken.yaml")];
-  const noise = fc.constantFrom("", " ", "\n", "\t", ":", "-", "- ", "[", "]", "{", "}", "|", ">", "&a ", "*a ", "!x ", "\"", "'", "#", "---\n", "%", "\0", "é", "\u{1f600}", "\ud800", "__proto__: 1\n", "? ");
+  const noise = fc.constantFrom(
+    "",
+    " ",
+    "\n",
+    "\t",
+    ":",
+    "-",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    "|",
+    ">",
+    "&a ",
+    "*a ",
+    "!x ",
+    '"',
+    "'",
+    "#",
+    "---\n",
+    "%",
+    "\0",
+    "é",
+    "\u{1f600}",
+    "\ud800",
+    "__proto__: 1\n",
+    "? ",
+  );
   fc.assert(
-    fc.property(fc.constantFrom(...texts), fc.array(fc.tuple(fc.nat(5000), fc.nat(12), noise), { minLength: 1, maxLength: 3 }), (text, edits) => {
-      for (const [where, length, insert] of edits) {
-        const at = where % text.length;
-        text = text.slice(0, at) + insert + text.slice(at + length);
-      }
-      sane(text, readManifests("f", text));
-    }),
+    fc.property(
+      fc.constantFrom(...texts),
+      fc.array(fc.tuple(fc.nat(5000), fc.nat(12), noise), { minLength: 1, maxLength: 3 }),
+      (text, edits) => {
+        for (const [where, length, insert] of edits) {
+          const at = where % text.length;
+          text = text.slice(0, at) + insert + text.slice(at + length);
+        }
+        sane(text, readManifests("f", text));
+      },
+    ),
     { numRuns: 800 },
   );
 });

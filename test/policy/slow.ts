@@ -43,7 +43,8 @@ const NAMED = [...HTTP, "tls", "quic", "dtls"];
 function evidenceFails(rule: Rule, q: Question): string | undefined {
   const application = rule.application as string;
   const seen = q.evidence?.application;
-  const good = application === "http" ? HTTP : application === "tls" && q.protocol === Protocol.UDP ? ["tls", "quic", "dtls"] : [application];
+  const good =
+    application === "http" ? HTTP : application === "tls" && q.protocol === Protocol.UDP ? ["tls", "quic", "dtls"] : [application];
   if (seen === undefined || !good.includes(seen)) return "wrong-protocol";
   if (rule.names.length === 0 || !NAMED.includes(application)) return undefined;
   if (q.evidence?.serverName === undefined) return "no-server-name";
@@ -64,7 +65,11 @@ export function slowJudge(policies: readonly Policy[], q: Question): SlowAnswer 
   for (const level of ranks) {
     const rules = all.filter(({ policy }) => rank(policy) === level);
     if (passed && rules[0]?.policy.tier === "Admin") continue;
-    const found = (action: SlowAnswer["action"] & string, { policy, rule }: Owned): SlowAnswer => ({ action: action as "allow", policy: policy.id, rule: rule.name });
+    const found = (action: SlowAnswer["action"] & string, { policy, rule }: Owned): SlowAnswer => ({
+      action: action as "allow",
+      policy: policy.id,
+      rule: rule.name,
+    });
     const denial = rules.find(({ rule }) => rule.action === "Deny" && denies(rule, q));
     if (denial !== undefined) return found("denied-by-rule", denial);
     const accepts = rules.filter(({ rule }) => rule.action === "Accept");
@@ -74,7 +79,10 @@ export function slowJudge(policies: readonly Policy[], q: Question): SlowAnswer 
     if (q.evidence === undefined && matching[0] !== undefined) return found("inspect", matching[0]);
     const agreeing = matching.find(({ rule }) => evidenceFails(rule, q) === undefined);
     if (agreeing !== undefined) return found("allow", agreeing);
-    asked.push(...accepts.filter(({ rule }) => rule.application === undefined), ...accepts.filter(({ rule }) => rule.application !== undefined));
+    asked.push(
+      ...accepts.filter(({ rule }) => rule.application === undefined),
+      ...accepts.filter(({ rule }) => rule.application !== undefined),
+    );
     if (rules.some(({ rule }) => rule.action === "Pass" && portOk(rule, q) && destinationOk(rule, q))) passed = true;
   }
   const reasons = asked.map(({ rule }) => whyNot(rule, q));
