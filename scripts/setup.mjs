@@ -26,7 +26,15 @@ const RUN = {
   openssl: "openssl",
   modprobe: "kmod",
 };
-const TEST = { dnsmasq: "dnsmasq-base", unbound: "unbound", curl: "curl", dig: "bind9-dnsutils", tc: "iproute2" };
+const TEST = {
+  dnsmasq: "dnsmasq-base",
+  unbound: "unbound",
+  curl: "curl",
+  dig: "bind9-dnsutils",
+  tc: "iproute2",
+  ping: "iputils-ping",
+  sysctl: "procps",
+};
 /** Packages whose service must not run on this machine because of us. */
 const SERVICES = ["unbound"];
 
