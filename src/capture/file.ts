@@ -90,14 +90,26 @@ function* framesOf(bytes: Uint8Array): Frames {
     case SECTION:
       return yield* pcapngFrames(bytes);
     default:
-      return new Fault("capture-format", "this is neither a pcap nor a pcapng file", "give a capture as tcpdump or Wireshark writes it, not compressed");
+      return new Fault(
+        "capture-format",
+        "this is neither a pcap nor a pcapng file",
+        "give a capture as tcpdump or Wireshark writes it, not compressed",
+      );
   }
 }
 
 const cut = (at: number): Fault =>
-  new Fault("capture-cut", `the capture ends inside the record at byte ${at}; everything before it was read`, "capture again, or go on with what was read");
+  new Fault(
+    "capture-cut",
+    `the capture ends inside the record at byte ${at}; everything before it was read`,
+    "capture again, or go on with what was read",
+  );
 const corrupt = (at: number, what: string): Fault =>
-  new Fault("capture-corrupt", `the capture is corrupt at byte ${at}: ${what}; everything before it was read`, "capture again, or go on with what was read");
+  new Fault(
+    "capture-corrupt",
+    `the capture is corrupt at byte ${at}: ${what}; everything before it was read`,
+    "capture again, or go on with what was read",
+  );
 
 /** Numbers of the byte order the file was written in. */
 function reader(c: Cursor, little: boolean): { u16(): number; u32(): number } {

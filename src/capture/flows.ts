@@ -219,7 +219,9 @@ function isAnswer(packet: Packet): boolean {
   const { protocol, tcpFlags, sourcePort, destinationPort } = packet;
   if (protocol === Protocol.TCP && (tcpFlags & TcpFlag.SYN) !== 0) return (tcpFlags & TcpFlag.ACK) !== 0;
   // The capture began in the middle, or missed the question.
-  return (sourcePort < EPHEMERAL_FROM && destinationPort >= EPHEMERAL_FROM) || (sourcePort < RESERVED_BELOW && destinationPort >= RESERVED_BELOW);
+  return (
+    (sourcePort < EPHEMERAL_FROM && destinationPort >= EPHEMERAL_FROM) || (sourcePort < RESERVED_BELOW && destinationPort >= RESERVED_BELOW)
+  );
 }
 
 /** A new SYN on the 5-tuple of a connection that has ended. */

@@ -20,7 +20,16 @@ export const LinkType = {
 export const SllType = { host: 0, broadcast: 1, multicast: 2, otherHost: 3, outgoing: 4 } as const;
 export const SLL_BYTES = 16;
 
-const EtherType = { ipv4: 0x0800, ipv6: 0x86dd, vlan: 0x8100, qinq: 0x88a8, qinqOld: 0x9100, mpls: 0x8847, mplsMulticast: 0x8848, pppoe: 0x8864 } as const;
+const EtherType = {
+  ipv4: 0x0800,
+  ipv6: 0x86dd,
+  vlan: 0x8100,
+  qinq: 0x88a8,
+  qinqOld: 0x9100,
+  mpls: 0x8847,
+  mplsMulticast: 0x8848,
+  pppoe: 0x8864,
+} as const;
 const TAGS_MAX = 8; // VLAN tags, MPLS labels and PPPoE headers in one frame
 
 /** A part of a buffer. */

@@ -159,7 +159,8 @@ function readBody(message: Uint8Array): ClientHello | BadHello {
       if (c.short) return broken("an extension that is too short");
       if (extensions.length === EXTENSIONS_MAX) return broken(`more than ${EXTENSIONS_MAX} extensions`);
       if (extensions.includes(type)) return broken(`extension ${type} twice`);
-      if (type !== Extension.preSharedKey && extensions.includes(Extension.preSharedKey)) return broken("an extension behind pre_shared_key");
+      if (type !== Extension.preSharedKey && extensions.includes(Extension.preSharedKey))
+        return broken("an extension behind pre_shared_key");
       extensions.push(type);
       const wrong = readExtension(type, body, draft);
       if (wrong !== undefined) return broken(wrong);

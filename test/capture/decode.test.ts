@@ -36,11 +36,19 @@ const ROWS: readonly (readonly [string, Uint8Array, string])[] = [
   ["gre has no ports", ip4({ protocol: 47 }, data), "10.0.0.1 0 > 192.0.2.1 0 proto 47 payload 5"],
   ["tcp over ipv6", ip6({ next: TCP }, t), `${v6} proto 6 payload 5`],
   ["icmpv6", ip6({ next: ICMPv6 }, concat([128, 0], new Uint8Array(6))), "fd00::1 0 > 2001:db8::1 32768 proto 58 payload 0"],
-  ["every extension header", ip6({ next: 0 }, concat(ext(60), ext(43, 1), ext(51), concat([TCP, 4], new Uint8Array(22)), t)), `${v6} proto 6 payload 5`],
+  [
+    "every extension header",
+    ip6({ next: 0 }, concat(ext(60), ext(43, 1), ext(51), concat([TCP, 4], new Uint8Array(22)), t)),
+    `${v6} proto 6 payload 5`,
+  ],
   ["hop-by-hop, destination, routing", ip6({ next: 0 }, concat(ext(60), ext(43, 1), ext(TCP, 2), t)), `${v6} proto 6 payload 5`],
   ["authentication header", ip6({ next: 51 }, concat([TCP, 4], new Uint8Array(22), t)), `${v6} proto 6 payload 5`],
   ["hop-by-hop not first", ip6({ next: 60 }, concat(ext(0), ext(TCP), t)), "malformed"],
-  ["eight extension headers", ip6({ next: 60 }, concat(...Array.from({ length: 7 }, () => ext(60)), ext(TCP), t)), `${v6} proto 6 payload 5`],
+  [
+    "eight extension headers",
+    ip6({ next: 60 }, concat(...Array.from({ length: 7 }, () => ext(60)), ext(TCP), t)),
+    `${v6} proto 6 payload 5`,
+  ],
   ["nine extension headers", ip6({ next: 60 }, concat(...Array.from({ length: 8 }, () => ext(60)), ext(TCP), t)), "malformed"],
   ["no next header", ip6({ next: 59 }, data), "fd00::1 0 > 2001:db8::1 0 proto 59 payload 5"],
   ["ipv4 first fragment", ip4({ protocol: UDP, fragment: 0x2000 }, udp(1000, 443, data, 4000)), `${v4} proto 17 fragment payload 5`],
@@ -79,8 +87,10 @@ test("decode: sequence numbers, flags and offsets; nothing stays from the packet
   const p = newPacket();
   const syn = ip4({ protocol: TCP }, tcp({ from: 1, to: 2, seq: 0xfffffff0, ack: 0x80000001, flags: TcpFlag.SYN | TcpFlag.ACK }, data));
   assert.ok(decodeIp(syn, 0, syn.length, p));
-  assert.deepEqual([p.sequence, p.acknowledgement, p.tcpFlags, p.transport, p.payloadStart, p.payloadEnd, p.end, p.hopLimit],
-    [0xfffffff0, 0x80000001, 18, 20, 40, 45, 45, 64]);
+  assert.deepEqual(
+    [p.sequence, p.acknowledgement, p.tcpFlags, p.transport, p.payloadStart, p.payloadEnd, p.end, p.hopLimit],
+    [0xfffffff0, 0x80000001, 18, 20, 40, 45, 45, 64],
+  );
   const gre = ip4({ protocol: 47, fragment: 0 }, data);
   assert.ok(decodeIp(gre, 0, gre.length, p));
   assert.deepEqual([p.sequence, p.acknowledgement, p.tcpFlags, p.sourcePort, p.fragment], [0, 0, 0, 0, false]);
@@ -88,22 +98,38 @@ test("decode: sequence numbers, flags and offsets; nothing stays from the packet
 
 test("decode: bounds that are not inside the buffer are malformed", () => {
   const bytes = ip4({ protocol: TCP }, t);
-  for (const [start, end] of [[-1, 40], [0, bytes.length + 1], [10, 10], [20, 10]] as const) assert.equal(read(bytes, start, end), "malformed");
+  for (const [start, end] of [
+    [-1, 40],
+    [0, bytes.length + 1],
+    [10, 10],
+    [20, 10],
+  ] as const)
+    assert.equal(read(bytes, start, end), "malformed");
 });
 
 test("decode: what is built is read back", () => {
   const port = fc.integer({ min: 0, max: 65535 });
   const body = fc.uint8Array({ maxLength: 64 });
-  fc.assert(fc.property(port, port, body, fc.boolean(), fc.boolean(), fc.integer({ min: 0, max: 8 }), (from, to, payload, isTcp, isV6, extensions) => {
-    const upper = isTcp ? tcp({ from, to }, payload) : udp(from, to, payload);
-    const protocol = isTcp ? TCP : UDP;
-    const chain = Array.from({ length: extensions }, (_, i) => ext(i === extensions - 1 ? protocol : 60, i % 3));
-    const bytes = isV6 ? ip6({ next: extensions > 0 ? 60 : protocol }, concat(...chain, upper)) : ip4({ protocol }, upper);
-    const p = newPacket();
-    assert.ok(decodeIp(bytes, 0, bytes.length, p));
-    assert.deepEqual([p.protocol, p.sourcePort, p.destinationPort, p.fragment], [protocol, from, to, false]);
-    assert.deepEqual(p.bytes.subarray(p.payloadStart, p.payloadEnd), payload);
-  }));
+  fc.assert(
+    fc.property(
+      port,
+      port,
+      body,
+      fc.boolean(),
+      fc.boolean(),
+      fc.integer({ min: 0, max: 8 }),
+      (from, to, payload, isTcp, isV6, extensions) => {
+        const upper = isTcp ? tcp({ from, to }, payload) : udp(from, to, payload);
+        const protocol = isTcp ? TCP : UDP;
+        const chain = Array.from({ length: extensions }, (_, i) => ext(i === extensions - 1 ? protocol : 60, i % 3));
+        const bytes = isV6 ? ip6({ next: extensions > 0 ? 60 : protocol }, concat(...chain, upper)) : ip4({ protocol }, upper);
+        const p = newPacket();
+        assert.ok(decodeIp(bytes, 0, bytes.length, p));
+        assert.deepEqual([p.protocol, p.sourcePort, p.destinationPort, p.fragment], [protocol, from, to, false]);
+        assert.deepEqual(p.bytes.subarray(p.payloadStart, p.payloadEnd), payload);
+      },
+    ),
+  );
 });
 
 test("decode: hostile bytes never throw, and offsets stay inside the packet", () => {
@@ -115,7 +141,13 @@ test("decode: hostile bytes never throw, and offsets stay inside the packet", ()
       const bytes = Uint8Array.from(seed.subarray(0, Math.max(0, seed.length - (cut > 60 ? cut - 60 : 0))));
       for (const [at, value] of edits) if (at < bytes.length) bytes[at] = value;
       if (!decodeIp(bytes, 0, bytes.length, p)) return;
-      assert.ok(p.start <= p.transport && p.transport <= p.payloadStart && p.payloadStart <= p.payloadEnd && p.payloadEnd <= p.end && p.end <= bytes.length);
+      assert.ok(
+        p.start <= p.transport &&
+          p.transport <= p.payloadStart &&
+          p.payloadStart <= p.payloadEnd &&
+          p.payloadEnd <= p.end &&
+          p.end <= bytes.length,
+      );
     }),
     { numRuns: 5000 },
   );

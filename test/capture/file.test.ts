@@ -20,7 +20,8 @@ function writer(little: boolean) {
     const length = body.length + 12;
     return concat(w32(type), w32(length), body, w32(length));
   };
-  const option = (code: number, value: readonly number[]): Uint8Array => concat(w16(code), w16(value.length), padded(Uint8Array.from(value)));
+  const option = (code: number, value: readonly number[]): Uint8Array =>
+    concat(w16(code), w16(value.length), padded(Uint8Array.from(value)));
   return {
     pcap: (magic: number, link: number, frames: readonly Uint8Array[]) =>
       concat(
@@ -37,9 +38,32 @@ function writer(little: boolean) {
     option,
     offset: (seconds: number) => option(14, little ? [...w32(seconds), ...w32(0)] : [...w32(0), ...w32(seconds)]),
     enhanced: (id: number, units: number, frame: Uint8Array) =>
-      block(6, concat(w32(id), w32(Math.floor(units / 2 ** 32)), w32(units % 2 ** 32), w32(frame.length), w32(frame.length), padded(frame), option(1, [65, 66]), option(0, []))),
+      block(
+        6,
+        concat(
+          w32(id),
+          w32(Math.floor(units / 2 ** 32)),
+          w32(units % 2 ** 32),
+          w32(frame.length),
+          w32(frame.length),
+          padded(frame),
+          option(1, [65, 66]),
+          option(0, []),
+        ),
+      ),
     old: (id: number, units: number, frame: Uint8Array) =>
-      block(2, concat(w16(id), w16(0), w32(Math.floor(units / 2 ** 32)), w32(units % 2 ** 32), w32(frame.length), w32(frame.length), padded(frame))),
+      block(
+        2,
+        concat(
+          w16(id),
+          w16(0),
+          w32(Math.floor(units / 2 ** 32)),
+          w32(units % 2 ** 32),
+          w32(frame.length),
+          w32(frame.length),
+          padded(frame),
+        ),
+      ),
     simple: (length: number, frame: Uint8Array) => block(3, concat(w32(length), padded(frame))),
     block,
   };
@@ -83,7 +107,10 @@ for (const little of [false, true]) {
       w.simple(9999, eth),
     );
     const capture = readCapture(file);
-    assert.deepEqual(times(capture).map((t) => Math.round(t * 100) / 100), [1_700_000_000_250, 1_700_000_000_500, 1_002_000, 1_700_000_000_750, 1_700_000_000_750, 1_700_000_000_750]);
+    assert.deepEqual(
+      times(capture).map((t) => Math.round(t * 100) / 100),
+      [1_700_000_000_250, 1_700_000_000_500, 1_002_000, 1_700_000_000_750, 1_700_000_000_750, 1_700_000_000_750],
+    );
     assert.deepEqual([capture.frames, capture.skipped, capture.fault], [6, 0, undefined]);
   });
 
@@ -105,7 +132,11 @@ for (const little of [false, true]) {
 
   test(`a corrupt file says where, ${order}`, () => {
     const rows: readonly (readonly [Uint8Array, number, RegExp])[] = [
-      [concat(w.pcap(0xa1b2c3d4, LinkType.raw, [packet]), new Uint8Array(8), new Uint8Array(8).fill(0xff)), 1, /corrupt at byte 73: a frame of 4294967295 bytes/],
+      [
+        concat(w.pcap(0xa1b2c3d4, LinkType.raw, [packet]), new Uint8Array(8), new Uint8Array(8).fill(0xff)),
+        1,
+        /corrupt at byte 73: a frame of 4294967295 bytes/,
+      ],
       [concat(w.section(), w.enhanced(0, 1, packet)), 0, /corrupt at byte 28: a packet of an interface/],
       [concat(w.section(), w.simple(5, packet)), 0, /corrupt at byte 28: a packet before any interface/],
       [concat(w.section(), w.interface(101), w.enhanced(0, 1, packet), w.block(6, new Uint8Array(8))), 1, /shorter than its content/],
@@ -163,8 +194,18 @@ for (const [name, link, frame, want] of FRAMES) {
 test("hostile files never throw, and records stay inside the file", () => {
   const w = writer(true);
   const seeds = [
-    w.pcap(0xa1b2c3d4, 1, FRAMES.map(([, , frame]) => frame)),
-    concat(w.section(), w.interface(1, 0, [w.option(9, [6])]), ...FRAMES.map(([, , frame]) => w.enhanced(0, 5, frame)), w.simple(9, packet), w.old(0, 1, packet)),
+    w.pcap(
+      0xa1b2c3d4,
+      1,
+      FRAMES.map(([, , frame]) => frame),
+    ),
+    concat(
+      w.section(),
+      w.interface(1, 0, [w.option(9, [6])]),
+      ...FRAMES.map(([, , frame]) => w.enhanced(0, 5, frame)),
+      w.simple(9, packet),
+      w.old(0, 1, packet),
+    ),
   ];
   fc.assert(
     fc.property(fc.constantFrom(...seeds), fc.array(fc.tuple(fc.nat(900), fc.nat(255)), { minLength: 1, maxLength: 8 }), (seed, edits) => {
@@ -181,7 +222,10 @@ for (const set of ["captures", "generated"]) {
   const folder = join(corpus ?? "", set);
   const skip = corpus === undefined ? "NAMEGATE_CORPUS is not set" : existsSync(folder) ? false : `no ${folder}`;
   test(`every capture of the corpus is read: ${set}`, { skip }, () => {
-    const labels = readFileSync(join(folder, "labels.jsonl"), "utf8").trim().split("\n").map((line) => JSON.parse(line) as { file: string; capture: { packets: number; undecoded: number } });
+    const labels = readFileSync(join(folder, "labels.jsonl"), "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { file: string; capture: { packets: number; undecoded: number } });
     const files = readdirSync(folder).filter((name) => name !== "labels.jsonl");
     assert.equal(files.length, labels.length);
     for (const { file, capture: want } of labels) {

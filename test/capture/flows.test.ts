@@ -22,7 +22,8 @@ function line(c: Connection): string {
   return `${c.transport} ${endpointText(c.client.address, c.client.port)} > ${endpointText(c.server.address, c.server.port)} [${decoder.decode(c.fromClient.bytes)}|${decoder.decode(c.fromServer.bytes)}]`;
 }
 
-const out = (seq: number, flags: number, data = "", port = 4000): Uint8Array => ip4({ protocol: Protocol.TCP }, tcp({ from: port, to: 443, seq, flags }, text(data)));
+const out = (seq: number, flags: number, data = "", port = 4000): Uint8Array =>
+  ip4({ protocol: Protocol.TCP }, tcp({ from: port, to: 443, seq, flags }, text(data)));
 const back = (seq: number, flags: number, data = "", port = 4000): Uint8Array =>
   ip4({ protocol: Protocol.TCP, source: "192.0.2.1", destination: "10.0.0.1" }, tcp({ from: 443, to: port, seq, flags }, text(data)));
 const T = "6 10.0.0.1:4000 > 192.0.2.1:443";
@@ -38,11 +39,23 @@ const ROWS: readonly (readonly [string, readonly Uint8Array[], readonly string[]
   ["begun in the middle, server first", [back(9, ACK, "y", 40000), out(7, ACK, "x", 40000)], ["6 10.0.0.1:40000 > 192.0.2.1:443 [x|y]"]],
   ["begun at the SYN+ACK", [back(499, SYN | ACK), out(100, ACK, "x")], [`${T} [x|]`]],
   ["the 5-tuple is used again", [out(99, SYN), out(100, ACK | RST, "a"), out(5099, SYN), out(5100, ACK, "b")], [`${T} [a|]`, `${T} [b|]`]],
-  ["closed by both, used again", [out(99, SYN), out(100, ACK | FIN, "a"), back(1, ACK | FIN), out(5099, SYN), out(5100, ACK, "b")], [`${T} [a|]`, `${T} [b|]`]],
+  [
+    "closed by both, used again",
+    [out(99, SYN), out(100, ACK | FIN, "a"), back(1, ACK | FIN), out(5099, SYN), out(5100, ACK, "b")],
+    [`${T} [a|]`, `${T} [b|]`],
+  ],
   ["a SYN repeated", [out(99, SYN), out(99, SYN), out(100, ACK, "a")], [`${T} [a|]`]],
   ["refused, then tried again", [out(99, SYN), back(0, RST | ACK), out(299, SYN), out(300, ACK, "a")], [`${T} [a|]`]],
-  ["udp", [ip4({ protocol: 17 }, udp(4000, 443, text("one"))), ip4({ protocol: 17 }, udp(4000, 443, text("two")))], ["17 10.0.0.1:4000 > 192.0.2.1:443 [one|]"]],
-  ["a dns answer without its question", [ip4({ protocol: 17, source: "192.0.2.1", destination: "10.0.0.1" }, udp(53, 4000, text("answer")))], ["17 10.0.0.1:4000 > 192.0.2.1:53 [|answer]"]],
+  [
+    "udp",
+    [ip4({ protocol: 17 }, udp(4000, 443, text("one"))), ip4({ protocol: 17 }, udp(4000, 443, text("two")))],
+    ["17 10.0.0.1:4000 > 192.0.2.1:443 [one|]"],
+  ],
+  [
+    "a dns answer without its question",
+    [ip4({ protocol: 17, source: "192.0.2.1", destination: "10.0.0.1" }, udp(53, 4000, text("answer")))],
+    ["17 10.0.0.1:4000 > 192.0.2.1:53 [|answer]"],
+  ],
   ["ipv6", [ip6({ next: 17 }, udp(4000, 443, text("six")))], ["17 [fd00::1]:4000 > [2001:db8::1]:443 [six|]"]],
 ];
 for (const [name, packets, want] of ROWS) {
@@ -50,14 +63,23 @@ for (const [name, packets, want] of ROWS) {
 }
 
 test("flows: conflicts, datagrams, and what is not a connection", () => {
-  const flows = readFlows(records([
-    out(99, SYN), out(100, ACK, "good"), out(100, ACK, "evil"),
-    ip4({ protocol: 17 }, udp(4000, 443, text("one"))), ip4({ protocol: 17 }, udp(4000, 443, text("two"))),
-    ip4({ protocol: 1 }, new Uint8Array(8)), Uint8Array.of(0x45, 0),
-  ]));
+  const flows = readFlows(
+    records([
+      out(99, SYN),
+      out(100, ACK, "good"),
+      out(100, ACK, "evil"),
+      ip4({ protocol: 17 }, udp(4000, 443, text("one"))),
+      ip4({ protocol: 17 }, udp(4000, 443, text("two"))),
+      ip4({ protocol: 1 }, new Uint8Array(8)),
+      Uint8Array.of(0x45, 0),
+    ]),
+  );
   assert.equal(flows.connections[0]?.fromClient.conflict, true);
   assert.equal(flows.connections[0]?.start, 1000);
-  assert.deepEqual(flows.connections[1]?.fromClient.datagrams.map((d) => decoder.decode(d)), ["one", "two"]);
+  assert.deepEqual(
+    flows.connections[1]?.fromClient.datagrams.map((d) => decoder.decode(d)),
+    ["one", "two"],
+  );
   assert.deepEqual([flows.others, flows.malformed, flows.ignored], [1, 1, 0]);
 });
 
@@ -78,15 +100,19 @@ test("flows: handlers are called in the order of the packets; dns over udp and t
     {
       onStart: (c, t) => log.push(`${t} start ${c.server.port}`),
       onDns: (m, c, fromClient, t) => log.push(`${t} dns ${c.transport} ${fromClient ? "query" : "reply"} ${decoder.decode(m)}`),
-      onPacket: (p, c, fromClient, t) => (c.server.port === 443 ? log.push(`${t} packet ${fromClient} ${p.payloadEnd - p.payloadStart}`) : 0),
+      onPacket: (p, c, fromClient, t) =>
+        c.server.port === 443 ? log.push(`${t} packet ${fromClient} ${p.payloadEnd - p.payloadStart}`) : 0,
     },
   );
   assert.deepEqual(log, [
-    "1000 start 53", "1000 dns 17 query q",
-    "1001 start 443", "1001 packet true 0",
+    "1000 start 53",
+    "1000 dns 17 query q",
+    "1001 start 443",
+    "1001 packet true 0",
     "1002 dns 17 reply r",
     "1003 start 53",
-    "1004 dns 6 reply abc", "1004 dns 6 reply d",
+    "1004 dns 6 reply abc",
+    "1004 dns 6 reply d",
     "1005 dns 6 reply e",
     "1006 packet true 1",
   ]);
@@ -94,19 +120,24 @@ test("flows: handlers are called in the order of the packets; dns over udp and t
 
 test("stream: any cut, order and repetition of segments gives the same bytes", () => {
   fc.assert(
-    fc.property(fc.uint8Array({ minLength: 1, maxLength: 300 }), fc.array(fc.tuple(fc.nat(299), fc.nat(60)), { maxLength: 30 }), fc.nat(0xffffffff), (data, cuts, base) => {
-      const pieces = cuts.map(([from, length]) => [Math.min(from, data.length), Math.min(from + length, data.length)] as const);
-      const s = newStream();
-      s.base = base;
-      const have = new Array<boolean>(data.length).fill(false);
-      for (const [from, to] of pieces) {
-        addSegment(s, (base + from) >>> 0, data, from, to);
-        for (let i = from; i < to; i++) have[i] = true;
-      }
-      const gap = have.indexOf(false);
-      assert.deepEqual(streamBytes(s), data.subarray(0, gap < 0 ? data.length : gap));
-      assert.deepEqual([s.conflict, s.cut], [false, false]);
-    }),
+    fc.property(
+      fc.uint8Array({ minLength: 1, maxLength: 300 }),
+      fc.array(fc.tuple(fc.nat(299), fc.nat(60)), { maxLength: 30 }),
+      fc.nat(0xffffffff),
+      (data, cuts, base) => {
+        const pieces = cuts.map(([from, length]) => [Math.min(from, data.length), Math.min(from + length, data.length)] as const);
+        const s = newStream();
+        s.base = base;
+        const have = new Array<boolean>(data.length).fill(false);
+        for (const [from, to] of pieces) {
+          addSegment(s, (base + from) >>> 0, data, from, to);
+          for (let i = from; i < to; i++) have[i] = true;
+        }
+        const gap = have.indexOf(false);
+        assert.deepEqual(streamBytes(s), data.subarray(0, gap < 0 ? data.length : gap));
+        assert.deepEqual([s.conflict, s.cut], [false, false]);
+      },
+    ),
   );
 });
 
@@ -128,11 +159,26 @@ const datagram = udp(4000, 443, F); // 40 bytes
 const piece4 = (from: number, to: number, id = 9): Uint8Array =>
   ip4({ protocol: 17, id, fragment: (from / 8) | (to < datagram.length ? 0x2000 : 0) }, datagram.subarray(from, to));
 const piece6 = (from: number, to: number): Uint8Array =>
-  ip6({ next: 60 }, concat([44, 0, 0, 0, 0, 0, 0, 0], [17, 0], u16(from | (to < datagram.length ? 1 : 0)), u32(9), datagram.subarray(from, to)));
+  ip6(
+    { next: 60 },
+    concat([44, 0, 0, 0, 0, 0, 0, 0], [17, 0], u16(from | (to < datagram.length ? 1 : 0)), u32(9), datagram.subarray(from, to)),
+  );
 
 test("fragments: every order gives the packet as it was, for both families", () => {
-  const ranges = [[0, 16], [16, 24], [24, 40]] as const;
-  for (const order of [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0], [2, 2, 1, 1, 0]]) {
+  const ranges = [
+    [0, 16],
+    [16, 24],
+    [24, 40],
+  ] as const;
+  for (const order of [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+    [2, 2, 1, 1, 0],
+  ]) {
     for (const piece of [piece4, piece6]) {
       const flows = readFlows(records(order.map((i) => piece(...(ranges[i] as readonly [number, number])))));
       assert.equal(flows.connections.length, 1, `order ${order.join()}`);
@@ -182,7 +228,11 @@ test("flows of the corpus are those of its labels", { skip: corpus === undefined
       const label = JSON.parse(labelLine) as { file: string; flows: { proto: string; client: string; server: string }[] };
       const flows = readFlows(readCapture(readFileSync(join(folder, label.file))));
       assert.equal(flows.malformed, 0, label.file);
-      const seen = new Set(flows.connections.map((c) => `${c.transport} ${endpointText(c.client.address, c.client.port)} ${endpointText(c.server.address, c.server.port)}`));
+      const seen = new Set(
+        flows.connections.map(
+          (c) => `${c.transport} ${endpointText(c.client.address, c.client.port)} ${endpointText(c.server.address, c.server.port)}`,
+        ),
+      );
       for (const f of label.flows) {
         if (seen.has(`${f.proto === "tcp" ? 6 : f.proto === "udp" ? 17 : 132} ${f.client} ${f.server}`)) found++;
         else missing++;

@@ -58,11 +58,20 @@ interface Made {
 function make(made: Made = {}): Uint8Array {
   const ciphers = (made.ciphers ?? [0x1301]).flatMap(u16);
   const compressions = made.compressions ?? [0];
-  const extensions = made.extensions === undefined ? [] : cat(...made.extensions.map(([type, body]) => cat(u16(type), u16(body.length), body)));
+  const extensions =
+    made.extensions === undefined ? [] : cat(...made.extensions.map(([type, body]) => cat(u16(type), u16(body.length), body)));
   const body = cat(
-    u16(made.version ?? 0x0303), new Uint8Array(32), [made.session ?? 0], new Uint8Array(made.session ?? 0),
-    u16(ciphers.length), ciphers, [compressions.length], compressions,
-    made.extensions === undefined ? [] : u16(extensions.length), extensions, made.tail ?? [],
+    u16(made.version ?? 0x0303),
+    new Uint8Array(32),
+    [made.session ?? 0],
+    new Uint8Array(made.session ?? 0),
+    u16(ciphers.length),
+    ciphers,
+    [compressions.length],
+    compressions,
+    made.extensions === undefined ? [] : u16(extensions.length),
+    extensions,
+    made.tail ?? [],
   );
   return cat([1], u24(body.length), body);
 }
@@ -97,7 +106,8 @@ for (const [name, { hex, ...want }] of Object.entries(HELLOS)) {
   test(`the ClientHello of ${name} in records of any size is the same`, () => {
     const bytes = bytesOf(hex);
     const whole = message(bytes);
-    for (const size of [1, 2, 3, 4, 5, 7, 16, 100, whole.length - 1, whole.length]) assert.deepEqual(read(records(whole, size)), read(bytes), `${size}`);
+    for (const size of [1, 2, 3, 4, 5, 7, 16, 100, whole.length - 1, whole.length])
+      assert.deepEqual(read(records(whole, size)), read(bytes), `${size}`);
   });
 }
 
@@ -129,8 +139,23 @@ const BAD: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ["a byte behind the extensions", records(make({ extensions: [sni("a.b")], tail: [0] })), /fill/],
   ["one byte where extensions would be", records(make({ tail: [0] })), /fill/],
   ["the same extension twice", records(make({ extensions: [sni("a.example"), sni("b.example")] })), /extension 0 twice/],
-  ["an unknown extension twice", records(make({ extensions: [[0x9999, []], [0x9999, []]] })), /twice/],
-  ["extensions without end", records(make({ extensions: Array.from({ length: 300 }, (_, i) => [0x1000 + i, []] as const) })), /more than 256/],
+  [
+    "an unknown extension twice",
+    records(
+      make({
+        extensions: [
+          [0x9999, []],
+          [0x9999, []],
+        ],
+      }),
+    ),
+    /twice/,
+  ],
+  [
+    "extensions without end",
+    records(make({ extensions: Array.from({ length: 300 }, (_, i) => [0x1000 + i, []] as const) })),
+    /more than 256/,
+  ],
   ["something behind pre_shared_key", records(make({ extensions: [[41, [0]], sni("a.example")] })), /pre_shared_key/],
   ["two names", records(make({ extensions: [[0, list16(entry(ascii("a.example")), entry(ascii("b.example")))]] })), /more than one/],
   ["no name", records(make({ extensions: [[0, [0, 0]]] })), /server_name/],
@@ -158,7 +183,8 @@ test("taken: upper case, no extensions, deflate beside null, ECH, a hello of man
   assert.equal(hello(records(make({ extensions: [sni("API.Example.COM")] }))).serverName, "api.example.com");
   assert.deepEqual(hello(records(make())).extensions, []);
   hello(records(make({ compressions: [1, 0] })));
-  for (const type of [Extension.encryptedClientHello, Extension.encryptedServerName]) assert.equal(hello(records(make({ extensions: [[type, [0]]] }))).ech, true);
+  for (const type of [Extension.encryptedClientHello, Extension.encryptedServerName])
+    assert.equal(hello(records(make({ extensions: [[type, [0]]] }))).ech, true);
   const big = make({ extensions: [sni("big.example"), [0x3374, new Uint8Array(60_000)]] });
   assert.equal(hello(records(big, 1000)).serverName, "big.example");
 });
@@ -170,11 +196,24 @@ const OPERA = {
 const plain = (type: number): Ext => [type, []];
 
 test("JA4: published fingerprints", () => {
-  const common: readonly Ext[] = [sni("a.example"), alpn("h2", "http/1.1"), versions([0x2a2a, 0x0304, 0x0303]), numbers16(13, OPERA.signatures)];
+  const common: readonly Ext[] = [
+    sni("a.example"),
+    alpn("h2", "http/1.1"),
+    versions([0x2a2a, 0x0304, 0x0303]),
+    numbers16(13, OPERA.signatures),
+  ];
   const grease: readonly Ext[] = [plain(0x0a0a), plain(0xfafa)];
   const rows: readonly (readonly [string, readonly number[], string])[] = [
-    ["Chrome with 4469", [0x0005, 0x000a, 0x000b, 0x0012, 0x0015, 0x0017, 0x001b, 0x0023, 0x002d, 0x0033, 0x4469, 0xff01], "t13d1516h2_8daaf6152771_e5627efa2ab1"],
-    ["Chrome with ECH and 44cd", [0xfe0d, 0x0033, 0xff01, 0x0017, 0x001b, 0x000a, 0x0005, 0x002d, 0x0012, 0x000b, 0x44cd, 0x0023], "t13d1516h2_8daaf6152771_d8a2da3f94cd"],
+    [
+      "Chrome with 4469",
+      [0x0005, 0x000a, 0x000b, 0x0012, 0x0015, 0x0017, 0x001b, 0x0023, 0x002d, 0x0033, 0x4469, 0xff01],
+      "t13d1516h2_8daaf6152771_e5627efa2ab1",
+    ],
+    [
+      "Chrome with ECH and 44cd",
+      [0xfe0d, 0x0033, 0xff01, 0x0017, 0x001b, 0x000a, 0x0005, 0x002d, 0x0012, 0x000b, 0x44cd, 0x0023],
+      "t13d1516h2_8daaf6152771_d8a2da3f94cd",
+    ],
   ];
   for (const [name, others, want] of rows) {
     const made = make({ ciphers: [0x1a1a, ...OPERA.ciphers], extensions: [...grease, ...others.map(plain), ...common] });
@@ -191,7 +230,17 @@ test("JA4: versions, counts, ALPN characters, empty lists", () => {
   assert.equal(start({ extensions: [versions([0x7f1c])] }), "t00i010100");
   assert.equal(start({ ciphers: Array.from({ length: 200 }, (_, i) => i + 0x4000) }), "t12i990000");
   const chars = (name: string): string => start({ extensions: [alpn(name)] }).slice(8);
-  assert.deepEqual(["h2", "http/1.1", "h", "\xab", "\xab\xcd", "0\xab", "01\xab\xcd", "0\xab\xcd1", "h-"].map(chars), ["h2", "h1", "hh", "ab", "ad", "3b", "3d", "01", "6d"]);
+  assert.deepEqual(["h2", "http/1.1", "h", "\xab", "\xab\xcd", "0\xab", "01\xab\xcd", "0\xab\xcd1", "h-"].map(chars), [
+    "h2",
+    "h1",
+    "hh",
+    "ab",
+    "ad",
+    "3b",
+    "3d",
+    "01",
+    "6d",
+  ]);
 });
 
 test("registry: evidence, need, bad, and what is not recognised", () => {
@@ -205,7 +254,8 @@ test("registry: evidence, need, bad, and what is not recognised", () => {
   assert.ok("bad" in inspect("tls", http, 0, http.length, TCP));
   assert.deepEqual(inspect(undefined, http, 0, http.length, TCP), { application: undefined, serverName: undefined });
   const twice = records(make({ extensions: [sni("a.example"), sni("b.example")] }));
-  for (const wanted of ["tls", undefined]) assert.deepEqual(inspect(wanted, twice, 0, twice.length, TCP), { bad: "extension 0 twice", application: "tls" });
+  for (const wanted of ["tls", undefined])
+    assert.deepEqual(inspect(wanted, twice, 0, twice.length, TCP), { bad: "extension 0 twice", application: "tls" });
   assert.ok("bad" in inspect("tls", bytes, 0, bytes.length, UDP), "tls is not spoken over udp");
   assert.ok("bad" in inspect("no-such-protocol", bytes, 0, bytes.length, TCP));
   assert.deepEqual(inspectFirst("tls", { transport: TCP, client: { ...NO_BYTES, bytes, end: bytes.length }, server: NO_BYTES }), evidence);
@@ -213,7 +263,10 @@ test("registry: evidence, need, bad, and what is not recognised", () => {
 });
 
 test("hostile bytes never throw, and every need asks for more", () => {
-  const seeds = [...Object.values(HELLOS).map(({ hex }) => bytesOf(hex)), records(make({ extensions: [sni("a.example"), alpn("h2"), versions([0x0304])] }), 11)];
+  const seeds = [
+    ...Object.values(HELLOS).map(({ hex }) => bytesOf(hex)),
+    records(make({ extensions: [sni("a.example"), alpn("h2"), versions([0x0304])] }), 11),
+  ];
   const edit = fc.tuple(fc.nat(500), fc.nat(255));
   fc.assert(
     fc.property(fc.constantFrom(...seeds), fc.array(edit, { maxLength: 5 }), fc.nat(500), (seed, edits, cut) => {
