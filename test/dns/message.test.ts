@@ -67,6 +67,20 @@ test("backward pointers, one after the other", () => {
   assert.equal(walked(chain, 17 + 2 * 60), "com");
 });
 
+test("at most 128 pointers in one name", () => {
+  const pointers = [...label("com"), 0];
+  for (let i = 0; i < 200; i++) {
+    const target = i === 0 ? 12 : 17 + 2 * (i - 1);
+    pointers.push(0xc0 | (target >> 8), target & 255);
+  }
+  assert.equal(walked(pointers, 17 + 2 * 127), "com");
+  assert.equal(walked(pointers, 17 + 2 * 128), false);
+  const { bytes } = withName(pointers);
+  const message = new Message();
+  message.open(bytes, 0, bytes.length);
+  assert.deepEqual([message.lead(17 + 2 * 127), message.lead(17 + 2 * 128)], [12, -1]);
+});
+
 test("the same place is the same name: `lead` follows leading pointers only", () => {
   const { bytes } = withName([...label("com"), 0, 0xc0, 12, 0xc0, 17, ...label("x"), 0xc0, 12]);
   const message = new Message();

@@ -243,6 +243,12 @@ test("a malformed parameter list spoils its record only", () => {
     });
     assert.deepEqual([lines, outcome.unusable], [["a.test asked 1.2.3.4 300"], 1], what);
   }
+  const target = ["a", "b", "c", "d"].map((c) => c.repeat(63)).join(".");
+  assert.equal(
+    row({ questions: ask("a.test", 65), answers: [svcb("a.test", 1, target, v4)] }).outcome.unusable,
+    1,
+    "a target of 257 octets",
+  );
   const good = [...param(0, 0, 4, 1, 0), ...param(1, 2, 104, 51), ...param(2), ...param(3, 1, 187), ...v4, ...param(256, 7)];
   assert.equal(row({ questions: ask("a.test", 65), answers: [svcb("a.test", 1, "", good)] }).lines.length, 1, "and a good one is taken");
   const compressedTarget: TestRecord = { name: labels("a.test"), type: 65, data: Uint8Array.of(0, 1, 0xc0, 12, ...v4) };
@@ -347,6 +353,7 @@ test("autopath: the searched name counts as asked, with the pod's suffixes only"
   assert.equal(via("api.stripe.com.shop.svc.cluster.local", "evil.test", searches), "cname");
   assert.equal(via("api.stripe.com.evil.test", "api.stripe.com", searches), "cname");
   assert.equal(via("www.example.com", "api.stripe.com", searches), "cname");
+  assert.equal(via("api.test", "api.test.cluster.local", searches), "cname", "a suffix put on is not one taken off");
   const second = row(
     {
       questions: ask("x.y.cluster.local"),
