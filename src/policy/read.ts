@@ -227,7 +227,9 @@ function blockLocate(
   const outer = text.slice(node.range?.[0] ?? 0, node.range?.[1] ?? 0).split(/\r?\n/);
   return (line, column) => {
     const content = inner[line - 1] ?? "";
-    const written = outer[line] ?? "";
+    const written = outer[line];
+    // The end of a block without a last line break: behind the last line that is there.
+    if (written === undefined) return { line: header + outer.length - 1, column: (outer.at(-1) ?? "").length + 1 };
     return { line: header + line, column: column + Math.max(0, written.length - content.length) };
   };
 }
