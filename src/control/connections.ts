@@ -22,16 +22,16 @@ interface Reading {
 export class ConnectionReader {
   private readonly dump: ConntrackDump;
   private readonly send: (message: Connections) => void;
-  private readonly isPod: (address: Ip) => boolean;
+  private readonly wanted: (entry: ConntrackEntry, asked: boolean) => boolean;
   private readonly waiting: Reading[] = [];
   private reading: Reading | undefined;
   private nextKeepMs = 0;
   private spentMs = 0;
 
-  constructor(socket: NetlinkSocket, isPod: (address: Ip) => boolean, send: (message: Connections) => void) {
+  constructor(socket: NetlinkSocket, wanted: (entry: ConntrackEntry, asked: boolean) => boolean, send: (message: Connections) => void) {
     this.dump = new ConntrackDump(socket);
     this.send = send;
-    this.isPod = isPod;
+    this.wanted = wanted;
   }
 
   /** The packet thread wants to judge: the connections that these addresses opened, or all. */
@@ -62,7 +62,7 @@ export class ConnectionReader {
     const from = performance.now();
     const entries: ConntrackEntry[] = [];
     const state = this.dump.next((entry) => {
-      if (this.isPod(entry.origSource) || this.reading?.source !== undefined) entries.push({ ...entry });
+      if (this.wanted(entry, this.reading?.asked === true)) entries.push({ ...entry });
     });
     this.spentMs += performance.now() - from;
     if (state !== "more") this.end(entries, state, nowMs);

@@ -1,6 +1,6 @@
 import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
 import { ipText } from "../base/address.ts";
-import { tcpReply, tcpReset, udpReply } from "../dns/packets.ts";
+import { tcpReply, tcpReset, tcpResetBack, udpReply } from "../dns/packets.ts";
 import { readQuery, refused } from "../dns/query.ts";
 import { TcpMessages } from "../dns/tcp.ts";
 import { Protocol } from "../model/packet.ts";
@@ -46,29 +46,43 @@ export class Queries {
     });
   }
 
-  /** False: the segment cannot be read in order now; it is dropped, and TCP sends it again. */
+  /** False: the segment is not let through. */
   private stream(held: Held, answer: Settlement): boolean {
-    switch (this.streams.feed(held.packet, this.context.nowMs(), this.message)) {
+    const fed = this.streams.feed(held.packet, this.context.nowMs(), this.message);
+    switch (fed) {
       case "complete":
       case "partial":
       case "empty":
       case "old":
-      case "restarted":
+      case "refused":
         return true;
-      default:
+      case "gap":
+        answer.verdict = NfVerdict.drop; // the missing bytes first: TCP sends this one again
+        return false;
+      case "overlap-differs":
+      case "overflow":
+      case "unknown":
+      case "restarted":
+        // A stream that cannot be followed (ours was restarted, or somebody plays tricks): the pod connects anew.
         answer.verdict = NfVerdict.drop;
-        return this.denied !== undefined;
+        this.inject(tcpResetBack(held.packet));
+        return false;
+      default:
+        fed satisfies never;
+        return false;
     }
   }
 
-  private readonly message = (bytes: Uint8Array, start: number, end: number): void => {
+  /** False: refused, and nothing of this stream goes on. */
+  private readonly message = (bytes: Uint8Array, start: number, end: number): boolean => {
     const { context } = this;
     const pod = this.pod as GuardedPod;
     context.counters.queries++;
     const query = readQuery(bytes, start, end);
     const name = "bad" in query ? undefined : query.qname;
     const verdict = name === undefined ? undefined : pod.guard.query(name);
-    if (verdict?.action === "allow" || this.denied !== undefined) return;
+    if (verdict?.action === "allow") return true;
+    if (this.denied !== undefined) return false;
     this.denied = refused(bytes, start, end) ?? new Uint8Array(0);
     context.counters.queriesRefused++;
     const packet = (this.held as Held).packet;
@@ -83,6 +97,7 @@ export class Queries {
       source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
       message: name === undefined ? "a DNS query that cannot be read was refused" : `the query for ${name} was answered with REFUSED`,
     });
+    return false;
   };
 
   private refuse(queue: PacketQueue, held: Held, answer: Settlement, dns: Uint8Array): void {
@@ -97,6 +112,10 @@ export class Queries {
     }
     if (dns.length === 0) return;
     const reply = packet.protocol === Protocol.TCP ? tcpReply(packet, dns) : udpReply(packet, dns);
-    if (reply !== undefined) this.sender.send(reply, reply.length, this.context.kernel.marks.value(VerdictClass.ours));
+    if (reply !== undefined) this.inject(reply);
+  }
+
+  private inject(packet: Uint8Array): void {
+    this.sender.send(packet, packet.length, this.context.kernel.marks.value(VerdictClass.ours));
   }
 }

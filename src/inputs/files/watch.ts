@@ -91,3 +91,12 @@ export function readFolder(folder: string): { readonly files: readonly { file: s
   }
   return { files, failed };
 }
+
+/** The text of one file, or why it cannot be read. */
+export function readText(file: string): { readonly text: string; readonly why?: undefined } | { readonly text?: undefined; readonly why: string } {
+  try {
+    return { text: readFileSync(file, "utf8") };
+  } catch (error) {
+    return { why: error instanceof Error ? error.message : String(error) };
+  }
+}

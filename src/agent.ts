@@ -1,0 +1,278 @@
+import { mkdirSync } from "node:fs";
+import type { Logger } from "pino";
+import { History } from "./alerts/history.ts";
+import { stamper } from "./alerts/stamp.ts";
+import { attachmentOf, bridgeNetfilter } from "./attach/interface.ts";
+import { addon } from "./base/addon.ts";
+import { Fault, messageOf } from "./base/fault.ts";
+import { Changes } from "./control/changes.ts";
+import { Discovery } from "./control/discover.ts";
+import { PacketThread } from "./control/packet-thread.ts";
+import { PolicyKeeper } from "./control/policies.ts";
+import { RuleGuard } from "./control/rules.ts";
+import { listen } from "./control/socket.ts";
+import { buildStatus } from "./control/status.ts";
+import { rulesGeneration } from "./firewall/generation.ts";
+import { openIptables } from "./firewall/iptables.ts";
+import { collisions, hex, marks } from "./firewall/marks.ts";
+import type { BridgedPod } from "./firewall/rules.ts";
+import { type PodsFile, readPods } from "./inputs/files/pods.ts";
+import { readFolder, readText, watchPath } from "./inputs/files/watch.ts";
+import { serveMetrics } from "./metrics/server.ts";
+import type { EventDraft } from "./model/event.ts";
+import type { Problem } from "./model/policy.ts";
+import type { Snapshot } from "./model/snapshot.ts";
+import { mergeDocuments, readManifests } from "./policy/read.ts";
+import type { Limits } from "./worker/protocol.ts";
+
+/** The picture as code: inputs make a snapshot, its changes go to the packet thread, and events come back. */
+
+export interface AgentOptions {
+  readonly policies: string;
+  readonly pods: string;
+  readonly state: string;
+  readonly socket: string;
+  readonly metrics: string | undefined;
+  readonly iptables: "auto" | "nft" | "legacy";
+  readonly markMask: number;
+  readonly queueBase: number;
+  readonly clusterNamespace: string | undefined;
+  readonly limits: Limits;
+  readonly checkMs: number;
+  readonly log: Logger;
+  /** One line per event. */
+  readonly event: (line: string) => void;
+}
+
+export interface Agent {
+  stop(): Promise<void>;
+}
+
+const RETRY_READ_MS = 50;
+const TICK_MS = 1000;
+
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const { log } = options;
+  const startedMs = Date.now();
+  const history = new History();
+  const stamp = stamper(startedMs.toString(36));
+  const emit = (draft: EventDraft): void => {
+    const event = stamp(draft, Date.now());
+    history.push(event);
+    options.event(JSON.stringify(event));
+  };
+
+  // Whether this node can enforce at all is known before anything is touched.
+  const native = addon();
+  const marksInUse = marks(options.markMask);
+  const iptables = await openIptables(options.iptables);
+  log.info({ variant: iptables.variant, reason: iptables.reason }, "iptables variant chosen");
+  await refuseCollisions(iptables, marksInUse.mask);
+  mkdirSync(options.state, { recursive: true, mode: 0o700 });
+
+  const keeper = new PolicyKeeper(options.state);
+  const changes = new Changes();
+  const discovery = new Discovery(emit, (level, message) => log[level](message), Date.now);
+  const generation = rulesGeneration(new native.NetlinkSocket());
+  const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, bpf: true }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
+
+  let snapshot: Snapshot | undefined;
+  let podsFile: PodsFile | undefined;
+  let podProblems: readonly Problem[] = [];
+  let thread: PacketThread | undefined;
+  let readyMs = 0;
+  let lastUpdate: { microseconds: number; bindings: number } | undefined;
+
+  const readInputs = (): { policies: ReturnType<typeof mergeDocuments>; pods: ReturnType<typeof readPods> } => {
+    const { files, failed } = readFolder(options.policies);
+    const merged = mergeDocuments(files.map(({ file, text }) => readManifests(file, text, { clusterNamespace: options.clusterNamespace })));
+    for (const { file, why } of failed) merged.problems.push({ file, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: undefined });
+    const { text, why } = readText(options.pods);
+    const pods = text === undefined ? { problems: [{ file: options.pods, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: "name a readable file with --pods" }] } : readPods(options.pods, text);
+    return { policies: merged, pods };
+  };
+
+  const said = new Map<string, string>();
+  const announce = (): void => {
+    const now = new Set<string>();
+    const tell = (key: string, text: string, draft: EventDraft): void => {
+      now.add(key);
+      if (said.get(key) === text) return;
+      said.set(key, text);
+      emit(draft);
+    };
+    for (const { id, valid, problems, policy } of keeper.states) {
+      const first = problems[0];
+      const text = valid ? JSON.stringify(policy) : JSON.stringify(problems);
+      const stays = policy === undefined ? "no version of it is in force" : "its last good version stays in force";
+      tell(id, text, {
+        type: "policy",
+        verdict: "info",
+        policy: id,
+        mode: policy?.mode ?? null,
+        why: valid ? "policy-accepted" : "policy-invalid",
+        message: valid || first === undefined ? `${id}: accepted` : `${first.file}:${first.line}:${first.column}: ${first.path}: ${first.message} (${problems.length} problem${problems.length === 1 ? "" : "s"}); ${stays}`,
+      });
+    }
+    for (const problem of [...keeper.loose, ...podProblems]) {
+      tell(`${problem.file}:${problem.line}:${problem.message}`, problem.message, { type: "policy", verdict: "info", why: "input-invalid", message: `${problem.file}:${problem.line}:${problem.column}: ${problem.message}; what was read before stays` });
+    }
+    if (snapshot !== undefined && snapshot.resolvers.length === 0 && snapshot.policies.some(({ rules: list }) => list.some(({ names }) => names.length > 0))) {
+      tell("no-resolver", "", { type: "policy", verdict: "info", why: "no-resolver", message: "policies name domains, but no DNS resolver is trusted, so no name can ever be learned: list one under `resolvers:` in the pods file" });
+    }
+    for (const key of said.keys()) {
+      if (now.has(key)) continue;
+      said.delete(key);
+      if (!key.includes(":")) emit({ type: "policy", verdict: "info", policy: key, why: "policy-removed", message: `${key}: removed` });
+    }
+  };
+
+  const reload = async (again: boolean): Promise<void> => {
+    const read = readInputs();
+    // A file that is just being written looks broken for a moment.
+    if (again && (read.policies.problems.length > 0 || read.pods.problems.length > 0)) {
+      setTimeout(() => queueReload(false), RETRY_READ_MS);
+      if (read.pods.problems.length > 0 && podsFile === undefined) return;
+    }
+    if (read.pods.pods !== undefined) podsFile = read.pods.pods;
+    podProblems = read.pods.problems;
+    if (podsFile === undefined) return;
+    if (again && read.policies.problems.length > 0) return;
+    snapshot = { ...podsFile, policies: keeper.update(read.policies) };
+    await apply(snapshot);
+    announce();
+  };
+
+  let line: Promise<void> = Promise.resolve();
+  const queueReload = (again: boolean): Promise<void> => {
+    line = line.then(() => reload(again)).catch((error: unknown) => {
+      log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "a change could not be applied; it is tried again with the next one");
+      emit({ type: "agent", verdict: "info", why: "degraded", message: `a change could not be applied: ${messageOf(error)}` });
+    });
+    return line;
+  };
+
+  const apply = async (now: Snapshot): Promise<void> => {
+    const update = changes.next(now, (name) => attachmentOf(name));
+    const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
+    const selected = changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
+    try {
+      discovery.set(selected.filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover")).map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })));
+    } catch (error) {
+      log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "Discover cannot look at traffic");
+      emit({ type: "agent", verdict: "info", why: "degraded", message: `Discover cannot look at traffic: ${messageOf(error)}` });
+    }
+    // Discover alone touches no rule and no packet.
+    if (thread === undefined && !now.policies.some(({ mode }) => mode !== "Discover") && !(await leftovers())) {
+      readyMs ||= Date.now();
+      return;
+    }
+    const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
+    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses }] : []));
+    if (update === undefined && thread !== undefined) return;
+    if (thread !== undefined) await rules.setBridged(bridged);
+    const first = thread === undefined;
+    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, () => changes.current.flatMap(({ pod }) => pod.addresses), marksInUse);
+    // The thread was not there for earlier changes: it gets the whole state.
+    const applied = await thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
+    lastUpdate = applied;
+    if (first) {
+      await thread.bind();
+      await rules.install(bridged);
+      readyMs = Date.now();
+      emit({ type: "agent", verdict: "info", why: "started", message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(marksInUse.mask)}, ${applied.bindings} bindings read back` });
+    }
+    for (const { pod, attachment } of guarded) warnUnenforceable(pod.key, attachment.kind === "missing" ? attachment.why : attachment.kind === "bridged" && !(bridgeNetfilter(4) && bridgeNetfilter(6)) ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1" : undefined);
+  };
+
+  const unenforceable = new Map<string, string>();
+  const warnUnenforceable = (key: string, why: string | undefined): void => {
+    if (why === undefined) unenforceable.delete(key);
+    else if (unenforceable.get(key) !== why) {
+      unenforceable.set(key, why);
+      log.error({ pod: key, why }, "pod NOT ENFORCED");
+      emit({ type: "agent", verdict: "info", why: "unenforceable", message: `${key} is NOT ENFORCED: ${why}` });
+    }
+  };
+
+  const leftovers = async (): Promise<boolean> => {
+    const saved = await iptables.save(4, "mangle");
+    return saved.chains.has("NG-ADMIT");
+  };
+
+  await queueReload(false);
+  if (podsFile === undefined) {
+    const first = podProblems[0];
+    throw new Fault("pods-file", `the pods file cannot be used: ${first === undefined ? "unknown" : `${first.file}:${first.line}:${first.column}: ${first.message}`}${podProblems.length > 1 ? ` (and ${podProblems.length - 1} more)` : ""}`, first?.hint ?? "correct it; DESIGN: resolvers and pods");
+  }
+  if (readyMs === 0) throw thread?.failure ?? new Fault("not-ready", "the first state could not be applied", "see the log above");
+
+  const watches = [watchPath(options.policies, () => void queueReload(true)), watchPath(options.pods, () => void queueReload(true))];
+  const timers = [
+    setInterval(() => {
+      thread?.tick(Date.now());
+      // A pod whose interface was not there yet, or is another one now.
+      if (snapshot !== undefined && changes.current.some(({ attachment }) => JSON.stringify(attachmentOf(attachment.interface)) !== JSON.stringify(attachment))) void queueReload(false);
+    }, TICK_MS),
+    setInterval(() => {
+      rules.check().catch((error: unknown) => log.error({ error: messageOf(error) }, "the rules could not be checked"));
+    }, options.checkMs),
+  ];
+
+  const status = async (): Promise<unknown> =>
+    buildStatus({
+      ready: thread === undefined ? readyMs > 0 : rules.installed && thread.alive,
+      enforcing: rules.installed && thread?.alive === true,
+      variant: iptables.variant,
+      startedMs,
+      states: keeper.states,
+      loose: [...keeper.loose, ...podProblems],
+      pods: changes.current,
+      unenforceable,
+      worker: await thread?.status(),
+      repairs: rules.repairs,
+      events: history.total,
+      lastUpdate,
+    });
+
+  const server = await listen(options.socket, async (request, write) => {
+    switch (request.command) {
+      case "status":
+        write(await status());
+        return undefined;
+      case "observe": {
+        const count = typeof request["last"] === "number" ? request["last"] : 0;
+        for (const event of history.last(count)) write(event);
+        if (request["follow"] !== true) return undefined;
+        if (!history.follow(write)) throw new Fault("too-many", "too many observers", "close one of them");
+        return () => history.unfollow(write);
+      }
+      default:
+        throw new Fault("request", `unknown command ${String(request.command)}`, "known: status, observe");
+    }
+  });
+  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready: () => (thread === undefined ? readyMs > 0 : rules.installed && thread.alive), status });
+  log.info({ socket: options.socket, metrics: options.metrics }, "ready");
+
+  return {
+    // Rules and sets stay: only `namegate uninstall` removes them.
+    stop: async () => {
+      emit({ type: "agent", verdict: "info", why: "stopped", message: "the agent stops; rules and sets stay" });
+      for (const timer of timers) clearInterval(timer);
+      for (const watch of watches) watch.close();
+      discovery.close();
+      server.close();
+      metrics?.close();
+      await thread?.stop();
+    },
+  };
+}
+
+async function refuseCollisions(iptables: Awaited<ReturnType<typeof openIptables>>, mask: number): Promise<void> {
+  for (const of of [4, 6] as const) {
+    const [found] = collisions(await iptables.saveAll(of), mask);
+    if (found !== undefined) {
+      throw new Fault("mark-collision", `mark mask ${hex(mask)} is used by somebody else: a rule in ${found.table} ${found.why}: ${found.rule}`, "choose three other bits with --mark-mask, for example 0xe00");
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import { Worker } from "node:worker_threads";
+import type { Logger } from "pino";
+import type { Addon } from "../base/addon.ts";
+import { Fault, messageOf } from "../base/fault.ts";
+import type { Marks } from "../firewall/marks.ts";
+import type { EventDraft } from "../model/event.ts";
+import type { FromWorker, ToWorker, Update, WorkerOptions, WorkerStatus } from "../worker/protocol.ts";
+import { ConnectionReader } from "./connections.ts";
+
+/** Time for the last events and log lines to get out, milliseconds. */
+const EXIT_AFTER_MS = 100;
+
+/** The worker that handles packets, seen from the control thread. */
+export class PacketThread {
+  failure: Fault | undefined;
+  alive = false;
+  private readonly worker: Worker;
+  private readonly reader: ConnectionReader;
+  private readonly waiting = new Map<string, { resolve: (value: never) => void; reject: (error: unknown) => void }>();
+  private asked = 0;
+  private stopping = false;
+  private bindings = 0;
+
+  constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, addresses: () => readonly string[], marks: Marks) {
+    this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), { workerData: options, resourceLimits: { maxOldGenerationSizeMb: 1024 } });
+    this.reader = new ConnectionReader(
+      new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
+      (entry, asked) => addresses().includes(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),
+      (message) => this.post(message),
+    );
+    this.worker.on("message", (message: FromWorker) => {
+      switch (message.kind) {
+        case "applied":
+          this.bindings = message.bindings;
+          this.settle(`applied${message.id}`, message);
+          return;
+        case "bound":
+          this.alive = true;
+          this.settle("bound", undefined);
+          return;
+        case "read-connections":
+          this.reader.ask(message.sources);
+          return;
+        case "events":
+          for (const draft of message.events) emit(draft);
+          return;
+        case "status":
+          this.settle(`status${message.id}`, message.status);
+          return;
+        case "log":
+          log[message.level](message.detail ?? {}, message.message);
+          return;
+        case "failed":
+          this.fail(new Fault(message.code, message.message, message.fix));
+          return;
+        default:
+          message satisfies never;
+      }
+    });
+    this.worker.on("error", (error) => this.fail(new Fault("packet-thread", `the packet thread died: ${messageOf(error)}`, "it is a fault of namegate's: report it with this log", error)));
+    this.worker.on("exit", () => {
+      const wasAlive = this.alive;
+      this.fail(this.failure ?? new Fault("packet-thread", "the packet thread ended", "see the log above"));
+      if (wasAlive && !this.stopping) {
+        log.fatal({ error: this.failure?.message }, "the packet thread is gone: new connections wait until the agent is started again");
+        emit({ type: "agent", verdict: "info", why: "degraded", message: this.failure?.message ?? "the packet thread ended" });
+        // The supervisor (kubelet, systemd) starts us again; the kernel keeps what it knows meanwhile.
+        setTimeout(() => process.exit(2), EXIT_AFTER_MS);
+      }
+    });
+  }
+
+  private fail(fault: Fault): void {
+    this.failure = fault;
+    this.alive = false;
+    for (const { reject } of this.waiting.values()) reject(fault);
+    this.waiting.clear();
+  }
+
+  private settle(key: string, value: unknown): void {
+    this.waiting.get(key)?.resolve(value as never);
+    this.waiting.delete(key);
+  }
+
+  private post(message: ToWorker): void {
+    this.worker.postMessage(message);
+  }
+
+  private request<T>(key: string, message: ToWorker): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (this.failure !== undefined) {
+        reject(this.failure);
+        return;
+      }
+      this.waiting.set(key, { resolve, reject });
+      this.post(message);
+    });
+  }
+
+  update(update: Update | undefined): Promise<{ microseconds: number; bindings: number }> {
+    if (update === undefined) return Promise.resolve({ microseconds: 0, bindings: this.bindings });
+    return this.request(`applied${update.id}`, update);
+  }
+
+  bind(): Promise<void> {
+    return this.request("bound", { kind: "bind" });
+  }
+
+  status(): Promise<WorkerStatus> {
+    const id = ++this.asked;
+    return this.request(`status${id}`, { kind: "status", id });
+  }
+
+  tick(nowMs: number): void {
+    this.reader.tick(nowMs, this.alive);
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    this.post({ kind: "stop" });
+    await new Promise<void>((resolve) => {
+      this.worker.once("exit", () => resolve());
+      setTimeout(() => void this.worker.terminate().then(() => resolve()), 2000).unref();
+    });
+  }
+}

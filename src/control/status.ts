@@ -1,0 +1,69 @@
+import type { Mode, Problem } from "../model/policy.ts";
+import type { PodUpdate, WorkerStatus } from "../worker/protocol.ts";
+import type { PolicyState } from "./policies.ts";
+
+export interface StatusInput {
+  readonly ready: boolean;
+  /** Rules are installed and the packet thread is alive. */
+  readonly enforcing: boolean;
+  readonly variant: string;
+  readonly startedMs: number;
+  readonly states: readonly PolicyState[];
+  readonly loose: readonly Problem[];
+  readonly pods: readonly PodUpdate[];
+  readonly unenforceable: ReadonlyMap<string, string>;
+  readonly worker: WorkerStatus | undefined;
+  readonly repairs: number;
+  readonly events: number;
+  readonly lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
+}
+
+/** The strictest mode of any policy in force. */
+export function strictest(modes: readonly Mode[]): Mode | "None" {
+  return modes.includes("Enforce") ? "Enforce" : modes.includes("Monitor") ? "Monitor" : modes.includes("Discover") ? "Discover" : "None";
+}
+
+const ERRORS_SHOWN = 100;
+
+function place({ file, line, column, path, message, hint }: Problem): string {
+  return `${file}:${line}:${column}: ${path === "" ? "" : `${path}: `}${message}${hint === undefined ? "" : ` (${hint})`}`;
+}
+
+/** What `namegate status -o json` prints (DESIGN §9). */
+export function buildStatus(input: StatusInput): Record<string, unknown> {
+  const { states, worker } = input;
+  const inForce = new Map(states.flatMap(({ id, policy }) => (policy === undefined ? [] : [[id, policy] as const])));
+  const mode = strictest([...inForce.values()].map((policy) => policy.mode));
+  const pods = input.pods.map(({ pod, attachment, policies }) => {
+    const own = strictest(policies.flatMap((id) => inForce.get(id)?.mode ?? []));
+    const guarded = own === "Enforce" || own === "Monitor";
+    const why = input.unenforceable.get(pod.key);
+    return {
+      namespace: pod.namespace,
+      name: pod.name,
+      guarded,
+      mode: own === "None" ? null : own,
+      enforced: guarded && input.enforcing && why === undefined,
+      ...(why === undefined ? {} : { why }),
+      policies,
+      attachment,
+      ...(worker?.pods[pod.key] ?? {}),
+    };
+  });
+  return {
+    ready: input.ready,
+    mode,
+    effectiveMode: mode === "Enforce" || mode === "Monitor" ? (input.enforcing ? mode : "None") : mode,
+    iptables: input.variant,
+    since: new Date(input.startedMs).toISOString(),
+    pods,
+    policies: states.map(({ id, file, valid, problems, policy }) => ({ name: id, file, valid, mode: policy?.mode ?? null, inForce: policy !== undefined, errors: problems.slice(0, ERRORS_SHOWN).map(place) })),
+    problems: input.loose.map(place),
+    queues: worker?.queues ?? {},
+    sets: worker?.sets ?? {},
+    counters: worker?.counters ?? {},
+    rules: { installed: input.enforcing, repairs: input.repairs },
+    alerts: { events: input.events },
+    lastUpdate: input.lastUpdate ?? null,
+  };
+}

@@ -1,0 +1,37 @@
+/** The parts of a status that become metrics; everything is optional so that a metric never breaks a scrape. */
+interface Source {
+  readonly ready?: boolean;
+  readonly mode?: string;
+  readonly effectiveMode?: string;
+  readonly policies?: readonly { readonly name: string; readonly valid: boolean }[];
+  readonly queues?: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly sets?: Readonly<Record<string, number>>;
+  readonly counters?: Readonly<Record<string, number>>;
+  readonly rules?: { readonly repairs?: number };
+}
+
+const MODES = ["None", "Discover", "Monitor", "Enforce"];
+const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+const label = (text: string): string => text.replace(/[\\"\n]/g, (c) => (c === "\n" ? "\\n" : `\\${c}`));
+
+/** Prometheus text format 0.0.4. Labels are policies, queues, sets and counters: bounded by what the operator wrote. */
+export function metricsText(status: unknown): string {
+  const s = status as Source;
+  const lines: string[] = [];
+  const family = (name: string, type: "counter" | "gauge", help: string, samples: readonly (readonly [labels: string, value: number])[]): void => {
+    if (samples.length === 0) return;
+    lines.push(`# HELP namegate_${name} ${help}`, `# TYPE namegate_${name} ${type}`);
+    for (const [labels, value] of samples) lines.push(`namegate_${name}${labels === "" ? "" : `{${labels}}`} ${value}`);
+  };
+  family("ready", "gauge", "1 when the kernel answers as the policies say", [["", s.ready === true ? 1 : 0]]);
+  family("effective_mode", "gauge", "1 for the mode that is really in effect", MODES.map((mode) => [`mode="${mode}"`, s.effectiveMode === mode ? 1 : 0] as const));
+  family("configured_mode", "gauge", "1 for the strictest mode that a policy asks for", MODES.map((mode) => [`mode="${mode}"`, s.mode === mode ? 1 : 0] as const));
+  family("policy_valid", "gauge", "0 when the document as it is now is invalid", (s.policies ?? []).map(({ name, valid }) => [`policy="${label(name)}"`, valid ? 1 : 0] as const));
+  family("set_elements", "gauge", "elements in the kernel", Object.entries(s.sets ?? {}).map(([set, count]) => [`set="${set}"`, count] as const));
+  for (const field of ["received", "settled", "gaps", "enobufs", "rebinds", "late"]) {
+    family(`queue_${field}_total`, "counter", `NFQUEUE: ${field}`, Object.entries(s.queues ?? {}).map(([queue, stats]) => [`queue="${queue}"`, stats[field] ?? 0] as const));
+  }
+  for (const [name, value] of Object.entries(s.counters ?? {})) family(`${snake(name)}_total`, "counter", `counter ${name} of the packet thread`, [["", value]]);
+  family("rule_repairs_total", "counter", "times that altered rules were restored", [["", s.rules?.repairs ?? 0]]);
+  return `${lines.join("\n")}\n`;
+}
