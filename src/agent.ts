@@ -42,6 +42,8 @@ export interface AgentOptions {
   readonly log: Logger;
   /** One line per event. */
   readonly event: (line: string) => void;
+  /** The packet thread is gone: the process is to end, so that its supervisor starts it again. */
+  readonly onDeath: () => void;
 }
 
 export interface Agent {
@@ -172,7 +174,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     if (update === undefined && thread !== undefined) return;
     if (thread !== undefined) await rules.setBridged(bridged);
     const first = thread === undefined;
-    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, () => changes.current.flatMap(({ pod }) => pod.addresses), marksInUse);
+    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, () => changes.current.flatMap(({ pod }) => pod.addresses), marksInUse, options.onDeath);
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     lastUpdate = applied;

@@ -56,7 +56,12 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   }
   const log = pino({ level }, pino.destination({ dest: 2, sync: true }));
   const sink = stdoutSink();
+  let died = (): void => undefined;
+  const death = new Promise<2>((resolve) => {
+    died = () => resolve(2);
+  });
   const agent = await startAgent({
+    onDeath: () => died(),
     policies: values.policies,
     pods: values.pods,
     state: values.state ?? "/var/lib/namegate",
@@ -75,18 +80,20 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     log,
     event: (line) => sink.write(line),
   });
-  await ended(agent, log);
-  return 0;
+  return Promise.race([death, ended(agent, log)]);
 }
 
-async function ended(agent: Agent, log: { info: (message: string) => void; error: (detail: object, message: string) => void }): Promise<void> {
-  await new Promise<void>((resolve) => {
+function ended(agent: Agent, log: { info: (message: string) => void; error: (detail: object, message: string) => void }): Promise<0> {
+  return new Promise<0>((resolve) => {
     const stop = (): void => {
       log.info("stopping; rules and sets stay");
-      agent.stop().then(resolve, (error: unknown) => {
-        log.error({ error: messageOf(error) }, "stopping failed");
-        resolve();
-      });
+      agent.stop().then(
+        () => resolve(0),
+        (error: unknown) => {
+          log.error({ error: messageOf(error) }, "stopping failed");
+          resolve(0);
+        },
+      );
     };
     process.once("SIGTERM", stop);
     process.once("SIGINT", stop);

@@ -21,7 +21,7 @@ export class PacketThread {
   private stopping = false;
   private bindings = 0;
 
-  constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, addresses: () => readonly string[], marks: Marks) {
+  constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, addresses: () => readonly string[], marks: Marks, onDeath: () => void) {
     this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), { workerData: options, resourceLimits: { maxOldGenerationSizeMb: 1024 } });
     this.reader = new ConnectionReader(
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
@@ -65,7 +65,7 @@ export class PacketThread {
         log.fatal({ error: this.failure?.message }, "the packet thread is gone: new connections wait until the agent is started again");
         emit({ type: "agent", verdict: "info", why: "degraded", message: this.failure?.message ?? "the packet thread ended" });
         // The supervisor (kubelet, systemd) starts us again; the kernel keeps what it knows meanwhile.
-        setTimeout(() => process.exit(2), EXIT_AFTER_MS);
+        setTimeout(onDeath, EXIT_AFTER_MS);
       }
     });
   }

@@ -9,9 +9,9 @@ import { elementKey, FIXED_ROLES } from "./kernel.ts";
 import { ELEMENT_WORDS } from "./pods.ts";
 
 const FAMILIES = [4, 6] as const;
-const INTERVAL_MS = 2000;
-/** A comparison may take one hundredth of the time. */
-const SHARE = 100;
+const INTERVAL_MS = 500;
+/** A comparison may take one four-hundredth of the time. */
+const SHARE = 400;
 /** Elements this close to their end are neither missed nor restored, seconds. */
 const NEAR_END = 3;
 

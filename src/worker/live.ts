@@ -135,6 +135,7 @@ export class Live {
       return;
     }
     this.changes.setMark(entry, marks.value(VerdictClass.deny), marks.mask);
+    if (protocol === Protocol.TCP && entry.tcpState > TCP_ESTABLISHED) return; // it is over; only late packets are left
     this.context.counters.revoked++;
     if (protocol === Protocol.TCP && entry.tcpState === TCP_ESTABLISHED) {
       this.probes.push(tcpProbe({ address, port }, { address: entry.origSource, port: entry.origSourcePort }));

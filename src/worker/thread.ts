@@ -24,6 +24,8 @@ import { Replies } from "./replies.ts";
  * thread sends it changes of the desired state; it answers when the kernel has them.
  */
 
+/** The most that nfnetlink_queue copies: a 16-bit attribute length less its header. */
+const COPY_BYTES_MAX = 65_531;
 const SOCKET_BYTES = 8 * 1024 * 1024;
 const TICK_MS = 250;
 /** Longest stretch of policy work before packets get a turn, milliseconds. */
@@ -263,7 +265,7 @@ function openQueues(native: Addon, context: Context, queues: Map<string, PacketQ
     );
   };
   // Replies first: a name that waits costs more than a connection that waits. Overload lets them through, unlearned.
-  open("reply", QueueOffset.reply, 0xffff, true, (queue, count) => replies.hold(queue, count));
+  open("reply", QueueOffset.reply, COPY_BYTES_MAX, true, (queue, count) => replies.hold(queue, count));
   open("query", QueueOffset.query, 4096, false, (queue, count) => queries.judge(queue, count));
   open("inspect", QueueOffset.inspect, 4096, false, (queue, count) => inspectPayload(context, queue, count, false));
   open("watch", QueueOffset.watch, 4096, true, (queue, count) => inspectPayload(context, queue, count, true));
