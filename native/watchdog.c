@@ -49,7 +49,8 @@ static bool worker_is_late(struct ng_watchdog *watchdog, uint64_t now_ms) {
 
 bool ng_watchdog_tick_locked(struct ng_watchdog *watchdog, uint64_t now_ms) {
     struct ng_queue *queue = watchdog->queue;
-    if (queue->socket.fd < 0 || queue->failed != 0) return false;
+    if (queue->socket.fd < 0) return false;
+    if (queue->failed != 0) return true; /* until the worker opens it again */
     uint64_t deadline = queue->options.deadline_ms;
     uint64_t before = queue->stats.late;
     if (now_ms >= deadline) ng_queue_expire_locked(queue, now_ms - deadline);

@@ -19,7 +19,8 @@ export interface Addon {
 export interface NetlinkSocket {
   /**
    * Sends `length` bytes of `request` (one or several nlmsg, each with NLM_F_ACK) in one sendmsg and receives until
-   * `acks` NLMSG_ERROR messages have come. They are copied to `reply` one behind the other. Returns the bytes written.
+   * `acks` NLMSG_ERROR messages have come. They are copied to `reply` one behind the other (without the request they
+   * answer; data messages, if the request has some, in between as they came). Returns the bytes written.
    * Throws ETIMEDOUT after 1 s without an answer, EMSGSIZE when `reply` is too small.
    */
   transact(request: Uint8Array, length: number, reply: Uint8Array, acks: number): number;
@@ -47,7 +48,10 @@ export interface PacketQueueOptions {
   readonly batch: number;
   readonly gso: boolean;
   readonly failOpen: boolean;
-  /** The native watchdog settles what nobody has settled for this long, with this verdict (NfVerdict). */
+  /**
+   * The native watchdog settles what nobody has settled for this long (and what waits unread for so long because this
+   * thread is blocked) with this verdict: NfVerdict.drop or accept. So does close() with all that is held.
+   */
   readonly deadlineMs: number;
   readonly deadlineVerdict: number;
 }
@@ -75,7 +79,7 @@ export const RecordWord = {
 export const RECORD_WORDS = 12;
 
 export interface PacketQueue {
-  /** Bytes of the batch in hand; valid during the callback only. */
+  /** Bytes of the batch in hand; valid during the callback only. Never transfer its buffer: the queue closes then. */
   readonly packets: Uint8Array;
   /** RECORD_WORDS words a packet. */
   readonly records: Uint32Array;
@@ -84,7 +88,8 @@ export interface PacketQueue {
   /**
    * Starts polling on this thread's event loop. `onBatch(count)` is called with 1..batch packets; when it returns (or
    * throws) everything not HOLD is settled in one sendmsg. `onLost` is called after ENOBUFS, a sequence gap or a failed
-   * socket (the queue re-binds itself with back-off, 10 ms to 5 s).
+   * socket (the queue re-binds itself with back-off, 10 ms to 5 s; ids go on, and those held before are unknown then).
+   * Both are called with exceptions caught; a fault of `onBatch` (or a verdict that is none) is told to `onLost`.
    */
   start(onBatch: (count: number) => void, onLost: (what: "enobufs" | "gap" | "rebind" | "watchdog" | "fault", detail: string) => void): void;
   /** Settles a held packet; `packet` replaces its bytes (NFQA_PAYLOAD). Unknown ids are ignored and counted. */

@@ -326,6 +326,14 @@ function inside(): void {
     new Queue(options(0)).close();
   });
 
+  test("without CAP_NET_ADMIN it is EPERM", () => {
+    const code = `
+      import { addon } from ${JSON.stringify(new URL("../../src/base/addon.js", import.meta.url).href)};
+      try { new (addon().PacketQueue)(${JSON.stringify(options(9))}); } catch (error) { process.stdout.write(error.code); }`;
+    const child = spawnSync("setpriv", ["--bounding-set=-net_admin", process.execPath, "--input-type=module", "-e", code], { encoding: "utf8" });
+    assert.equal(child.stdout, "EPERM", child.stderr);
+  });
+
   test("wrong options are refused by name", () => {
     for (const [name, value] of Object.entries({ queue: 65536, copyRange: 70000, maxLength: 0, batch: 65, deadlineMs: 0, deadlineVerdict: 4, gso: 1 })) {
       assert.throws(() => new Queue({ ...options(0), [name]: value } as PacketQueueOptions), new RegExp(name), name);
@@ -505,7 +513,7 @@ function inside(): void {
       view.setUint16(at + 6, 5, true); // NLM_F_REQUEST | NLM_F_ACK
       view.setUint32(at + 8, seq, true);
     };
-    put(8, 0x16 /* NFNL_MSG_BATCH_..: no such subsystem message */ | (60 << 8), 1);
+    put(8, 60 << 8, 1); // no such subsystem
     put(28, 61 << 8, 2);
     const reply = new Uint8Array(256).subarray(3);
     for (let i = 0; i < 50; i++) {
