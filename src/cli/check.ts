@@ -105,7 +105,8 @@ function asJson({ policies, problems, documents }: ReadResult, files: number): s
   return `${JSON.stringify({ valid: problems.length === 0, files, policies: policies.map(({ id }) => id), documents: found, problems }, undefined, 2)}\n`;
 }
 
-function asText({ policies, problems }: ReadResult, texts: ReadonlyMap<string, string>): string {
+/** `texts`: the files by name, for the lines to show. */
+export function asText({ policies, problems }: ReadResult, texts: ReadonlyMap<string, string>): string {
   const lines = new Map([...texts].map(([file, text]) => [file, text.split(/\r?\n/)]));
   let text = "";
   for (const problem of problems) text += problemText(problem, lines.get(problem.file)?.[problem.line - 1]);

@@ -1,10 +1,12 @@
 import { NfVerdict, type PacketQueue } from "../base/addon.ts";
+import type { Reading } from "../inspect/inspector.ts";
 import { inspect } from "../inspect/registry.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { VerdictClass } from "../model/verdict.ts";
+import type { Question } from "../policy/evaluate.ts";
 import { report } from "./admission.ts";
 import { type Context, eachPacket } from "./context.ts";
-import type { Decision } from "./guard.ts";
+import type { Decision, Guard } from "./guard.ts";
 
 /**
  * First payload bytes of connections whose rule wants evidence. In this version one segment must hold the whole of it: a
@@ -22,15 +24,20 @@ export function inspectPayload(context: Context, queue: PacketQueue, count: numb
     }
     counters.inspected++;
     const reading = inspect(undefined, packet.bytes, packet.payloadStart, packet.payloadEnd, packet.protocol);
-    const evidence: Evidence = "need" in reading || "bad" in reading ? { application: undefined, serverName: undefined } : reading;
     const names = pod.guard.seen(packet.destination, context.now());
-    let decision = pod.guard.decide(packet.protocol, packet.destinationPort, packet.destination, names, evidence);
-    if ("need" in reading) decision = incomplete(decision, watch);
+    const { decision, evidence } = decideByReading(pod.guard, { protocol: packet.protocol, port: packet.destinationPort, address: packet.destination, names }, reading, watch);
     if (decision.kernel === "deny") counters.inspectedDenied++;
     answer.verdict = NfVerdict.repeat;
     answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass)) >>> 0;
     report(context, pod, held, decision, names, evidence);
   });
+}
+
+/** The decision once the first payload bytes were read. Bytes that do not tell yet are `incomplete`: no more are waited for. */
+export function decideByReading(guard: Guard, { protocol, port, address, names }: Question, reading: Reading, watch: boolean): { readonly decision: Decision; readonly evidence: Evidence } {
+  const evidence: Evidence = "need" in reading || "bad" in reading ? { application: undefined, serverName: undefined } : reading;
+  const decision = guard.decide(protocol, port, address, names, evidence);
+  return { decision: "need" in reading ? incomplete(decision, watch) : decision, evidence };
 }
 
 function incomplete(decision: Decision, watch: boolean): Decision {
