@@ -172,7 +172,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
     const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses }] : []));
     if (update === undefined && thread !== undefined) return;
-    if (thread !== undefined) await rules.setBridged(bridged);
+    if (thread !== undefined) {
+      await rules.setBridged(bridged).catch((error: unknown) => {
+        log.error({ error: messageOf(error) }, "the rules of bridged pods could not be changed; the next check tries again");
+        emit({ type: "agent", verdict: "info", why: "degraded", message: `the rules of bridged pods could not be changed: ${messageOf(error)}` });
+      });
+    }
     const first = thread === undefined;
     thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, () => changes.current.flatMap(({ pod }) => pod.addresses), marksInUse, options.onDeath);
     // The thread was not there for earlier changes: it gets the whole state.

@@ -23,7 +23,7 @@ const USAGE = `usage: namegate agent --policies DIR --pods FILE [options]
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
-  --namespace NAME        ClusterEgressPolicies count only in ConfigMaps of this namespace (default: in all)
+  --cluster-namespace NAME  ClusterEgressPolicies count only in ConfigMaps of this namespace (default: in all)
 
 Events go to stdout, one JSON object a line. Rules and sets stay when the agent ends; \`namegate uninstall\` removes them.
 `;
@@ -41,7 +41,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   const text = { type: "string" } as const;
   const { values, positionals } = options(argv, USAGE, {
     policies: text, pods: text, config: text, state: text, socket: text, metrics: text, "log-level": text, iptables: text, "mark-mask": text, "queue-base": text,
-    "check-interval": text, upcalls: text, "max-bindings": text, events: text, namespace: text,
+    "check-interval": text, upcalls: text, "max-bindings": text, events: text, "cluster-namespace": text,
   });
   if (positionals.length > 0) throw new Usage(`namegate: ${positionals[0]} is not an option\n${USAGE}`);
   if (values.config !== undefined || values.policies === undefined || values.pods === undefined) {
@@ -70,7 +70,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     iptables,
     markMask: number("mark-mask", values["mark-mask"], MARK_MASK_DEFAULT, 1, 0xffffffff),
     queueBase: number("queue-base", values["queue-base"], QUEUE_BASE_DEFAULT, 0, 65529),
-    clusterNamespace: values.namespace ?? process.env["POD_NAMESPACE"],
+    clusterNamespace: values["cluster-namespace"] ?? process.env["POD_NAMESPACE"],
     limits: {
       upcallsPerSecond: number("upcalls", values.upcalls, LIMITS_DEFAULT.upcallsPerSecond, 1, 10_000_000),
       bindings: number("max-bindings", values["max-bindings"], LIMITS_DEFAULT.bindings, 1, 1_000_000),

@@ -64,6 +64,7 @@ export class RuleKeeper {
     for (const family of FAMILIES) {
       const table = this.wanted(family).find(({ table }) => table === "mangle") as TableWanted;
       const chain = table.chains.find(({ name }) => name === BRIDGE_CHAIN);
+      this.reference.delete(`${family}mangle`); // should this fail, the next check finds the chain altered
       await this.iptables.restore(family, refillText("mangle", BRIDGE_CHAIN, chain?.rules ?? []));
       await this.remember(family, table);
     }

@@ -104,6 +104,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
+            `${conn(VerdictClass.pass)} -g NG-CLEAR`,
             `-m connmark ! --mark 0x0/${mask} -j NG-JUDGED`,
             `-m connmark ! --mark 0x0/${mask} -g NG-CLEAR`, // judged before
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
