@@ -1,9 +1,10 @@
-import { family, type Family, type Ip } from "../base/address.ts";
+import { type Cidr, family, type Family, type Ip } from "../base/address.ts";
 import type { Learned, NameSeen, Via } from "../model/binding.ts";
 import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
+import { type NetworkElement, networkElements } from "../policy/elements.ts";
 import { judge } from "../policy/evaluate.ts";
 import { dnsSettingsFor, judgeQuery, mentions, portsForName, type QueryVerdict, restrictsQueries } from "../policy/queries.ts";
 import { buildView, type View } from "../policy/view.ts";
@@ -147,6 +148,23 @@ export class Guard {
       if (rest.action === "allow") return rest;
     }
     return whole;
+  }
+
+  /**
+   * The networks and ports that the kernel may answer for alone, whatever names are bound there. With both Enforce and
+   * Monitor policies, only those about which both are certain.
+   */
+  networks(): { readonly cidr: Cidr; readonly protocol: number; readonly port: number; readonly kernel: KernelClass }[] {
+    const { enforce, shadow } = this.book;
+    const said = shadow === undefined ? undefined : networkElements(shadow);
+    if (enforce === undefined) return (said ?? []).map((one) => ({ ...one, kernel: one.verdict === "inspect" ? "watch" : "pass" }));
+    const key = ({ cidr, protocol, port }: NetworkElement): string => `${cidr.ip}/${cidr.bits} ${protocol} ${port}`;
+    const watched = said === undefined ? undefined : new Map(said.map((one) => [key(one), one.verdict]));
+    return networkElements(enforce).flatMap((one): { cidr: Cidr; protocol: number; port: number; kernel: KernelClass }[] => {
+      const monitor = watched === undefined ? "pass" : watched.get(key(one));
+      if (monitor === undefined) return [];
+      return [{ ...one, kernel: one.verdict === "inspect" ? "inspect" : monitor === "inspect" ? "watch" : "pass" }];
+    });
   }
 
   /**

@@ -7,7 +7,6 @@ import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import type { AddressNames } from "../names/table.ts";
 import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
-import { networkElements } from "../policy/elements.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import type { Limits } from "./protocol.ts";
 
@@ -91,19 +90,17 @@ export class GuardedPod {
       const enforcing = book.enforce !== undefined;
       const mark = enforcing ? SourceClass.enforce : SourceClass.monitor;
       const iface = attachment.kind === "bridged" ? attachment.bridge : attachment.interface;
-      const networks = networkElements(book.wide);
+      const networks = this.guard.networks();
       for (const address of pod.addresses) {
         const of = family(address);
         want("src", of, { address, bits: address.length * 8, iface, mark });
         want("guard", of, { address });
         if (book.restrictsQueries) want("query", of, { address });
-        for (const { cidr, protocol, port, verdict } of networks) {
+        for (const { cidr, protocol, port, kernel } of networks) {
           if (cidr.ip.length !== address.length) continue;
-          const kernelClass = this.guard.decide(protocol, port, cidr.ip, []).wouldDeny !== undefined ? undefined : enforcing ? verdict : verdict === "inspect" ? "watch" : "pass";
-          if (kernelClass === undefined) continue;
           // The kernel has no /0 here: two halves.
           const halves = cidr.bits > 0 ? [cidr] : [cidr, { ip: (String.fromCharCode(128) + cidr.ip.slice(1)) as Ip, bits: 1 }];
-          for (const half of halves) want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernelClass] });
+          for (const half of halves) want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernel] });
         }
       }
       // Whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { type Ip, parseIp } from "../../src/base/address.ts";
+import { dnsName, type DnsName } from "../../src/base/name.ts";
+import { NAME_LIMITS, type NameLimits, PodNames } from "../../src/names/table.ts";
+
+const ip = (n: number): Ip => parseIp(`10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`) as Ip;
+const name = (text: string): DnsName => dnsName(text) as DnsName;
+const NOW = 1_800_000_000;
+
+function table(limits: Partial<NameLimits> = {}): { names: PodNames; evicted: string[] } {
+  const evicted: string[] = [];
+  return { names: new PodNames((address, _, why) => evicted.push(`${[...address].map((c) => c.charCodeAt(0)).join(".")} ${why}`), { ...NAME_LIMITS, ...limits }), evicted };
+}
+
+test("a binding is fresh until its second, then explains, then is forgotten", () => {
+  const { names, evicted } = table({ staleSeconds: 10 });
+  names.bind(name("a.example"), "asked", ip(1), NOW + 5, NOW);
+  assert.deepEqual(names.seen(ip(1), NOW + 4), [{ name: "a.example", via: "asked", fresh: true }]);
+  assert.deepEqual(names.seen(ip(1), NOW + 5), [{ name: "a.example", via: "asked", fresh: false }]);
+  names.sweep(NOW + 14);
+  assert.equal(names.size, 1);
+  names.sweep(NOW + 15);
+  assert.equal(names.size, 0);
+  assert.deepEqual(evicted, ["10.0.0.1 expired"]);
+});
+
+test("a smaller TTL never shortens, a greater one extends, and asked beats cname", () => {
+  const { names } = table();
+  assert.equal(names.bind(name("a.example"), "cname", ip(1), NOW + 50, NOW).kind, "new");
+  assert.equal(names.bind(name("a.example"), "cname", ip(1), NOW + 10, NOW).kind, "unchanged");
+  assert.equal(names.bind(name("a.example"), "cname", ip(1), NOW + 90, NOW).kind, "extended");
+  assert.equal(names.bind(name("a.example"), "asked", ip(1), NOW + 10, NOW).kind, "new");
+  assert.deepEqual(names.seen(ip(1), NOW + 89), [{ name: "a.example", via: "asked", fresh: true }]);
+  assert.equal(names.bindings, 1);
+});
+
+test("the least recently used address makes room, and never one that a live connection uses", () => {
+  const { names, evicted } = table({ addressesPerPod: 2 });
+  names.bind(name("a.example"), "asked", ip(1), NOW + 100, NOW);
+  names.bind(name("b.example"), "asked", ip(2), NOW + 100, NOW);
+  names.use(ip(1), NOW, NOW + 100);
+  assert.equal(names.bind(name("c.example"), "asked", ip(3), NOW + 100, NOW).kind, "new");
+  assert.deepEqual(evicted, ["10.0.0.2 limit"]);
+  names.use(ip(3), NOW, NOW + 100);
+  assert.deepEqual(names.bind(name("d.example"), "asked", ip(4), NOW + 100, NOW), { kind: "full", which: "pod" });
+  assert.equal(names.refusals, 1);
+});
+
+test("a name may have a thousand addresses, and churns through more", () => {
+  const { names } = table();
+  for (let n = 0; n < 5000; n++) assert.equal(names.bind(name("cdn.example"), "asked", ip(n), NOW + 100, NOW).kind, "new");
+  assert.equal(names.size, 1000);
+  assert.equal(names.bindings, 1000);
+  assert.equal(names.seen(ip(4999), NOW).length, 1);
+  assert.equal(names.seen(ip(0), NOW).length, 0);
+});
+
+test("names of one address each have a slot of their own", () => {
+  const { names } = table({ namesPerAddress: 3 });
+  for (const one of ["a", "b", "c"]) names.bind(name(`${one}.example`), "asked", ip(1), NOW + (one === "b" ? 1 : 100), NOW);
+  assert.deepEqual(names.get(ip(1))?.bindings.map(({ slot }) => slot), [1, 2, 3]);
+  assert.deepEqual(names.bind(name("d.example"), "asked", ip(1), NOW + 100, NOW), { kind: "full", which: "address" });
+  const later = names.bind(name("d.example"), "asked", ip(1), NOW + 100, NOW + 2);
+  assert.equal(later.kind === "full" ? 0 : later.binding.slot, 2, "the expired name's slot is free again");
+});
+
+test("a live connection keeps its binding, an expired one too", () => {
+  const { names } = table();
+  names.bind(name("a.example"), "asked", ip(1), NOW + 1, NOW);
+  assert.equal(names.use(ip(1), NOW + 30, NOW + 90), true);
+  assert.equal(names.seen(ip(1), NOW + 60)[0]?.fresh, true);
+  assert.equal(names.use(ip(1), NOW + 40, NOW + 90), false, "nothing to prolong");
+});
+
+test("property: counts stay true and limits hold whatever comes", () => {
+  const step = fc.record({ address: fc.nat(12), name: fc.nat(8), ttl: fc.nat(20), at: fc.nat(60), live: fc.boolean() });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+      const limits = { addressesPerPod: 6, addressesPerName: 4, namesPerAddress: 3, staleSeconds: 5 };
+      const { names } = table(limits);
+      let now = NOW;
+      for (const one of steps) {
+        now += one.at;
+        names.bind(name(`n${one.name}.example`), "asked", ip(one.address), now + one.ttl, now);
+        if (one.live) names.use(ip(one.address), now, now + 10);
+        if (one.at > 50) names.sweep(now);
+        const perName = new Map<string, number>();
+        let bindings = 0;
+        for (const [, entry] of names.entries()) {
+          assert.ok(entry.bindings.length <= limits.namesPerAddress);
+          assert.equal(new Set(entry.bindings.map(({ slot }) => slot)).size, entry.bindings.length);
+          for (const { name: bound } of entry.bindings) perName.set(bound, (perName.get(bound) ?? 0) + 1);
+          bindings += entry.bindings.length;
+        }
+        assert.equal(names.bindings, bindings);
+        assert.ok(names.size <= limits.addressesPerPod);
+        for (const count of perName.values()) assert.ok(count <= limits.addressesPerName);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
