@@ -23,20 +23,21 @@ export function watchPath(path: string, changed: () => void): Watched {
     }, SETTLE_MS);
   };
   const open = (): void => {
+    const old = watcher;
     try {
       watcher = watch(path, { persistent: false }, (event) => {
+        // An editor or an atomic write replaces the file: the watch is on the old one. (A folder merely gets a new watch.)
+        if (event === "rename") open();
         soon();
-        // An editor or an atomic write replaces the file: the watch is on the old one.
-        if (event === "rename") reopen();
       });
-      watcher.on("error", reopen);
+      watcher.on("error", () => {
+        watcher?.close();
+        watcher = undefined;
+      });
     } catch {
-      watcher = undefined; // not there yet: the poll will see it
+      watcher = undefined; // not there (yet): the poll will see it
     }
-  };
-  const reopen = (): void => {
-    watcher?.close();
-    watcher = undefined;
+    old?.close();
   };
   let last = fingerprint(path);
   open();

@@ -1,0 +1,74 @@
+import { mkdtempSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { watchPath } from "../../src/inputs/files/watch.ts";
+import { until } from "../support/lab.ts";
+
+/** Well below the poll of two seconds: only the kernel's events are this fast. */
+const AT_ONCE_MS = 1000;
+
+function watched(t: TestContext, path: string): () => Promise<unknown> {
+  let count = 0;
+  let known = 0;
+  const watching = watchPath(path, () => count++);
+  t.after(() => watching.close());
+  return async () => {
+    await until("the change is seen", () => count > known, AT_ONCE_MS);
+    // Later events of the same change are not taken for the next one.
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    known = count;
+  };
+}
+
+function folder(t: TestContext): string {
+  const made = mkdtempSync(join(tmpdir(), "namegate-watch-"));
+  t.after(() => rmSync(made, { recursive: true, force: true }));
+  return made;
+}
+
+function replace(path: string, text: string): void {
+  writeFileSync(`${path}.new`, text);
+  renameSync(`${path}.new`, path);
+}
+
+test("every change in a folder is seen at once: atomic writes, plain writes, removals", async (t) => {
+  const dir = folder(t);
+  const seen = watched(t, dir);
+  const file = join(dir, "a.yaml");
+  for (let i = 0; i < 4; i++) {
+    replace(file, `${i}`);
+    await seen();
+    writeFileSync(file, `plain ${i}`);
+    await seen();
+    rmSync(file);
+    await seen();
+  }
+});
+
+test("every change of a file is seen at once, also when it is replaced each time", async (t) => {
+  const dir = folder(t);
+  const file = join(dir, "pods.yaml");
+  writeFileSync(file, "first");
+  const seen = watched(t, file);
+  for (let i = 0; i < 4; i++) {
+    replace(file, `${i}`);
+    await seen();
+    writeFileSync(file, `plain ${i}`);
+    await seen();
+  }
+});
+
+test("a folder that is made again is found again, by the poll at the latest", async (t) => {
+  const dir = join(folder(t), "policies");
+  mkdirSync(dir);
+  let count = 0;
+  const watching = watchPath(dir, () => count++);
+  t.after(() => watching.close());
+  rmSync(dir, { recursive: true });
+  await until("the removal is seen", () => count > 0, 3000);
+  mkdirSync(dir);
+  writeFileSync(join(dir, "a.yaml"), "a");
+  const before = count;
+  await until("the new folder is seen", () => count > before, 3000);
+});
