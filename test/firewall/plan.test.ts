@@ -1,0 +1,159 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseIp, type Ip } from "../../src/base/address.ts";
+import type { Iptables } from "../../src/firewall/iptables.ts";
+import { RuleKeeper } from "../../src/firewall/keeper.ts";
+import { marks } from "../../src/firewall/marks.ts";
+import { drift, restoreText } from "../../src/firewall/plan.ts";
+import { wantedRules } from "../../src/firewall/rules.ts";
+import { readSaved } from "../../src/firewall/saved.ts";
+
+const OPTIONS = { marks: marks(), queueBase: 4040, bpf: true };
+const BUILTIN: Readonly<Record<string, readonly string[]>> = {
+  raw: ["PREROUTING", "OUTPUT"],
+  mangle: ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+  filter: ["INPUT", "FORWARD", "OUTPUT"],
+  security: ["INPUT", "FORWARD", "OUTPUT"],
+};
+
+/** iptables as we use it, with its own error rules: one commit is all or nothing, and a name must exist. */
+class FakeIptables implements Iptables {
+  readonly variant = "nft";
+  readonly reason = "a fake";
+  readonly tables = new Map<string, Map<string, string[]>>();
+  commits = 0;
+
+  table(family: number, table: string): Map<string, string[]> {
+    const key = `${family}${table}`;
+    const found = this.tables.get(key) ?? new Map((BUILTIN[table] as string[]).map((chain) => [chain, []]));
+    this.tables.set(key, found);
+    return found;
+  }
+
+  async save(family: 4 | 6, table: string): ReturnType<Iptables["save"]> {
+    return { chains: new Map([...this.table(family, table)].map(([chain, rules]) => [chain, [...rules]])) };
+  }
+
+  async saveAll(): Promise<string> {
+    return "";
+  }
+
+  async restore(family: 4 | 6, text: string): Promise<void> {
+    let name = "";
+    let next = new Map<string, string[]>();
+    const chainOf = (chain: string): string[] => {
+      const rules = next.get(chain);
+      assert.ok(rules, `no chain ${chain} in ${name}`);
+      return rules;
+    };
+    for (const line of text.split("\n")) {
+      const [word = "", chain = "", ...rest] = line.split(" ");
+      if (line.startsWith("*")) {
+        name = line.slice(1);
+        next = new Map([...this.table(family, name)].map(([key, rules]) => [key, [...rules]]));
+      } else if (line.startsWith(":")) next.set(word.slice(1), []);
+      else if (word === "-A") {
+        const target = rest[rest.findIndex((one) => one === "-j" || one === "-g") + 1] as string;
+        assert.ok(!target.startsWith("NG-") || next.has(target), `${chain} goes to ${target}, which is not there`);
+        chainOf(chain).push(rest.join(" "));
+      } else if (word === "-I") chainOf(chain).splice(Number(rest[0]) - 1, 0, rest.slice(1).join(" "));
+      else if (word === "-D") {
+        const at = chainOf(chain).indexOf(rest.join(" "));
+        assert.ok(at >= 0, `nothing to delete: ${line}`);
+        chainOf(chain).splice(at, 1);
+      } else if (word === "-F") chainOf(chain).length = 0;
+      else if (word === "-X") {
+        for (const rules of next.values()) for (const rule of rules) assert.ok(!new RegExp(`-[jg] ${chain}$`).test(rule), `${chain} is still referred to`);
+        next.delete(chain);
+      } else if (line === "COMMIT") {
+        this.tables.set(`${family}${name}`, next);
+        this.commits++;
+      } else assert.equal(line, "");
+    }
+  }
+}
+
+test("install, and nothing differs; install again, and nothing doubles", async () => {
+  const iptables = new FakeIptables();
+  const keeper = new RuleKeeper(iptables, OPTIONS);
+  await keeper.install();
+  assert.deepEqual(await keeper.check(), []);
+  const before = JSON.stringify([...iptables.tables].map(([key, chains]) => [key, [...chains]]));
+  await new RuleKeeper(iptables, OPTIONS).install();
+  assert.equal(JSON.stringify([...iptables.tables].map(([key, chains]) => [key, [...chains]])), before, "a restarted agent takes over what is there");
+  assert.deepEqual(iptables.table(4, "mangle").get("PREROUTING"), ["-j NG-ADMIT"]);
+});
+
+const TAMPERING: readonly [string, (chains: Map<string, string[]>) => void, string][] = [
+  ["a chain flushed", (c) => c.set("NG-ADMIT", []), "altered-chain"],
+  ["a rule deleted", (c) => c.get("NG-ADMIT")?.splice(3, 1), "altered-chain"],
+  ["a rule added", (c) => c.get("NG-VERDICT")?.unshift("-j ACCEPT"), "altered-chain"],
+  ["rules in another order", (c) => c.get("NG-ADMIT")?.reverse(), "altered-chain"],
+  ["a chain deleted", (c) => c.delete("NG-REPLY"), "missing-chain"],
+  ["our jump deleted", (c) => c.set("PREROUTING", []), "missing-jump"],
+  ["a rule in front of our jump", (c) => c.get("FORWARD")?.unshift("-j ACCEPT"), "shadowed-jump"],
+  ["everything flushed", (c) => c.forEach((rules) => (rules.length = 0)), "missing-jump"],
+];
+for (const [what, tamper, kind] of TAMPERING) {
+  test(`${what}: found, restored, and the rules of others stay`, async () => {
+    const iptables = new FakeIptables();
+    iptables.table(6, "mangle").get("FORWARD")?.push("-p tcp -j TCPMSS --clamp-mss-to-pmtu");
+    const keeper = new RuleKeeper(iptables, OPTIONS);
+    await keeper.install();
+    tamper(iptables.table(6, "mangle"));
+    const foreign = iptables.table(6, "mangle").get("FORWARD")?.filter((rule) => !rule.includes("NG-"));
+    const found = await keeper.check();
+    assert.ok(found.some((one) => one.kind === kind && one.family === 6 && one.table === "mangle"), JSON.stringify(found));
+    await keeper.restore(found);
+    assert.deepEqual(await keeper.check(), []);
+    assert.deepEqual(iptables.table(6, "mangle").get("FORWARD"), ["-j NG-INSPECT", ...(foreign ?? [])]);
+  });
+}
+
+test("Calico's jump may stay in front of ours; anybody else's may not", () => {
+  const wanted = wantedRules({ ...OPTIONS, family: 4 }).find(({ table }) => table === "filter");
+  assert.ok(wanted);
+  const saved = readSaved(":FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment cali:x -j cali-FORWARD\n-A FORWARD -j KUBE-FORWARD\n");
+  assert.match(restoreText(wanted, saved), /^-I FORWARD 2 -j NG-DENY$/m);
+  const installed = new Map(wanted.chains.map(({ name, rules }) => [name, rules] as const));
+  const chains = (forward: string[]) => ({ chains: new Map<string, readonly string[]>([...installed, ["INPUT", ["-j NG-DENY"]], ["FORWARD", forward]]) });
+  assert.deepEqual(drift(wanted, chains(["-m comment --comment cali:x -j cali-FORWARD", "-j NG-DENY"]), installed), []);
+  assert.deepEqual(drift(wanted, chains(["-j KUBE-FORWARD", "-j NG-DENY"]), installed).map(({ kind }) => kind), ["shadowed-jump"]);
+});
+
+test("bridged pods fill one chain, and leave it again", async () => {
+  const iptables = new FakeIptables();
+  const keeper = new RuleKeeper(iptables, OPTIONS);
+  await keeper.install();
+  await keeper.setBridged([{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip, parseIp("fd00::5") as Ip] }]);
+  assert.match((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /-s 10\.1\.0\.5\/32 -m physdev --physdev-in veth1 -j RETURN/);
+  assert.doesNotMatch((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /fd00/);
+  assert.match((iptables.table(6, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /-s fd00::5\/128/);
+  assert.deepEqual(await keeper.check(), []);
+  await keeper.setBridged([]);
+  assert.deepEqual(iptables.table(4, "mangle").get("NG-BRIDGE"), []);
+});
+
+test("a bridge change that failed is found by the next check", async () => {
+  const iptables = new FakeIptables();
+  const keeper = new RuleKeeper(iptables, OPTIONS);
+  await keeper.install();
+  const restore = iptables.restore.bind(iptables);
+  iptables.restore = () => Promise.reject(new Error("the lock is taken"));
+  await assert.rejects(keeper.setBridged([{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip] }]));
+  iptables.restore = restore;
+  await keeper.restore(await keeper.check());
+  assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 3);
+});
+
+test("uninstall leaves nothing of ours and everything of others", async () => {
+  const iptables = new FakeIptables();
+  iptables.table(4, "filter").get("FORWARD")?.push("-j KUBE-FORWARD");
+  const keeper = new RuleKeeper(iptables, OPTIONS);
+  await keeper.install();
+  await keeper.remove();
+  await keeper.remove(); // nothing left to remove is no error
+  const left = JSON.stringify([...iptables.tables.values()].map((chains) => [...chains]));
+  assert.doesNotMatch(left, /NG-/);
+  assert.match(left, /KUBE-FORWARD/);
+});
