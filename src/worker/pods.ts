@@ -6,6 +6,7 @@ import type { Pod, PodKey } from "../model/snapshot.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import type { AddressNames } from "../names/table.ts";
 import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
+import { Decisions } from "./decisions.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import type { Limits } from "./protocol.ts";
@@ -27,18 +28,13 @@ interface Fixed {
   readonly element: Element;
 }
 
-function decisionKey(address: Ip, portKey: number): string {
-  return address + String.fromCharCode(portKey >>> 16, portKey & 0xffff);
-}
-
 /** A guarded pod and everything the kernel holds for it. */
 export class GuardedPod {
   readonly guard: Guard;
   attachment: Attachment;
   private fixed = new Map<string, Fixed>();
-  /** Address and port → second in which the kernel forgets. Oldest first. */
-  private readonly decisions = new Map<string, number>();
-  private readonly denials = new Map<string, number>();
+  private readonly decisions = new Decisions(DECISIONS_MAX);
+  private readonly denials = new Decisions(DENIALS_MAX);
   readonly upcalls: TokenBucket;
   readonly events: TokenBucket;
   /** `policy/rule` → connections seen. */
@@ -127,6 +123,11 @@ export class GuardedPod {
     if (bound.kind === "full") return false;
     const { name, via, expires, slot } = bound.binding;
     this.kernel.remember(own, learned.address, slot, name, via, expires - now);
+    // What was decided without this name may be decided otherwise with it.
+    if (bound.kind === "new") {
+      this.decisions.forget(learned.address, this.unallow);
+      this.denials.forget(learned.address, this.undeny);
+    }
     this.refresh(learned.address, now);
     return true;
   }
@@ -152,42 +153,41 @@ export class GuardedPod {
     entry.elements = next;
   }
 
+  private readonly unallow = (address: Ip, portKey: number): void => {
+    for (const own of this.own(family(address))) this.kernel.unallow(own, address, portKey);
+  };
+
+  private readonly undeny = (address: Ip, portKey: number): void => {
+    for (const own of this.own(family(address))) this.kernel.undeny(own, address, portKey);
+  };
+
   /** The kernel may repeat this decision for a while. */
   remember(address: Ip, portKey: number, kernelClass: KernelClass, expires: number, now: number): void {
-    if (expires <= now || this.decisions.size >= DECISIONS_MAX) return;
-    this.decisions.set(decisionKey(address, portKey), expires);
+    if (expires <= now || !this.decisions.put(address, portKey, expires)) return;
     for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, CLASS[kernelClass], expires - now);
   }
 
   rememberDenial(address: Ip, portKey: number, now: number): void {
-    if (this.denials.size >= DENIALS_MAX) return;
-    this.denials.set(decisionKey(address, portKey), now + DENIAL_SECONDS);
+    if (!this.denials.put(address, portKey, now + DENIAL_SECONDS)) return;
     for (const own of this.own(family(address))) this.kernel.deny(own, address, portKey, DENIAL_SECONDS);
   }
 
   /** Is this decision (one without a name of its own) one that we gave? */
   decided(address: Ip, portKey: number, now: number): boolean {
-    return (this.decisions.get(decisionKey(address, portKey)) ?? 0) > now;
+    return this.decisions.has(address, portKey, now);
   }
 
   /** Forgets what has run out. */
   sweep(now: number): void {
-    for (const table of [this.decisions, this.denials]) {
-      for (const [key, expires] of table) if (expires <= now) table.delete(key);
-    }
+    this.decisions.sweep(now);
+    this.denials.sweep(now);
     this.guard.names.sweep(now);
   }
 
   /** Takes back every cached decision and denial: the policies have changed. */
   flush(): void {
-    for (const [table, undo] of [[this.decisions, "unallow"], [this.denials, "undeny"]] as const) {
-      for (const key of table.keys()) {
-        const address = key.slice(0, -2) as Ip;
-        const portKey = (key.charCodeAt(key.length - 2) << 16) | key.charCodeAt(key.length - 1);
-        for (const own of this.own(family(address))) this.kernel[undo](own, address, portKey);
-      }
-      table.clear();
-    }
+    this.decisions.clear(this.unallow);
+    this.denials.clear(this.undeny);
   }
 
   /** New policies, or another attachment. Names are kept, and judged anew. */
