@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Message } from "../../src/dns/message.ts";
 import { learn } from "../../src/dns/reply.ts";
 import type { Learned } from "../../src/model/binding.ts";
-import { fuzz } from "./fuzz.ts";
+import { fuzz } from "./message.fuzz.ts";
 
 test("200 000 mutated messages", () => {
   const count = fuzz(42, (iterations) => iterations >= 200_000);

@@ -1,6 +1,6 @@
 /**
  * Mutated messages, queries and TCP segments. Nothing may throw, take long, or break what is promised of the results.
- * For an hour: node dist/test/dns/fuzz.js --seconds 3600 [--seed N]
+ * For an hour: FUZZ_SECONDS=3600 npm run fuzz -- dns, or node dist/test/dns/message.fuzz.js --seconds 3600 [--seed N]
  */
 import assert from "node:assert/strict";
 import { pathToFileURL } from "node:url";
@@ -154,6 +154,6 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
     const at = process.argv.indexOf(name);
     return at < 0 ? otherwise : Number(process.argv[at + 1]);
   };
-  const end = performance.now() + argument("--seconds", 10) * 1000;
-  console.log(fuzz(argument("--seed", 1), () => performance.now() >= end));
+  const end = performance.now() + argument("--seconds", Number(process.env["FUZZ_SECONDS"] ?? 10)) * 1000;
+  console.log(fuzz(argument("--seed", Date.now() >>> 0), () => performance.now() >= end));
 }
