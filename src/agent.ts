@@ -4,6 +4,7 @@ import { History } from "./alerts/history.ts";
 import { stamper } from "./alerts/stamp.ts";
 import { attachmentOf, bridgeNetfilter } from "./attach/interface.ts";
 import { addon } from "./base/addon.ts";
+import type { Ip } from "./base/address.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { Changes } from "./control/changes.ts";
 import { Discovery } from "./control/discover.ts";
@@ -52,6 +53,7 @@ export interface Agent {
 
 const RETRY_READ_MS = 50;
 const TICK_MS = 1000;
+const LOOK_AGAIN_MS = 15_000;
 
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { log } = options;
@@ -81,17 +83,35 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let snapshot: Snapshot | undefined;
   let podsFile: PodsFile | undefined;
   let podProblems: readonly Problem[] = [];
+  let knownProblems = "";
   let thread: PacketThread | undefined;
+  let addresses: ReadonlySet<Ip> = new Set();
   let readyMs = 0;
   let lastUpdate: { microseconds: number; bindings: number } | undefined;
 
+  const parsed = new Map<string, { text: string; result: ReturnType<typeof readManifests> }>();
+  const manifests = (file: string, text: string): ReturnType<typeof readManifests> => {
+    const old = parsed.get(file);
+    if (old?.text === text) return old.result;
+    const result = readManifests(file, text, { clusterNamespace: options.clusterNamespace });
+    parsed.set(file, { text, result });
+    return result;
+  };
+  let podsRead: { text: string; result: ReturnType<typeof readPods> } | undefined;
+
+  /** Reads everything; parses what changed. */
   const readInputs = (): { policies: ReturnType<typeof mergeDocuments>; pods: ReturnType<typeof readPods> } => {
     const { files, failed } = readFolder(options.policies);
-    const merged = mergeDocuments(files.map(({ file, text }) => readManifests(file, text, { clusterNamespace: options.clusterNamespace })));
+    const merged = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
+    for (const file of parsed.keys()) if (!files.some((one) => one.file === file)) parsed.delete(file);
     for (const { file, why } of failed) merged.problems.push({ file, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: undefined });
     const { text, why } = readText(options.pods);
-    const pods = text === undefined ? { problems: [{ file: options.pods, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: "name a readable file with --pods" }] } : readPods(options.pods, text);
-    return { policies: merged, pods };
+    if (text === undefined) {
+      const problem = { file: options.pods, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: "name a readable file with --pods" };
+      return { policies: merged, pods: { problems: [problem] } };
+    }
+    if (podsRead?.text !== text) podsRead = { text, result: readPods(options.pods, text) };
+    return { policies: merged, pods: podsRead.result };
   };
 
   const said = new Map<string, string>();
@@ -131,15 +151,16 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const reload = async (again: boolean): Promise<void> => {
     const read = readInputs();
-    // A file that is just being written looks broken for a moment.
-    if (again && (read.policies.problems.length > 0 || read.pods.problems.length > 0)) {
-      setTimeout(() => queueReload(false), RETRY_READ_MS);
-      if (read.pods.problems.length > 0 && podsFile === undefined) return;
+    // A file that is just being written looks broken for a moment: new problems are looked at twice.
+    const problems = JSON.stringify([read.policies.problems, read.pods.problems]);
+    if (again && problems !== knownProblems && read.policies.problems.length + read.pods.problems.length > 0) {
+      setTimeout(() => void queueReload(false), RETRY_READ_MS);
+      return;
     }
+    knownProblems = problems;
     if (read.pods.pods !== undefined) podsFile = read.pods.pods;
     podProblems = read.pods.problems;
     if (podsFile === undefined) return;
-    if (again && read.policies.problems.length > 0) return;
     snapshot = { ...podsFile, policies: keeper.update(read.policies) };
     await apply(snapshot);
     announce();
@@ -154,8 +175,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     return line;
   };
 
-  const apply = async (now: Snapshot): Promise<void> => {
-    const update = changes.next(now, (name) => attachmentOf(name));
+  const apply = async (now: Snapshot, lookAgain = false): Promise<void> => {
+    const update = changes.next(now, (name) => attachmentOf(name), lookAgain);
+    addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
     const selected = changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
     try {
@@ -179,7 +201,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       });
     }
     const first = thread === undefined;
-    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, () => changes.current.flatMap(({ pod }) => pod.addresses), marksInUse, options.onDeath);
+    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, (address) => addresses.has(address), marksInUse, options.onDeath);
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     lastUpdate = applied;
@@ -207,6 +229,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     return saved.chains.has("NG-ADMIT");
   };
 
+  const lookAgain = (): Promise<void> => {
+    line = line.then(() => (snapshot === undefined ? undefined : apply(snapshot, true))).catch((error: unknown) => log.error({ error: messageOf(error) }, "interfaces could not be looked at"));
+    return line;
+  };
+
   await queueReload(false);
   if (podsFile === undefined) {
     const first = podProblems[0];
@@ -218,9 +245,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const timers = [
     setInterval(() => {
       thread?.tick(Date.now());
-      // A pod whose interface was not there yet, or is another one now.
-      if (snapshot !== undefined && changes.current.some(({ attachment }) => JSON.stringify(attachmentOf(attachment.interface)) !== JSON.stringify(attachment))) void queueReload(false);
+      // A pod whose interface was not there yet.
+      if (changes.current.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing")) void lookAgain();
     }, TICK_MS),
+    // An interface that is another one now, though nobody said so.
+    setInterval(() => void lookAgain(), LOOK_AGAIN_MS),
     setInterval(() => {
       rules.check().catch((error: unknown) => log.error({ error: messageOf(error) }, "the rules could not be checked"));
     }, options.checkMs),

@@ -1,45 +1,64 @@
 import type { Attachment } from "../model/attachment.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
 import type { PodKey, Snapshot } from "../model/snapshot.ts";
-import { selectPolicies } from "../policy/select.ts";
+import { compareJudgement, selectPolicies } from "../policy/select.ts";
 import type { PodUpdate, Update } from "../worker/protocol.ts";
 
-/** What the packet thread was told last, so that it is told only what changed: its work does not grow with other pods. */
+interface Told {
+  readonly update: PodUpdate;
+  /** The policies that select it, as they were told. */
+  readonly policies: readonly Policy[];
+}
+
+/** Same content, cheaply when it is the same object: inputs keep what did not change. */
+function same(a: unknown, b: unknown): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b);
+}
+
+/**
+ * What the packet thread was told last, so that it is told only what changed. The work is one comparison a pod and a
+ * policy; labels are matched only between what changed and the rest.
+ */
 export class Changes {
-  private policies = new Map<PolicyId, { readonly text: string; readonly version: number }>();
-  private pods = new Map<PodKey, { readonly text: string; readonly update: PodUpdate }>();
-  private resolvers: string | undefined;
-  private prefixes: string | undefined;
-  private versions = 0;
+  private policies = new Map<PolicyId, Policy>();
+  private pods = new Map<PodKey, Told>();
+  private resolvers: Snapshot["resolvers"] | undefined;
+  private prefixes: Snapshot["interfacePrefixes"] | undefined;
+  private namespaces: Snapshot["namespaces"] = {};
   private ids = 0;
 
-  /** The change from the last snapshot to this one; undefined when there is none. */
-  next(snapshot: Snapshot, attachmentOf: (iface: string) => Attachment): Update | undefined {
+  /**
+   * The change from the last snapshot to this one; undefined when there is none. Interfaces are looked at for new and
+   * changed pods, and for all with `lookAgain`.
+   */
+  next(snapshot: Snapshot, attachmentOf: (iface: string) => Attachment, lookAgain = false): Update | undefined {
+    const first = this.resolvers === undefined;
     const changed: Policy[] = [];
-    const policies = new Map<PolicyId, { text: string; version: number }>();
+    const policies = new Map<PolicyId, Policy>();
     for (const policy of snapshot.policies) {
-      const text = JSON.stringify(policy);
       const old = this.policies.get(policy.id);
-      if (old?.text === text) policies.set(policy.id, old);
-      else {
-        changed.push(policy);
-        policies.set(policy.id, { text, version: ++this.versions });
-      }
+      const kept = old !== undefined && same(old, policy);
+      if (!kept) changed.push(policy);
+      policies.set(policy.id, kept ? old : policy);
     }
     const removedPolicies = [...this.policies.keys()].filter((id) => !policies.has(id));
-    const pods = new Map<PodKey, { text: string; update: PodUpdate }>();
+    const renamed = !same(this.namespaces, snapshot.namespaces);
+    const pods = new Map<PodKey, Told>();
     const updates: PodUpdate[] = [];
     for (const pod of snapshot.pods) {
-      const selected = selectPolicies(snapshot.policies, pod, snapshot.namespaces).map(({ id }) => id);
-      const attachment = attachmentOf(pod.interface);
-      const update: PodUpdate = { pod, attachment, policies: selected };
-      const text = JSON.stringify([pod, attachment, selected.map((id) => [id, policies.get(id)?.version])]);
-      pods.set(pod.key, { text, update });
-      if (this.pods.get(pod.key)?.text !== text) updates.push(update);
+      const old = this.pods.get(pod.key);
+      const samePod = old !== undefined && same(old.update.pod, pod);
+      const selected = samePod && !renamed ? this.selectedAgain(old, policies, changed, snapshot) : selectPolicies([...policies.values()], pod, snapshot.namespaces);
+      const attachment = samePod && !lookAgain ? old.update.attachment : attachmentOf(pod.interface);
+      if (samePod && selected.length === old.policies.length && selected.every((policy, i) => policy === old.policies[i]) && same(attachment, old.update.attachment)) {
+        pods.set(pod.key, old);
+        continue;
+      }
+      const update: PodUpdate = { pod, attachment, policies: selected.map(({ id }) => id) };
+      pods.set(pod.key, { update, policies: selected });
+      updates.push(update);
     }
     const removedPods = [...this.pods.keys()].filter((key) => !pods.has(key));
-    const resolvers = JSON.stringify(snapshot.resolvers);
-    const prefixes = JSON.stringify(snapshot.interfacePrefixes);
     const update: Update = {
       kind: "update",
       id: ++this.ids,
@@ -47,16 +66,24 @@ export class Changes {
       removedPolicies,
       pods: updates,
       removedPods,
-      resolvers: resolvers === this.resolvers ? undefined : snapshot.resolvers,
-      interfacePrefixes: prefixes === this.prefixes ? undefined : snapshot.interfacePrefixes,
+      resolvers: same(this.resolvers, snapshot.resolvers) ? undefined : snapshot.resolvers,
+      interfacePrefixes: same(this.prefixes, snapshot.interfacePrefixes) ? undefined : snapshot.interfacePrefixes,
     };
-    const first = this.resolvers === undefined;
     this.policies = policies;
     this.pods = pods;
-    this.resolvers = resolvers;
-    this.prefixes = prefixes;
+    this.resolvers = snapshot.resolvers;
+    this.prefixes = snapshot.interfacePrefixes;
+    this.namespaces = snapshot.namespaces;
     const nothing = changed.length + removedPolicies.length + updates.length + removedPods.length === 0 && update.resolvers === undefined && update.interfacePrefixes === undefined;
     return nothing && !first ? undefined : update;
+  }
+
+  /** An unchanged pod: those that selected it and are unchanged still do; only the changed ones are matched. */
+  private selectedAgain(old: Told, policies: ReadonlyMap<PolicyId, Policy>, changed: readonly Policy[], snapshot: Snapshot): readonly Policy[] {
+    const kept = old.policies.filter((policy) => policies.get(policy.id) === policy);
+    const added = changed.length === 0 ? [] : selectPolicies(changed, old.update.pod, snapshot.namespaces);
+    if (added.length === 0) return kept.length === old.policies.length ? old.policies : kept;
+    return [...kept, ...added].sort(compareJudgement);
   }
 
   /** Every pod as it was told last. */

@@ -1,6 +1,7 @@
 import { Worker } from "node:worker_threads";
 import type { Logger } from "pino";
 import type { Addon } from "../base/addon.ts";
+import type { Ip } from "../base/address.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import type { Marks } from "../firewall/marks.ts";
 import type { EventDraft } from "../model/event.ts";
@@ -21,11 +22,11 @@ export class PacketThread {
   private stopping = false;
   private bindings = 0;
 
-  constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, addresses: () => readonly string[], marks: Marks, onDeath: () => void) {
+  constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, isPod: (address: Ip) => boolean, marks: Marks, onDeath: () => void) {
     this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), { workerData: options, resourceLimits: { maxOldGenerationSizeMb: 1024 } });
     this.reader = new ConnectionReader(
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
-      (entry, asked) => addresses().includes(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),
+      (entry, asked) => isPod(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),
       (message) => this.post(message),
     );
     this.worker.on("message", (message: FromWorker) => {
