@@ -192,7 +192,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       return;
     }
     const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
-    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses }] : []));
+    const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
+    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }] : []));
     if (update === undefined && thread !== undefined) return;
     if (thread !== undefined) {
       await rules.setBridged(bridged).catch((error: unknown) => {
@@ -211,7 +212,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       readyMs = Date.now();
       emit({ type: "agent", verdict: "info", why: "started", message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(marksInUse.mask)}, ${applied.bindings} bindings read back` });
     }
-    for (const { pod, attachment } of guarded) warnUnenforceable(pod.key, attachment.kind === "missing" ? attachment.why : attachment.kind === "bridged" && !(bridgeNetfilter(4) && bridgeNetfilter(6)) ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1" : undefined);
+    for (const { pod, attachment } of guarded) warnUnenforceable(pod.key, attachment.kind === "missing" ? attachment.why : attachment.kind === "bridged" && !seesFrames ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1" : undefined);
   };
 
   const unenforceable = new Map<string, string>();

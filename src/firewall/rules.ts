@@ -67,8 +67,11 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
     return bpf ? [`-p tcp ${flow} ${hasPayload(family)} ${to}`, `! -p tcp ${flow} ${to}`] : [`${flow} ${to}`];
   });
 
-  // Neighbour discovery and multicast listener reports: link-local, and nothing works without them (RFC 4861, RFC 3810).
-  const linkLocal = family === 4 ? [] : [133, 134, 135, 136, 143].map((type) => `-p ipv6-icmp -m icmp6 --icmpv6-type ${type} -j RETURN`);
+  // Nothing works without neighbour discovery and multicast listener reports, and none of it goes further than the link:
+  // hop limit 255 (RFC 4861 §7.1), so that a router's decrement shows, and 1 (RFC 3810 §5), which no router forwards.
+  const discovery = family === 4 ? [] : [133, 134, 135, 136].map((type) => `-p ipv6-icmp -m icmp6 --icmpv6-type ${type}`);
+  const linkLocal = family === 4 ? [] : [...discovery.map((match) => `${match} -m hl --hl-eq 255 -j RETURN`), "-p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN"];
+  const routedDiscovery = discovery.map((match) => `${match} -m hl --hl-lt 255 -j DROP`);
 
   return [
     {
@@ -150,7 +153,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
         {
           name: "NG-INSPECT",
           // Only what PREROUTING did not see because somebody accepted it before us (Calico: established connections).
-          rules: [`${marked} -g NG-VERDICT`, ...inspection],
+          rules: [...routedDiscovery, `${marked} -g NG-VERDICT`, ...inspection],
         },
         {
           name: "NG-REPLY",
@@ -196,11 +199,14 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
 export interface BridgedPod {
   readonly port: string;
   readonly addresses: readonly Ip[];
+  /** The bridge, while bridge netfilter is on: it then sees every frame but those with a tag. */
+  readonly bridge?: string | undefined;
 }
 
 /**
  * Which address may come in through which bridge port: `-i` is the bridge there, and hash:net,iface cannot see the port.
- * A known address on a port that is not its own is a spoof as well.
+ * A known address on a port that is not its own is a spoof as well, and so is a packet without a port: bridge netfilter
+ * did not see its frame, which had a priority tag (VLAN 0), and nobody knows which pod sent it.
  */
 export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: RuleOptions): string[] {
   if (pods.length === 0) return [];
@@ -213,5 +219,8 @@ export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: Rule
     rules.push(`-m physdev --physdev-in ${pod.port} -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
   }
   rules.push(`-m mark ! --mark 0x0/${mask} -m physdev --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
+  for (const bridge of new Set(pods.map((pod) => pod.bridge))) {
+    if (bridge !== undefined) rules.push(`-i ${bridge} -m physdev ! --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
+  }
   return rules;
 }
