@@ -47,7 +47,7 @@ export function skip(needs: Needs): string | false {
   return reason ?? missing({ env: env ?? [] }) ?? false;
 }
 
-function onPath(command: string): boolean {
+export function onPath(command: string): boolean {
   const folders = [...(process.env.PATH ?? "").split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"];
   return folders.some((folder) => {
     try {

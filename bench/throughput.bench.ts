@@ -1,0 +1,26 @@
+import { load } from "./support/load.ts";
+import { PORT, RESPONDER, withPair } from "./support/node.ts";
+import { interleave, median, report } from "./support/report.ts";
+
+const WORKLOAD =
+  "one client sends over one TCP connection to a known name as fast as it can, in rounds of 400 ms by turns on a node without namegate (conntrack and a DNAT service, as kube-proxy makes them) " +
+  "and on one with it; sender and receiver share the machine's CPUs with the node";
+const ROUNDS = 40;
+const ROUND_MS = 400;
+const KNOWN = "198.18.0.7"; // x7.bench.test
+
+await withPair(async ({ plain, guarded }) => {
+  await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
+  const subjects = { plain: () => load(plain, "client", "stream", KNOWN, PORT, ROUND_MS), guarded: () => load(guarded, "client", "stream", KNOWN, PORT, ROUND_MS) };
+  await interleave(2, subjects);
+  const rounds = await interleave(ROUNDS, subjects);
+  const rate = (list: typeof rounds.plain): number => median(list.map(({ gigabits }) => gigabits as number));
+  // Each round's pair ran side by side in time: the median of their ratios is steadier than the ratio of the medians.
+  const ratio = median(rounds.guarded.map(({ gigabits }, i) => (gigabits as number) / (rounds.plain[i]?.["gigabits"] as number)));
+  report("throughput", WORKLOAD, [
+    { what: "without", value: rate(rounds.plain), unit: "Gbit/s" },
+    { what: "with", value: rate(rounds.guarded), unit: "Gbit/s" },
+    { what: "with / without, ratio of medians", value: rate(rounds.guarded) / rate(rounds.plain), unit: "" },
+    { what: "with / without, median of ratios", value: ratio, unit: "", target: { least: 0.99 } },
+  ]);
+});
