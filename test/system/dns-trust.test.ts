@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { policy, putPolicy, startAgent } from "../support/agent.ts";
 import { type Client, clientIn } from "../support/client.ts";
+import packet from "dns-packet";
 import { query, rcode } from "../support/dns.ts";
-import { dnsServer } from "../support/dns-server.ts";
+import { dnsServer, reply } from "../support/dns-server.ts";
 import { clusterDns, LAB_COMMANDS, labFor } from "../support/lab.ts";
 import { need } from "../support/need.ts";
 import { dnsmasq, unbound } from "../support/resolvers.ts";
@@ -18,6 +19,12 @@ const ALL = { mode: "Enforce", subject: { podSelector: {} } };
 async function code(client: Client, host: string, port = 443): Promise<string | null> {
   return (await client.connect({ host, port, send: "x" })).code;
 }
+
+const UNASKED = `
+import { createSocket } from "node:dgram";
+const socket = createSocket("udp4");
+socket.bind(53, () => socket.send(Buffer.from(process.argv[2], "hex"), 40000, process.argv[1], () => socket.close()));
+`;
 
 test("a reply of another server on port 53 teaches nothing, nor does one that nobody asked for", async (t) => {
   if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS] })) return;
@@ -43,6 +50,10 @@ test("a reply of another server on port 53 teaches nothing, nor does one that no
       assert.deepEqual((await client.resolve({ name: "api.example.com", server })).addresses, [v4], `${name} hears ${server}`);
       assert.deepEqual((await client.resolve({ name: "api.example.com", type: "AAAA", server })).addresses, [v6]);
     }
+    // Nobody asked: from the resolver's own pod and from port 53.
+    const unasked = reply(packet.decode(Buffer.from(query("api.example.com"))), names, "udp") as Buffer;
+    const pod = lab.pods.find((one) => one.name === name)?.v4 as string;
+    await lab.script(dns.pod, UNASKED, [pod, unasked.toString("hex")]).exited;
     assert.deepEqual([await code(client, v4), await code(client, v6)], ["ECONNREFUSED", "ECONNREFUSED"], name);
     const denied = await agent.event("denied", (e) => e.verdict === "deny" && e.pod?.name === name);
     assert.equal(denied.why, "no-name");
