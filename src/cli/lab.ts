@@ -39,6 +39,11 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
   let podCount = 0;
   let bridged = false;
   let closed = false;
+  /** `ip netns add` under way: what it makes is there only afterwards, and close() must find it. */
+  let adding: Promise<unknown> = Promise.resolve();
+  const opened = (): void => {
+    if (closed) throw new Fault("lab-closed", "the lab is closed", "make another one");
+  };
 
   const ns = (name: string): string => {
     const found = spaces.get(name);
@@ -63,8 +68,11 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
   };
   const addSpace = async (name: string, role: string): Promise<string> => {
     if (spaces.has(name)) throw new Fault("lab-name", `the lab has a ${name} already`, "choose another name");
+    opened();
     const space = `${prefix}${role}${name}`;
-    checked(`namespace ${space}`, await execute(["ip", "netns", "add", space]));
+    const made = execute(["ip", "netns", "add", space]);
+    adding = Promise.all([adding, made]);
+    checked(`namespace ${space}`, await made);
     spaces.set(name, space);
     await setSysctl(name, {
       "net.ipv6.conf.all.accept_dad": 0,
@@ -261,6 +269,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     writePodsFile: () => lab.file("pods.yaml", lab.podsFile()),
 
     file(name, text) {
+      opened();
       const path = join(dir, name);
       mkdirSync(join(path, ".."), { recursive: true });
       writeFileSync(path, text);
@@ -279,11 +288,11 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     async close() {
       if (closed) return;
       closed = true;
-      process.removeListener("exit", clear);
       const running = [...children];
       for (const child of running) child.kill("SIGTERM");
-      await Promise.all(running.map((child) => child.stop(1000)));
+      await Promise.all([adding, ...running.map((child) => child.stop(1000))]);
       clear();
+      process.removeListener("exit", clear);
     },
   };
 
