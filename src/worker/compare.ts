@@ -15,6 +15,9 @@ const SHARE = 400;
 /** Elements this close to their end are neither missed nor restored, seconds. */
 const NEAR_END = 3;
 
+/** Elements of ours in the sets that grow with traffic always end: no time left to tell is somebody else's, for ever. */
+const FOR_EVER = 0;
+
 /** Wanted for a name; a cached decision of its own; or nobody's. */
 type Kind = "named" | "decided" | "stranger";
 
@@ -164,7 +167,7 @@ export class Comparison {
 
   private readonly allowed = (e: DumpedElement): Kind => {
     const pod = this.context.pods.of(e.address2 as Ip);
-    if (pod === undefined) return "stranger";
+    if (pod === undefined || e.timeout === FOR_EVER) return "stranger";
     const now = this.context.now();
     const portKey = (e.protocol << 16) | e.port;
     const elements = pod.guard.names.get(e.address)?.elements ?? [];
@@ -185,7 +188,7 @@ export class Comparison {
   private readonly named = (e: DumpedElement): Kind => {
     const pod = this.context.pods.of(e.address2 as Ip);
     const binding = pod?.guard.names.get(e.address)?.bindings.find(({ slot }) => slot === e.port);
-    return binding !== undefined && (binding.via === "cname" ? `~${binding.name}` : binding.name) === e.comment ? "named" : "stranger";
+    return binding !== undefined && e.timeout !== FOR_EVER && (binding.via === "cname" ? `~${binding.name}` : binding.name) === e.comment ? "named" : "stranger";
   };
 
   /** Without `seen`: how many elements of a family there should be. With it: how many were missing, and are put back. */
