@@ -5,7 +5,7 @@ import { until } from "../src/cli/lab-process.ts";
 import { policy, putPolicy, startAgent, type TestAgent } from "../test/support/agent.ts";
 import { load } from "./support/load.ts";
 import { benchNode, PORT } from "./support/node.ts";
-import { manyPods } from "./support/pods.ts";
+import { manyPods, podsText } from "./support/pods.ts";
 import { median, report } from "./support/report.ts";
 
 const WORKLOAD =
@@ -26,7 +26,6 @@ function onePolicy(i: number, queries: "All" | "AllowedOnly"): string {
 }
 
 const file = (lab: Lab): string => join(lab.dir, "pods.yaml");
-const podsText = (lab: Lab, entries: readonly string[]): string => lab.podsFile() + entries.map((entry) => entry.replaceAll(/^/gm, "  ").trimEnd()).join("\n") + "\n";
 
 async function guarded(agent: TestAgent, count: number): Promise<void> {
   await until(`${count} pods guarded`, async () => (await agent.status()).pods.filter((pod) => pod.guarded).length === count, 20_000, 100);

@@ -1,9 +1,8 @@
 import { until } from "../src/cli/lab-process.ts";
-import { startAgent, type TestAgent } from "../test/support/agent.ts";
-import { manyPods, usageOf } from "./support/pods.ts";
+import { putPolicy, startAgent, type TestAgent } from "../test/support/agent.ts";
+import { manyPods, usageOf, withEntries } from "./support/pods.ts";
 import { load } from "./support/load.ts";
 import { benchNode, POLICY, RESPONDER } from "./support/node.ts";
-import { putPolicy } from "../test/support/agent.ts";
 import { report } from "./support/report.ts";
 import type { Lab } from "../src/cli/lab-types.ts";
 
@@ -13,6 +12,8 @@ const WORKLOAD =
 const PODS = 250;
 const NAMES_EACH = 400;
 const IDLE_MS = 20_000;
+/** What a start itself costs is not idleness. */
+const SETTLE_MS = 5000;
 
 /** Percent of one core over IDLE_MS, and the memory at its end. */
 async function idle(agent: TestAgent): Promise<{ percent: number; residentMb: number }> {
@@ -27,19 +28,18 @@ async function bindings(agent: TestAgent): Promise<number> {
   return (await agent.status()).pods.reduce((sum, pod) => sum + (pod.bindings ?? 0), 0);
 }
 
-async function start(lab: Lab, entries: readonly string[]): Promise<TestAgent> {
-  // The lab writes its own pods file when the agent starts; ours adds to it.
+async function start(lab: Lab): Promise<TestAgent> {
   const agent = await startAgent(lab, { args: ["--events", "1"] });
-  lab.file("pods.yaml", lab.podsFile() + entries.map((entry) => entry.replaceAll(/^/gm, "  ").trimEnd()).join("\n") + "\n");
   await until("all pods guarded", async () => (await agent.status()).pods.filter(({ guarded }) => guarded).length >= PODS, 20_000, 200);
   return agent;
 }
 
-const lab = await benchNode();
+const node = await benchNode();
 try {
+  const lab = withEntries(node, await manyPods(node, PODS));
   putPolicy(lab, "bench.yaml", POLICY);
-  const entries = await manyPods(lab, PODS);
-  const first = await start(lab, entries);
+  const first = await start(lab);
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
   const few = await idle(first);
   const taught = await load(lab, "client", "teach", RESPONDER, PODS, NAMES_EACH, 0);
   const learned = await bindings(first);
@@ -47,7 +47,7 @@ try {
   const later = await idle(first);
   await first.kill();
   const from = performance.now();
-  const second = await start(lab, entries);
+  const second = await start(lab);
   const restartMs = performance.now() - from;
   const restored = await bindings(second);
   const again = await idle(second);
@@ -68,5 +68,5 @@ try {
     { what: "CPU when idle, with all", value: later.percent, unit: "%", target: { most: 1 } },
   ]);
 } finally {
-  await lab.close();
+  await node.close();
 }

@@ -46,6 +46,17 @@ export function podEntry(i: number): string {
   ].join("\n");
 }
 
+/** The pods file with these entries behind the lab's own. */
+export function podsText(lab: Lab, entries: readonly string[]): string {
+  return `${lab.podsFile()}${entries.map((entry) => entry.replaceAll(/^(?=.)/gm, "  ")).join("")}`;
+}
+
+/** The same lab, whose pods file has these entries too. */
+export function withEntries(lab: Lab, entries: readonly string[]): Lab {
+  const podsFile = (): string => podsText(lab, entries);
+  return { ...lab, podsFile, writePodsFile: () => lab.file("pods.yaml", podsFile()) };
+}
+
 async function batch(lab: Lab, where: string, lines: readonly string[]): Promise<void> {
   const { status, stderr } = await execute(["ip", "-n", lab.ns(where), "-batch", "-"], { input: `${lines.join("\n")}\n`, timeoutMs: 120_000 });
   if (status !== 0) throw new Error(`ip in ${where}: ${stderr}`);
