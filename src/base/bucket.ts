@@ -13,12 +13,22 @@ export class TokenBucket {
 
   /** Takes one token; false when there is none. */
   take(nowMs: number): boolean {
+    this.has(nowMs);
+    if (this.tokens < 1) return false;
+    this.tokens--;
+    return true;
+  }
+
+  /** Is there anything left? For costs that are known only afterwards: `spend` may run up a debt. */
+  has(nowMs: number): boolean {
     if (nowMs > this.at) {
       this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
       this.at = nowMs;
     }
-    if (this.tokens < 1) return false;
-    this.tokens--;
-    return true;
+    return this.tokens > 0;
+  }
+
+  spend(tokens: number): void {
+    this.tokens -= tokens;
   }
 }

@@ -10,6 +10,8 @@ export { withoutSearch } from "./search.ts";
 
 /** Addresses taken from one reply; what is over is counted. A full 64 KiB reply could name 4000. */
 export const ADDRESSES_MAX = 1000;
+/** Pairs of name and address taken from one reply: a long CNAME chain with many addresses is made to cost time. */
+export const PAIRS_MAX = 2000;
 
 /**
  * `learned`: there are addresses. `negative`: NXDOMAIN, or NOERROR without any address record. `nothing`: a good reply
@@ -48,7 +50,7 @@ export interface ReplyOutcome {
   foreign: number;
   /** Records of the chain with a wrong RDLENGTH, a malformed parameter list, or a CNAME that leads nowhere new. */
   unusable: number;
-  /** Addresses beyond ADDRESSES_MAX. */
+  /** Addresses beyond ADDRESSES_MAX or PAIRS_MAX. */
   excess: number;
 }
 
@@ -189,7 +191,7 @@ function takeAddresses(outcome: ReplyOutcome, records: number, out: Learned[], s
 
 /** One address for the asked name and for every CNAME target that leads to it, up to chain index `owner`. */
 function take(outcome: ReplyOutcome, address: Ip, owner: number, ttl: number, out: Learned[], searches: readonly string[]): void {
-  if (outcome.addresses >= ADDRESSES_MAX) {
+  if (outcome.addresses >= ADDRESSES_MAX || out.length > PAIRS_MAX - HOPS_MAX - 1) {
     outcome.excess++;
     return;
   }

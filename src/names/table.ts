@@ -51,7 +51,7 @@ const NO_NAMES: readonly NameSeen[] = [];
 export type Bound =
   | { readonly kind: "new" | "extended" | "unchanged"; readonly entry: AddressNames; readonly binding: Binding }
   /** Refused: every candidate for eviction is in use, or one address has too many names. */
-  | { readonly kind: "full"; readonly which: "pod" | "name" | "address" };
+  | { readonly kind: "full"; readonly which: "pod" | "name" | "address" | "node" };
 
 /** Told about an address that was dropped from the table, so that its kernel elements go too. */
 export type Evicted = (address: Ip, entry: AddressNames, why: "limit" | "expired") => void;
@@ -63,12 +63,15 @@ export class PodNames {
   private readonly perName = new Map<DnsName, number>();
   private readonly limits: NameLimits;
   private readonly evicted: Evicted;
+  private readonly room: (now: number) => boolean;
   bindings = 0;
   evictions = 0;
   refusals = 0;
 
-  constructor(evicted: Evicted, limits: NameLimits = NAME_LIMITS) {
+  /** `room` is asked before a binding is added: has the node as a whole room for it? */
+  constructor(evicted: Evicted, limits: NameLimits = NAME_LIMITS, room: (now: number) => boolean = () => true) {
     this.evicted = evicted;
+    this.room = room;
     this.limits = limits;
   }
 
@@ -97,24 +100,28 @@ export class PodNames {
       old.expires = Math.max(expires, old.expires);
       return { kind: fresh && !asked ? "extended" : "new", entry, binding: old };
     }
+    if (!this.room(now)) return this.full("node");
+    entry = this.addresses.get(address); // making room may have taken it
     const count = this.perName.get(name) ?? 0;
     if (count >= this.limits.addressesPerName && !this.evict(now, name)) return this.full("name");
+    const binding: Binding = { name, via, expires, slot: 1 };
     if (entry === undefined) {
       if (this.addresses.size >= this.limits.addressesPerPod && !this.evict(now, undefined)) return this.full("pod");
-      entry = { bindings: [], elements: [], live: 0 };
+      // Not pushed: a push into an empty array makes room for 17.
+      entry = { bindings: [binding], elements: [], live: 0 };
       this.addresses.set(address, entry);
     } else {
       if (entry.bindings.length >= this.limits.namesPerAddress && !this.forget(entry, now)) return this.full("address");
       this.touch(address, entry);
+      binding.slot = this.slot(entry);
+      entry.bindings.push(binding);
     }
-    const binding: Binding = { name, via, expires, slot: this.slot(entry) };
-    entry.bindings.push(binding);
     this.perName.set(name, (this.perName.get(name) ?? 0) + 1);
     this.bindings++;
     return { kind: "new", entry, binding };
   }
 
-  private full(which: "pod" | "name" | "address"): Bound {
+  private full(which: "pod" | "name" | "address" | "node"): Bound {
     this.refusals++;
     return { kind: "full", which };
   }
@@ -151,7 +158,10 @@ export class PodNames {
     let scanned = 0;
     for (const [address, entry] of this.addresses) {
       if (name === undefined ? ++scanned > EVICTION_SCAN : ++scanned > NAME_EVICTION_SCAN) return false;
-      if (entry.live + LIVE_SECONDS > now) continue;
+      if (entry.live + LIVE_SECONDS > now) {
+        if (name === undefined) this.touch(address, entry); // in use: it must not stand before the others for ever
+        continue;
+      }
       if (name !== undefined && !entry.bindings.some((binding) => binding.name === name)) continue;
       this.evictions++;
       this.drop(address, entry, "limit");

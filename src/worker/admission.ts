@@ -1,5 +1,6 @@
 import { NfVerdict, type PacketQueue } from "../base/addon.ts";
 import { ipText } from "../base/address.ts";
+import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
 import type { NameSeen } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
@@ -12,13 +13,16 @@ import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 /** Protocols that a hash:ip,port,ip element can name with their port (net/netfilter/ipset/ip_set_getport.c). */
 const ELEMENT_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPv6]);
 
-/** The first packets of connections that the kernel does not know: decided, remembered, released. */
-export function admit(context: Context, queue: PacketQueue, count: number): void {
-  eachPacket(context, queue, count, NfVerdict.drop, (held, answer) => admitOne(context, held, answer));
+/**
+ * The first packets of connections that the kernel does not know: decided, remembered, released. Monitor stops nothing:
+ * there, what cannot be judged goes on.
+ */
+export function admit(context: Context, queue: PacketQueue, count: number, monitor: boolean): void {
+  eachPacket(context, queue, count, monitor ? NfVerdict.accept : NfVerdict.drop, (held, answer) => admitOne(context, held, answer, monitor));
   context.kernel.commit();
 }
 
-function admitOne(context: Context, held: Held, answer: Settlement): void {
+function admitOne(context: Context, held: Held, answer: Settlement, monitor: boolean): void {
   const { kernel, counters, pods } = context;
   const { packet } = held;
   const pod = pods.of(packet.source);
@@ -27,14 +31,17 @@ function admitOne(context: Context, held: Held, answer: Settlement): void {
   if (source === SourceClass.unknown || pod === undefined) {
     // The CNI knows a pod that we do not know yet: dropped, and asked again by TCP's retransmission.
     if (pod === undefined || !arrivedFrom(pod, held)) {
-      if (pods.behind(held.physindev || held.indev) !== undefined) return spoofed(context, held);
+      if (!monitor && pods.behind(held.physindev || held.indev) !== undefined) return spoofed(context, held);
       counters.unknownPod++;
       return;
     }
   }
   counters.upcalls++;
   const nowMs = context.nowMs();
-  if (!pod.upcalls.take(nowMs)) return limited(context, pod, held);
+  if (!pod.upcalls.take(nowMs) || !pod.work.has(nowMs)) {
+    return limited(context, pod, held, monitor ? "info" : "deny", `more new connections than ${context.limits.upcallsPerSecond} a second, or than this pod's share of the packet thread: ${monitor ? "not judged" : "dropped"}`);
+  }
+  const from = performance.now();
   const now = Math.floor(nowMs / 1000);
   const { protocol, destinationPort: port, destination } = packet;
   const names = pod.guard.seen(destination, now);
@@ -60,40 +67,47 @@ function admitOne(context: Context, held: Held, answer: Settlement): void {
     }
   }
   report(context, pod, held, decision, names, undefined);
+  pod.work.spend(performance.now() - from);
 }
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {
   return pod.attachment.kind !== "missing" && (pod.attachment.index === held.indev || pod.attachment.index === held.physindev);
 }
 
+/** Spoofed packets from interfaces of no guarded pod that are looked into, per second: the sender chooses how often. */
+const strangers = new TokenBucket(20, 20);
+
 function spoofed(context: Context, held: Held): void {
   context.counters.spoofed++;
   const { packet } = held;
   const index = held.physindev || held.indev;
   const pod = context.pods.behind(index);
+  if (pod === undefined && !strangers.take(context.nowMs())) return;
+  const iface = pod === undefined ? interfaceOf(index) : pod.attachment.interface;
   const draft = {
     type: "spoofed" as const,
     verdict: "deny" as const,
     mode: "Enforce" as const,
     why: "spoofed-source",
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, []),
-    source: { address: ipText(packet.source), port: packet.sourcePort, interface: interfaceOf(index) },
-    message: `a packet left ${interfaceOf(index) ?? "an interface"} with a source address that is not its pod's`,
+    source: { address: ipText(packet.source), port: packet.sourcePort, interface: iface },
+    message: `a packet left ${iface ?? "an interface"} with a source address that is not its pod's`,
   };
   if (pod === undefined) context.emit(draft);
   else emitFor(context, pod, draft);
 }
 
-function limited(context: Context, pod: GuardedPod, held: Held): void {
+/** The pod has had its share: said once in a while. */
+export function limited(context: Context, pod: GuardedPod, { packet }: Held, verdict: "deny" | "info", message: string): void {
   context.counters.upcallsLimited++;
   if (pod.limited++ !== 0) return;
   emitFor(context, pod, {
     type: "limit",
-    verdict: "deny",
+    verdict,
     mode: pod.guard.book.mode,
     why: "upcall-limit",
-    destination: destinationOf(held.packet.destination, held.packet.destinationPort, held.packet.protocol, []),
-    message: `new connections faster than ${context.limits.upcallsPerSecond} a second are dropped`,
+    destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, []),
+    message,
   });
 }
 

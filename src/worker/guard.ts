@@ -52,6 +52,8 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
   return { policies, mode: discover ? "Discover" : mode, enforce, shadow, wide: (shadow ?? enforce) as View, restrictsQueries: enforce !== undefined && restrictsQueries(enforce) };
 }
 
+/** Names of one address up to which its ports are opened in advance: the work grows with their square. */
+const NAMES_PRELOADED_MAX = 16;
 const HEARSAY_LIMITS = { ...NAME_LIMITS, addressesPerPod: 512, addressesPerName: 64, namesPerAddress: 8, staleSeconds: 60 };
 
 /**
@@ -67,10 +69,10 @@ export class Guard {
   /** Names that no rule mentions: they explain denials, and get a small table of their own so that they evict nothing. */
   private readonly hearsay: PodNames;
 
-  constructor(pod: Pod, book: Rulebook, evicted: Evicted = () => undefined) {
+  constructor(pod: Pod, book: Rulebook, evicted: Evicted = () => undefined, room?: (now: number) => boolean) {
     this.pod = pod;
     this.book = book;
-    this.names = new PodNames(evicted);
+    this.names = new PodNames(evicted, NAME_LIMITS, room);
     this.hearsay = new PodNames(() => undefined, HEARSAY_LIMITS);
   }
 
@@ -170,17 +172,19 @@ export class Guard {
   /**
    * The decisions that the kernel may take alone for one address, as [protocol << 16 | port, class, expires] triples,
    * from its fresh names. Whatever would be denied, or said by a Monitor policy, is not among them: it is asked for.
+   * So is everything when there are too many names, or when it takes longer than `until` (of performance.now()).
    */
-  elements(address: Ip, now: number): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] {
+  elements(address: Ip, now: number, until = Infinity): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] {
     const entry = this.names.get(address);
     if (entry === undefined) return [];
     const fresh = entry.bindings.filter((binding) => binding.expires > now);
-    if (fresh.length === 0) return [];
+    if (fresh.length === 0 || fresh.length > NAMES_PRELOADED_MAX) return [];
     const all = fresh.map(({ name, via }) => ({ name, via, fresh: true }));
     const wanted = new Map<number, { kernel: KernelClass; expires: number }>();
     for (const binding of fresh) {
       for (const portKey of portsForName(this.book.wide, binding.name, binding.via)) {
         if (wanted.has(portKey)) continue;
+        if (until !== Infinity && performance.now() > until) return [];
         const [protocol, port] = [portKey >>> 16, portKey & 0xffff];
         const { kernel, wouldDeny } = this.decide(protocol, port, address, all);
         if (kernel === "deny" || wouldDeny !== undefined) continue;

@@ -4,7 +4,7 @@ import { inspect } from "../inspect/registry.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import type { Question } from "../policy/evaluate.ts";
-import { report } from "./admission.ts";
+import { limited, report } from "./admission.ts";
 import { type Context, eachPacket } from "./context.ts";
 import type { Decision, Guard } from "./guard.ts";
 
@@ -22,6 +22,9 @@ export function inspectPayload(context: Context, queue: PacketQueue, count: numb
       answer.verdict = NfVerdict.accept; // nothing to see yet, and nothing decided
       return;
     }
+    const nowMs = context.nowMs();
+    if (!pod.work.has(nowMs)) return limited(context, pod, held, watch ? "info" : "deny", "more first packets than this pod's share of the packet thread can read");
+    const from = performance.now();
     counters.inspected++;
     const reading = inspect(undefined, packet.bytes, packet.payloadStart, packet.payloadEnd, packet.protocol);
     const names = pod.guard.seen(packet.destination, context.now());
@@ -30,6 +33,7 @@ export function inspectPayload(context: Context, queue: PacketQueue, count: numb
     answer.verdict = NfVerdict.repeat;
     answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass)) >>> 0;
     report(context, pod, held, decision, names, evidence);
+    pod.work.spend(performance.now() - from);
   });
 }
 

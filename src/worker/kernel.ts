@@ -13,6 +13,8 @@ const FAMILIES = [4, 6] as const;
 /** Elements of the sets that grow with traffic. The kernel says "full" beyond; then the answer is an upcall. */
 const LEARNED_MAX = 524_288;
 const DENIALS_MAX = 65_536;
+/** Elements that are sent before more are collected: far below what a batch holds, so that no withdrawal is lost. */
+const COMMIT_AT = 4096;
 
 function specs(of: Family): SetSpec[] {
   const name = (role: Parameters<typeof setName>[0]): string => setName(role, of);
@@ -125,28 +127,38 @@ export class Kernel {
 
   /** The decision `kernelClass` (a VerdictClass) for connections of `pod` to `address` and port, for `seconds`. */
   allow(pod: Ip, address: Ip, portKey: number, kernelClass: number, seconds: number): void {
+    this.makeRoom();
     this.batch.addIpPortIp(setName("allow", family(address)), address, portKey >>> 16, portKey & 0xffff, pod, seconds, this.marks.value(kernelClass), this.marks.mask, "");
   }
 
   unallow(pod: Ip, address: Ip, portKey: number): void {
+    this.makeRoom();
     this.batch.delIpPortIp(setName("allow", family(address)), address, portKey >>> 16, portKey & 0xffff, pod);
   }
 
   deny(pod: Ip, address: Ip, portKey: number, seconds: number): void {
+    this.makeRoom();
     this.batch.addIpPortIp(setName("deny", family(address)), address, portKey >>> 16, portKey & 0xffff, pod, seconds, 0, 0, "");
   }
 
   undeny(pod: Ip, address: Ip, portKey: number): void {
+    this.makeRoom();
     this.batch.delIpPortIp(setName("deny", family(address)), address, portKey >>> 16, portKey & 0xffff, pod);
   }
 
   /** Remembers a binding in the kernel, for the next agent: the slot is the element's port, the name its comment. */
   remember(pod: Ip, address: Ip, slot: number, name: DnsName, via: Via, seconds: number): void {
+    this.makeRoom();
     this.batch.addIpPortIp(setName("name", family(address)), address, Protocol.TCP, slot, pod, seconds, 0, 0, via === "cname" ? `~${name}` : name);
   }
 
   forget(pod: Ip, address: Ip, slot: number): void {
+    this.makeRoom();
     this.batch.delIpPortIp(setName("name", family(address)), address, Protocol.TCP, slot, pod);
+  }
+
+  private makeRoom(): void {
+    if (this.batch.count >= COMMIT_AT) this.commit();
   }
 
   get pending(): number {

@@ -14,6 +14,14 @@ import type { Limits } from "./protocol.ts";
 /** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
 const DECISIONS_MAX = 4096;
 const DENIALS_MAX = 8192;
+/** Decisions that the kernel holds for the names of one pod: a sixteenth of the set. More are asked for. */
+const PRELOADED_MAX = 32_768;
+/** Milliseconds of the packet thread that one pod may have of each second, and at once; other pods need the rest. */
+const WORK_PER_SECOND_MS = 700;
+const WORK_BURST_MS = 50;
+/** A policy change: longest that one address is preloaded for, and addresses between two turns of the packets. */
+const REFRESH_MS = 4;
+const REFRESHES = 32;
 /** Seconds that a decision without a name lasts, and a denial. */
 export const DECISION_SECONDS = 60;
 export const DENIAL_SECONDS = 5;
@@ -37,17 +45,22 @@ export class GuardedPod {
   private readonly denials = new Decisions(DENIALS_MAX);
   readonly upcalls: TokenBucket;
   readonly events: TokenBucket;
+  /** What is left of the pod's share of the packet thread, in milliseconds. */
+  readonly work = new TokenBucket(WORK_PER_SECOND_MS, WORK_BURST_MS);
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */
   heldBack = 0;
   limited = 0;
+  /** Kernel decisions for names. */
+  private preloaded = 0;
   private readonly kernel: Kernel;
 
-  constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits) {
+  /** `room`: see PodNames. */
+  constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits, room?: (now: number) => boolean) {
     this.kernel = kernel;
     this.attachment = attachment;
-    this.guard = new Guard(pod, book, (address, entry, why) => this.evicted(address, entry, why));
+    this.guard = new Guard(pod, book, (address, entry, why) => this.evicted(address, entry, why), room);
     this.upcalls = new TokenBucket(limits.upcallsPerSecond, limits.upcallsPerSecond * 2);
     this.events = new TokenBucket(limits.eventsPerSecond, limits.eventsPerSecond * 4);
   }
@@ -57,7 +70,10 @@ export class GuardedPod {
   }
 
   private evicted(address: Ip, entry: AddressNames, why: "limit" | "expired"): void {
-    if (why === "expired") return; // the kernel's own timeout was there first
+    if (why === "expired") {
+      this.preloaded -= entry.elements.length / ELEMENT_WORDS;
+      return; // the kernel's own timeout was there first
+    }
     const own = this.guard.address(family(address));
     if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
     this.dropElements(address, entry);
@@ -71,6 +87,7 @@ export class GuardedPod {
     for (let i = 0; i < entry.elements.length; i += ELEMENT_WORDS) {
       for (const own of this.own(family(address))) this.kernel.unallow(own, address, entry.elements[i] as number);
     }
+    this.preloaded -= entry.elements.length / ELEMENT_WORDS;
     entry.elements.length = 0;
   }
 
@@ -114,8 +131,11 @@ export class GuardedPod {
     this.fixed = wanted;
   }
 
-  /** Takes in what one reply taught; the kernel knows when `commit` returns. Returns false where a bound refused it. */
-  learn(learned: Learned, now: number): boolean {
+  /**
+   * Takes in what one reply taught; the kernel knows when `commit` returns. Returns false where a bound refused it. What
+   * is not preloaded by `until` (of performance.now()) is asked for at the first packet.
+   */
+  learn(learned: Learned, now: number, until = Infinity): boolean {
     const own = this.guard.address(family(learned.address));
     if (own === undefined) return true; // the pod has no address of that family and cannot go there
     const bound = this.guard.learn(learned, now);
@@ -128,16 +148,19 @@ export class GuardedPod {
       this.decisions.forget(learned.address, this.unallow);
       this.denials.forget(learned.address, this.undeny);
     }
-    this.refresh(learned.address, now);
+    this.refresh(learned.address, now, until);
     return true;
   }
 
   /** Brings the kernel's decisions for one address in line with its names and the policies. */
-  refresh(address: Ip, now: number): void {
+  refresh(address: Ip, now: number, until = Infinity): void {
     const entry = this.guard.names.get(address);
     if (entry === undefined) return;
-    const wanted = this.guard.elements(address, now);
     const old = entry.elements;
+    const others = this.preloaded - old.length / ELEMENT_WORDS;
+    const found = others < PRELOADED_MAX ? this.guard.elements(address, now, until) : [];
+    const wanted = others + found.length > PRELOADED_MAX ? [] : found;
+    this.preloaded = others + wanted.length;
     for (let i = 0; i < old.length; i += ELEMENT_WORDS) {
       if (wanted.some(({ portKey }) => portKey === old[i])) continue;
       for (const own of this.own(family(address))) this.kernel.unallow(own, address, old[i] as number);
@@ -150,7 +173,7 @@ export class GuardedPod {
       if (!same) for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, CLASS[kernel], expires - now);
       next.push(portKey, CLASS[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
     }
-    entry.elements = next;
+    entry.elements = next.slice(); // without the room for more that pushing made
   }
 
   private readonly unallow = (address: Ip, portKey: number): void => {
@@ -190,8 +213,8 @@ export class GuardedPod {
     this.denials.clear(this.undeny);
   }
 
-  /** New policies, or another attachment. Names are kept, and judged anew. */
-  update(book: Rulebook, attachment: Attachment, covered: (iface: string) => boolean, now: number, pod: Pod): void {
+  /** New policies, or another attachment. Names are kept, and judged anew; packets get a turn at each `yield`. */
+  *update(book: Rulebook, attachment: Attachment, covered: (iface: string) => boolean, now: number, pod: Pod): Generator<void> {
     const changed = this.guard.book !== book;
     this.guard.pod = pod;
     this.attachment = attachment;
@@ -202,9 +225,15 @@ export class GuardedPod {
       });
       this.flush();
       this.ruleHits.clear();
-      for (const [address] of this.guard.names.entries()) this.refresh(address, now);
     }
     this.writeFixed(covered);
+    if (!changed) return;
+    // A reply may touch the table between two steps, so the walk has a list of its own.
+    const addresses = [...this.guard.names.entries()].map(([address]) => address);
+    for (const [i, address] of addresses.entries()) {
+      this.refresh(address, now, performance.now() + REFRESH_MS);
+      if (i % REFRESHES === REFRESHES - 1) yield;
+    }
   }
 
   /** The pod is gone, or no longer guarded: the kernel forgets it. */
@@ -244,6 +273,14 @@ export class PodTable {
   behind(index: number): GuardedPod | undefined {
     for (const pod of this.byKey.values()) if (pod.attachment.kind !== "missing" && pod.attachment.index === index) return pod;
     return undefined;
+  }
+
+  /** Room for one more binding? When the node is full, whoever has the most gives up what it used longest ago. */
+  makeRoom(limit: number, now: number): boolean {
+    if (this.bindings() < limit) return true;
+    let largest: GuardedPod | undefined;
+    for (const pod of this.byKey.values()) if (largest === undefined || pod.guard.names.bindings > largest.guard.names.bindings) largest = pod;
+    return largest?.guard.names.makeRoom(now) ?? false;
   }
 
   bindings(): number {

@@ -5,6 +5,7 @@ import { readQuery, refused } from "../dns/query.ts";
 import { TcpMessages } from "../dns/tcp.ts";
 import { Protocol } from "../model/packet.ts";
 import { VerdictClass } from "../model/verdict.ts";
+import { limited } from "./admission.ts";
 import { type Context, eachPacket, emitFor, type Held, type Settlement } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
 
@@ -33,9 +34,12 @@ export class Queries {
       this.pod = this.context.pods.of(packet.source);
       this.held = held;
       this.denied = undefined;
+      const nowMs = this.context.nowMs();
+      if (this.pod?.work.has(nowMs) === false) return limited(this.context, this.pod, held, "deny", "more DNS queries than this pod's share of the packet thread: dropped");
+      const from = performance.now();
       if (this.pod !== undefined) {
         if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd);
-        else if (packet.protocol === Protocol.TCP && !this.stream(held, answer)) return;
+        else if (packet.protocol === Protocol.TCP && !this.stream(held, answer)) return this.pod.work.spend(performance.now() - from);
       }
       if (this.denied !== undefined) this.refuse(queue, held, answer, this.denied);
       else {
@@ -43,6 +47,7 @@ export class Queries {
         answer.verdict = NfVerdict.repeat;
         answer.mark = ((held.mark & ~marks.mask) | marks.value(VerdictClass.ours)) >>> 0;
       }
+      this.pod?.work.spend(performance.now() - from);
     });
   }
 

@@ -7,6 +7,11 @@ import { type Context, eachPacket, emitFor, type Held } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
 
 const REFUSAL_EVENT_SECONDS = 60;
+/** Longest that one reply is preloaded for; the rest of its addresses is asked for at the first packet. */
+const PRELOAD_MS = 2;
+/** Longest that one reply is learned from, looked at every LOOK_EVERY pairs, which an honest reply hardly has. */
+const LEARN_MS = 10;
+const LOOK_EVERY = 64;
 
 /**
  * DNS replies to guarded pods, held in POSTROUTING. Whatever a reply says, it goes through unharmed; but only after the
@@ -19,15 +24,12 @@ export class Replies {
   private readonly refusedAt = new WeakMap<GuardedPod, number>();
   /** The pod whose packet is in hand. */
   private pod: GuardedPod | undefined;
-  /** Bindings of all pods, counted once a batch. */
-  private total = 0;
 
   constructor(context: Context) {
     this.context = context;
   }
 
   hold(queue: PacketQueue, count: number): void {
-    this.total = this.context.pods.bindings();
     eachPacket(this.context, queue, count, NfVerdict.accept, (held, answer) => {
       answer.verdict = NfVerdict.accept;
       this.read(held);
@@ -51,27 +53,41 @@ export class Replies {
     const { context, learned } = this;
     const pod = this.pod as GuardedPod;
     context.counters.replies++;
+    if (!pod.work.has(context.nowMs())) {
+      context.counters.repliesUnlearned++;
+      this.limited(pod, "too-much-work", "DNS replies of this pod were not learned: it has had its share of the packet thread");
+      return;
+    }
+    const from = performance.now();
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
     const now = context.now();
+    let count = 0;
     for (const one of learned) {
-      const full = this.total >= context.limits.bindings && !pod.guard.names.makeRoom(now);
-      this.total++;
-      if (!full && pod.learn(one, now)) context.counters.learned++;
-      else this.refused(pod, one, now);
+      if (pod.learn(one, now, from + PRELOAD_MS)) context.counters.learned++;
+      else {
+        context.counters.bindingsRefused++;
+        this.limited(pod, "too-many-bindings", `an address of ${one.name} was not learned: every binding that could make room is in use`);
+      }
+      if (++count % LOOK_EVERY === 0 && performance.now() > from + LEARN_MS) {
+        context.counters.bindingsRefused += learned.length - count;
+        this.limited(pod, "too-much-work", `a DNS reply for ${one.name} was made to cost time: ${learned.length - count} of its addresses were not learned`);
+        break;
+      }
     }
+    pod.work.spend(performance.now() - from);
   };
 
-  private refused(pod: GuardedPod, { name }: Learned, now: number): void {
-    this.context.counters.bindingsRefused++;
+  private limited(pod: GuardedPod, why: string, message: string): void {
+    const now = this.context.now();
     if (now - (this.refusedAt.get(pod) ?? 0) < REFUSAL_EVENT_SECONDS) return;
     this.refusedAt.set(pod, now);
     emitFor(this.context, pod, {
       type: "limit",
       verdict: "info",
       mode: pod.guard.book.mode,
-      why: "too-many-bindings",
-      message: `an address of ${name} was not learned: every binding that could make room is in use`,
+      why,
+      message,
     });
   }
 }

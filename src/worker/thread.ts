@@ -186,7 +186,7 @@ class Desired {
       yield;
     }
     for (const pod of update.pods) {
-      this.put(pod);
+      yield* this.put(pod);
       kernel.commit();
       yield;
     }
@@ -198,7 +198,7 @@ class Desired {
     this.live.release(pod);
   }
 
-  private put({ pod, attachment, policies }: PodUpdate): void {
+  private *put({ pod, attachment, policies }: PodUpdate): Generator<void> {
     const { kernel, pods, limits } = this.context;
     const key = policies.join("\n");
     if (!this.books.has(key)) this.books.set(key, rulebook(policies.flatMap((id) => this.policies.get(id) ?? [])));
@@ -209,11 +209,11 @@ class Desired {
     if (book === undefined) return;
     const covered = (iface: string): boolean => this.prefixes.some((prefix) => iface.startsWith(prefix));
     if (old !== undefined && same) {
-      old.update(book, attachment, covered, this.context.now(), pod);
+      yield* old.update(book, attachment, covered, this.context.now(), pod);
       this.live.judge(old, !this.ready);
       return;
     }
-    const guarded = new GuardedPod(pod, book, attachment, kernel, limits);
+    const guarded = new GuardedPod(pod, book, attachment, kernel, limits, (now) => pods.makeRoom(limits.bindings, now));
     pods.set(guarded);
     guarded.writeFixed(covered);
     this.live.judge(guarded, !this.ready);
@@ -269,8 +269,8 @@ function openQueues(native: Addon, context: Context, queues: Map<string, PacketQ
   open("query", QueueOffset.query, 4096, false, (queue, count) => queries.judge(queue, count));
   open("inspect", QueueOffset.inspect, 4096, false, (queue, count) => inspectPayload(context, queue, count, false));
   open("watch", QueueOffset.watch, 4096, true, (queue, count) => inspectPayload(context, queue, count, true));
-  open("monitor", QueueOffset.monitor, 256, true, (queue, count) => admit(context, queue, count));
-  open("admission", QueueOffset.admission, 256, false, (queue, count) => admit(context, queue, count));
+  open("monitor", QueueOffset.monitor, 256, true, (queue, count) => admit(context, queue, count, true));
+  open("admission", QueueOffset.admission, 256, false, (queue, count) => admit(context, queue, count, false));
 }
 
 function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): WorkerStatus {

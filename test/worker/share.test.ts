@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Ip, parseIp } from "../../src/base/address.ts";
+import { TokenBucket } from "../../src/base/bucket.ts";
+import { dnsName, type DnsName } from "../../src/base/name.ts";
+import { learn } from "../../src/dns/reply.ts";
+import type { Learned } from "../../src/model/binding.ts";
+import type { Policy } from "../../src/model/policy.ts";
+import { readManifests } from "../../src/policy/read.ts";
+import { type Rulebook, rulebook } from "../../src/worker/guard.ts";
+import type { Kernel } from "../../src/worker/kernel.ts";
+import { GuardedPod, PodTable } from "../../src/worker/pods.ts";
+import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
+import { encode, labels } from "../dns/encode.ts";
+
+/** One pod that wants all of the packet thread or of its tables leaves the others theirs. */
+
+const NOW = 1_800_000_000;
+const name = (text: string): DnsName => dnsName(text) as DnsName;
+const far = (n: number): Ip => parseIp(`198.${18 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`) as Ip;
+
+function policy(rules: number, ports: number): Policy {
+  const port = Array.from({ length: ports }, (_, i) => ({ port: 1000 + 2 * i }));
+  const egress = Array.from({ length: rules }, (_, i) => ({ action: "Accept", to: [{ domainNames: [i === 0 ? "*.evil.example" : `n${i}.example`] }], ports: port }));
+  const { policies, problems } = readManifests("test", JSON.stringify({ apiVersion: "namegate.dev/v1alpha1", kind: "EgressPolicy", metadata: { name: "p", namespace: "shop" }, spec: { mode: "Enforce", egress } }));
+  assert.deepEqual(problems, []);
+  return policies[0] as Policy;
+}
+
+function node(limit: number): { table: PodTable; add(name: string, policy: Policy): GuardedPod; elements(): number } {
+  const held = new Set<string>();
+  const kernel = {
+    allow: (pod: Ip, address: Ip, port: number) => held.add(`${pod}${address}${port}`),
+    unallow: (pod: Ip, address: Ip, port: number) => held.delete(`${pod}${address}${port}`),
+    remember: () => undefined,
+    forget: () => undefined,
+  } as unknown as Kernel;
+  const table = new PodTable();
+  return {
+    table,
+    elements: () => held.size,
+    add(podName, one) {
+      const address = parseIp(`10.0.0.${table.byKey.size + 1}`) as Ip;
+      const pod = { key: `shop/${podName}`, uid: podName, namespace: "shop", name: podName, labels: {}, serviceAccountName: "default", interface: podName, addresses: [address], searches: [] };
+      const guarded = new GuardedPod(pod, rulebook([one]) as Rulebook, { kind: "missing", interface: podName, why: "" }, kernel, LIMITS_DEFAULT, (now) => table.makeRoom(limit, now));
+      table.set(guarded);
+      return guarded;
+    },
+  };
+}
+
+const bind = (pod: GuardedPod, host: string, n: number): boolean => pod.learn({ name: name(`${host}.evil.example`), via: "asked", address: far(n), ttl: 60 }, NOW);
+
+test("a pod that has filled the node's bindings makes room for others, also when the oldest are in use", () => {
+  const { table, add } = node(1000);
+  const [hog, victim] = [add("hog", policy(1, 1)), add("victim", policy(1, 1))];
+  for (let n = 0; n < 1000; n++) assert.ok(bind(hog, `h${n % 10}`, n));
+  for (let n = 0; n < 100; n++) hog.guard.names.use(far(n), NOW, NOW + 60);
+  // 32 entries are looked at each time; those in use step back.
+  const learned = Array.from({ length: 8 }, (_, n) => bind(victim, "v", 2000 + n));
+  assert.deepEqual(learned.slice(4), [true, true, true, true]);
+  assert.ok(table.bindings() <= 1000);
+  for (let n = 0; n < 100; n++) assert.ok(hog.guard.names.get(far(n)) !== undefined, "a live connection's binding stays");
+  const before = victim.guard.names.size;
+  assert.ok(bind(victim, "v", 2007), "what is known already needs no room");
+  assert.equal(victim.guard.names.size, before);
+});
+
+test("one pod's names take at most a sixteenth of the kernel's decisions", () => {
+  const { add, elements } = node(100_000);
+  const hog = add("hog", policy(1, 64));
+  for (let n = 0; n < 1000; n++) bind(hog, "h", n);
+  assert.ok(elements() > 30_000 && elements() <= 32_768, `${elements()}`);
+  for (let n = 0; n < 1000; n++) bind(hog, "h", 5000 + n); // the name is full: each takes the place of an old one
+  assert.ok(elements() > 30_000 && elements() <= 32_768, `${elements()}`);
+});
+
+test("many names of one address, many ports and many rules cost no time when a reply comes", () => {
+  const { add } = node(100_000);
+  const hog = add("hog", policy(200, 64));
+  const from = performance.now();
+  for (let k = 0; k < 64; k++) bind(hog, `h${k}`, 1);
+  // 64 names × 64 ports × 65 decisions × 200 rules a name were 5 s; now the address is asked for at the first packet.
+  assert.ok(performance.now() - from < 1000);
+  assert.deepEqual(hog.guard.elements(far(1), NOW), []);
+  assert.equal(hog.guard.decide(6, 1000, far(1), hog.guard.seen(far(1), NOW)).kernel, "pass");
+});
+
+test("a policy change of a pod with many names lets packets in between", () => {
+  const { add } = node(100_000);
+  const hog = add("hog", policy(1, 1));
+  for (let n = 0; n < 1000; n++) bind(hog, `h${n}`, n);
+  const steps = [...hog.update(rulebook([policy(1, 2)]) as Rulebook, hog.attachment, () => false, NOW, hog.pod)].length;
+  assert.ok(steps > 10, `${steps} turns`);
+  assert.equal(hog.guard.names.get(far(999))?.elements.length, 8, "both ports, at the end");
+});
+
+test("a reply with a long chain and many addresses teaches a bounded number of pairs", () => {
+  const chain = Array.from({ length: 16 }, (_, i) => ({ name: labels(`c${i}.evil.example`), type: 5, data: { name: labels(`c${i + 1}.evil.example`) } }));
+  const addresses = Array.from({ length: 900 }, (_, n) => ({ name: labels("c16.evil.example"), type: 1, data: Uint8Array.from([198, 18, n >> 8, n & 255]) }));
+  const bytes = encode({ questions: [{ name: labels("c0.evil.example"), type: 1 }], answers: [...chain, ...addresses] });
+  const out: Learned[] = [];
+  const outcome = learn(bytes, 0, bytes.length, out);
+  assert.equal(outcome.kind, "learned");
+  assert.ok(out.length > 1500 && out.length <= 2000, `${out.length}`);
+  assert.ok(outcome.excess > 0);
+});
+
+test("a bucket of work runs into debt and comes out of it with time", () => {
+  const bucket = new TokenBucket(700, 50);
+  assert.ok(bucket.has(1000));
+  bucket.spend(400);
+  assert.ok(!bucket.has(1000));
+  assert.ok(!bucket.has(1400));
+  assert.ok(bucket.has(1600));
+});
