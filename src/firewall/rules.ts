@@ -104,6 +104,9 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
             `-j ${BRIDGE_CHAIN}`,
+            // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
+            // interface's /0 once it has seen the address with another interface.)
+            `-m mark --mark 0x0/${mask} -j SET --map-set ${name("guard")} src --map-mark`,
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,

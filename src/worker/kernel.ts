@@ -21,7 +21,7 @@ function specs(of: Family): SetSpec[] {
   return [
     { name: name("src"), type: "hash:net,iface", family: of, skbinfo: true },
     { name: name("resolver"), type: "hash:ip,port", family: of },
-    { name: name("guard"), type: "hash:ip", family: of },
+    { name: name("guard"), type: "hash:ip", family: of, skbinfo: true },
     { name: name("query"), type: "hash:ip", family: of },
     { name: name("allow"), type: "hash:ip,port,ip", family: of, timeout: 0, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
     { name: name("net"), type: "hash:ip,port,net", family: of, skbinfo: true, maxElements: LEARNED_MAX },

@@ -107,7 +107,7 @@ export class GuardedPod {
       for (const address of pod.addresses) {
         const of = family(address);
         want("src", of, { address, bits: address.length * 8, iface, mark });
-        want("guard", of, { address });
+        want("guard", of, { address, mark: enforcing ? SourceClass.spoof : 0 });
         if (book.restrictsQueries) want("query", of, { address });
         for (const { cidr, protocol, port, kernel } of networks) {
           if (cidr.ip.length !== address.length) continue;
