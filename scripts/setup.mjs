@@ -191,7 +191,9 @@ function native() {
   say("building the native addon");
   const prefix = headers();
   const args = ["rebuild", "-C", "native", "--loglevel=error", ...(prefix === undefined ? [] : [`--nodedir=${prefix}`])];
-  if (run(process.execPath, [join(ROOT, "node_modules", "node-gyp", "bin", "node-gyp.js"), ...args]) !== 0) {
+  // make says what it does on stdout, compilers what is wrong on stderr.
+  const stdio = ["ignore", "ignore", "inherit"];
+  if (run(process.execPath, [join(ROOT, "node_modules", "node-gyp", "bin", "node-gyp.js"), ...args], { stdio }) !== 0) {
     console.error("setup: the native addon does not build\nfix: read the compiler's messages above");
     process.exit(1);
   }
@@ -233,7 +235,11 @@ switch (mode) {
   case "demo":
   case "test":
   case "build":
-    if (mode === "demo" && process.getuid() !== 0) stop("the demo makes network namespaces and needs root", "sudo npm run demo");
+    if (mode === "demo" && process.getuid() !== 0)
+      stop(
+        "the demo makes network namespaces and needs root",
+        'sudo npm run demo (npm not found? then: sudo env "PATH=$PATH" npm run demo)',
+      );
     if (mode === "demo") system({ ...BUILD, ...RUN }, {});
     if (mode === "test") system(BUILD, { ...RUN, ...TEST });
     npmPackages();

@@ -107,7 +107,8 @@ export interface World {
 /** Rules used by packets that only the kernel saw are told when its counters are read, about twice a second. */
 const EVENT_MS = 3000;
 const AGENT_MS = 20_000;
-const MAIN = fileURLToPath(new URL("../main.js", import.meta.url));
+/** The command-line program that this file is a part of. */
+export const MAIN = fileURLToPath(new URL("../main.js", import.meta.url));
 
 /** Fills an empty lab. The agent is not started yet. */
 export async function build(lab: Lab): Promise<World> {

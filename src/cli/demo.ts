@@ -1,7 +1,8 @@
+import { relative } from "node:path";
 import { Fault } from "../base/fault.ts";
 import { FIGURES, type Figure, ms, type Outcome, type Part, type Scene } from "./demo-play.ts";
 import { BEFORE, PARTS } from "./demo-scenes.ts";
-import { build, document, OUTSIDE, POLICIES, type World } from "./demo-world.ts";
+import { build, document, MAIN, OUTSIDE, POLICIES, type World } from "./demo-world.ts";
 import { createLab } from "./lab.ts";
 import type { Lab } from "./lab-types.ts";
 import { eventText } from "./observe.ts";
@@ -30,7 +31,8 @@ const [BOLD, DIM, RED, GREEN, CYAN] = [1, 2, 31, 32, 36];
 export async function demo(argv: readonly string[], out: Output): Promise<number> {
   const { values, positionals } = options(argv, USAGE, { keep: { type: "boolean" } });
   if (positionals.length > 0) throw new Usage(`namegate demo: ${positionals[0]} is not an option\n${USAGE}`);
-  if (process.getuid?.() !== 0) throw new Fault("demo-root", "the demo makes network namespaces, and that needs root", "sudo npm run demo");
+  if (process.getuid?.() !== 0)
+    throw new Fault("demo-root", "the demo makes network namespaces, and that needs root", "run it as root: sudo npm run demo");
   const signals = signalled();
   const { say, paint } = printer(out);
   say(paint(BOLD, "namegate demo: a node with pods, a resolver and an outside world, in network namespaces of this machine"));
@@ -45,7 +47,7 @@ export async function demo(argv: readonly string[], out: Output): Promise<number
       played.world.put(POLICIES.checkout);
       for (const line of lookAround(played.world, paint)) say(line);
       await signals.promise;
-    } else for (const line of NEXT) say(line);
+    } else for (const line of next()) say(line);
     return played.failed === 0 ? 0 : 1;
   } finally {
     await lab.close();
@@ -106,14 +108,16 @@ function summary(results: readonly Outcome[]): string[] {
   return table([["", "TIMES", "MEDIAN", "SLOWEST"], ...rows]);
 }
 
-const NEXT: readonly string[] = [
-  "",
-  "next:",
-  "  npm run demo -- --keep                     the same, left running, to look around in",
-  "  node dist/src/main.js check FILE…          is this policy valid?",
-  "  node dist/src/main.js replay CAPTURE       judge a capture file of your own, without an agent",
-  "  node dist/src/main.js agent --help         the agent on this machine, with a folder of policies and a file of pods",
-];
+function next(): string[] {
+  const program = `node ${relative(process.cwd(), MAIN)}`;
+  const rows = [
+    ["demo --keep", "the same, left running, to look around in"],
+    ["check FILE…", "is this policy valid?"],
+    ["replay CAPTURE", "judge a capture file of your own, without an agent"],
+    ["agent --help", "the agent on this machine, with a folder of policies and a file of pods"],
+  ] as const;
+  return ["", "next:", ...rows.map(([command, does]) => `  ${program} ${command.padEnd(14)}  ${does}`)];
+}
 
 function introduction({ lab, policies }: World, paint: Paint): string[] {
   const pods = lab.pods
@@ -144,13 +148,16 @@ function report(number: number, { title }: Scene, { ok, said, events }: Outcome,
   ];
 }
 
+/** openssl is there: the demo made its certificate with it. */
+const HELLO = "openssl s_client -brief -connect";
+
 function lookAround({ lab, namegate, policies }: World, paint: Paint): string[] {
   const inside = (where: string, command: string): string => `ip netns exec ${lab.ns(where)} ${command}`;
   const rows = [
     ["what is enforced", namegate("status")],
     ["events as they happen", namegate("observe")],
-    ["as shop/checkout", inside("checkout", "curl -sk https://api.stripe.com")],
-    ["", inside("checkout", "curl -sk https://paste.example.net --connect-to ::api.stripe.com")],
+    ["as shop/checkout", inside("checkout", `${HELLO} api.stripe.com:443 </dev/null`)],
+    ["", inside("checkout", `${HELLO} api.stripe.com:443 -servername paste.example.net </dev/null`)],
     ["", inside("checkout", "bash")],
     ["what the kernel knows", inside("node", "ipset list ng-allow4")],
     ["the rules", inside("node", "iptables-save -c")],

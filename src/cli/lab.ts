@@ -72,7 +72,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     const space = `${prefix}${role}${name}`;
     const made = execute(["ip", "netns", "add", space]);
     adding = Promise.all([adding, made]);
-    checked(`namespace ${space}`, await made);
+    checked(`namespace ${space}`, await made, "network namespaces need root with CAP_SYS_ADMIN: a machine, a VM, or a privileged container");
     spaces.set(name, space);
     await setSysctl(name, {
       "net.ipv6.conf.all.accept_dad": 0,
@@ -365,8 +365,8 @@ function splitPort(text: string): { address: string; port: number } {
   return { address: found?.[1] ?? text, port: Number(found?.[2] ?? 53) };
 }
 
-function checked(what: string, result: ExecResult): string {
+function checked(what: string, result: ExecResult, fix = "is it installed? `namegate doctor` lists what is needed"): string {
   if (result.status === 0) return result.stdout;
   const why = result.timedOut ? "no end in time" : `status ${result.status}`;
-  throw new Fault("lab-command", `${what}: ${why}: ${result.stderr.trim()}`, "is it installed? `namegate doctor` lists what is needed");
+  throw new Fault("lab-command", `${what}: ${why}: ${result.stderr.trim()}`, fix);
 }
