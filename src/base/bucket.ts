@@ -19,13 +19,13 @@ export class TokenBucket {
     return true;
   }
 
-  /** Is there anything left? For costs that are known only afterwards: `spend` may run up a debt. */
-  has(nowMs: number): boolean {
+  /** Is there anything left, or less than `debt` owed? For costs that are known only afterwards: `spend` may run up a debt. */
+  has(nowMs: number, debt = 0): boolean {
     if (nowMs > this.at) {
       this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
       this.at = nowMs;
     }
-    return this.tokens > 0;
+    return this.tokens > -debt;
   }
 
   spend(tokens: number): void {

@@ -41,26 +41,27 @@ export interface NameLimits {
 
 export const NAME_LIMITS: NameLimits = { addressesPerPod: 20_000, addressesPerName: 1000, namesPerAddress: 64, staleSeconds: 600 };
 
-/** Entries looked at for one eviction: of any name, and of one name. */
+/** Entries looked at for one eviction. */
 const EVICTION_SCAN = 32;
-const NAME_EVICTION_SCAN = 2048;
+/** A name with this many addresses has a list of them, so that its oldest is found without a walk over all others. */
+const LISTED_FROM = 64;
 /** A connection seen alive this many seconds ago still counts. */
 const LIVE_SECONDS = 60;
 const NO_NAMES: readonly NameSeen[] = [];
 
 export type Bound =
   | { readonly kind: "new" | "extended" | "unchanged"; readonly entry: AddressNames; readonly binding: Binding }
-  /** Refused: every candidate for eviction is in use, or one address has too many names. */
-  | { readonly kind: "full"; readonly which: "pod" | "name" | "address" | "node" };
+  /** Refused: every candidate for eviction is in use. */
+  | { readonly kind: "full"; readonly which: "pod" | "name" | "node" };
 
-/** Told about an address that was dropped from the table, so that its kernel elements go too. */
-export type Evicted = (address: Ip, entry: AddressNames, why: "limit" | "expired") => void;
+/** Told that an address lost these names (all it had, or one of them), so that its kernel elements go too. */
+export type Evicted = (address: Ip, entry: AddressNames, why: "limit" | "expired", lost: readonly Binding[]) => void;
 
 export class PodNames {
   /** In order of last use, the oldest first. */
   private readonly addresses = new Map<Ip, AddressNames>();
-  /** Addresses a name has; only names with more than one are worth an entry, but counting all is simpler. */
-  private readonly perName = new Map<DnsName, number>();
+  /** How many addresses a name has; from LISTED_FROM on which, the oldest first. */
+  private readonly perName = new Map<DnsName, number | Set<Ip>>();
   private readonly limits: NameLimits;
   private readonly evicted: Evicted;
   private readonly room: (now: number) => boolean;
@@ -93,6 +94,7 @@ export class PodNames {
     const old = entry?.bindings.find((binding) => binding.name === name);
     if (entry !== undefined && old !== undefined) {
       this.touch(address, entry);
+      this.touchList(name, address);
       const asked = via === "asked" && old.via !== "asked";
       if (asked) old.via = "asked";
       if (expires <= old.expires && !asked) return { kind: "unchanged", entry, binding: old };
@@ -101,9 +103,8 @@ export class PodNames {
       return { kind: fresh && !asked ? "extended" : "new", entry, binding: old };
     }
     if (!this.room(now)) return this.full("node");
+    if (this.count(name) >= this.limits.addressesPerName && !this.evict(now, name)) return this.full("name");
     entry = this.addresses.get(address); // making room may have taken it
-    const count = this.perName.get(name) ?? 0;
-    if (count >= this.limits.addressesPerName && !this.evict(now, name)) return this.full("name");
     const binding: Binding = { name, via, expires, slot: 1 };
     if (entry === undefined) {
       if (this.addresses.size >= this.limits.addressesPerPod && !this.evict(now, undefined)) return this.full("pod");
@@ -111,17 +112,17 @@ export class PodNames {
       entry = { bindings: [binding], elements: [], live: 0 };
       this.addresses.set(address, entry);
     } else {
-      if (entry.bindings.length >= this.limits.namesPerAddress && !this.forget(entry, now)) return this.full("address");
+      if (entry.bindings.length >= this.limits.namesPerAddress) this.forget(address, entry);
       this.touch(address, entry);
       binding.slot = this.slot(entry);
       entry.bindings.push(binding);
     }
-    this.perName.set(name, (this.perName.get(name) ?? 0) + 1);
+    this.list(name, address);
     this.bindings++;
     return { kind: "new", entry, binding };
   }
 
-  private full(which: "pod" | "name" | "address" | "node"): Bound {
+  private full(which: "pod" | "name" | "node"): Bound {
     this.refusals++;
     return { kind: "full", which };
   }
@@ -131,40 +132,71 @@ export class PodNames {
     this.addresses.set(address, entry);
   }
 
+  private touchList(name: DnsName, address: Ip): void {
+    const list = this.perName.get(name);
+    if (typeof list === "object" && list.delete(address)) list.add(address);
+  }
+
   private slot(entry: AddressNames): number {
     for (let slot = 1; ; slot++) if (!entry.bindings.some((binding) => binding.slot === slot)) return slot;
   }
 
-  /** Makes room at an address by dropping its stalest expired name; false when all are fresh. */
-  private forget(entry: AddressNames, now: number): boolean {
-    let at = -1;
-    for (const [i, binding] of entry.bindings.entries()) {
-      if (binding.expires <= now && (at < 0 || binding.expires < (entry.bindings[at] as Binding).expires)) at = i;
+  /** Makes room at an address: the name that runs out first goes, of several the one heard first. Its slot is free then. */
+  private forget(address: Ip, entry: AddressNames): void {
+    let at = 0;
+    for (const [i, { expires }] of entry.bindings.entries()) if (expires < (entry.bindings[at] as Binding).expires) at = i;
+    this.evictions++;
+    this.unlist((entry.bindings.splice(at, 1)[0] as Binding).name, address);
+  }
+
+  private count(name: DnsName): number {
+    const held = this.perName.get(name) ?? 0;
+    return typeof held === "number" ? held : held.size;
+  }
+
+  /** `address` has `name` now. */
+  private list(name: DnsName, address: Ip): void {
+    const held = this.perName.get(name) ?? 0;
+    if (typeof held === "object") held.add(address);
+    else if (held + 1 < Math.min(LISTED_FROM, this.limits.addressesPerName)) this.perName.set(name, held + 1);
+    else {
+      const list = new Set<Ip>();
+      for (const [one, { bindings }] of this.addresses) if (bindings.some((binding) => binding.name === name)) list.add(one);
+      this.perName.set(name, list);
     }
-    if (at < 0) return false;
-    this.uncount((entry.bindings.splice(at, 1)[0] as Binding).name);
-    return true;
   }
 
-  private uncount(name: DnsName): void {
+  /** A binding of `name` to `address` is gone. */
+  private unlist(name: DnsName, address: Ip): void {
     this.bindings--;
-    const left = (this.perName.get(name) ?? 1) - 1;
-    if (left > 0) this.perName.set(name, left);
-    else this.perName.delete(name);
+    const held = this.perName.get(name) ?? 0;
+    if (typeof held === "object") held.delete(address);
+    else this.perName.set(name, held - 1);
+    if (this.count(name) <= 0) this.perName.delete(name);
   }
 
-  /** Drops the least recently used address (of `name`, if given) that no live connection uses. Bounded scan. */
+  /** Drops the least recently used address (of `name`, if given: only that name of it) that no live connection uses. */
   private evict(now: number, name: DnsName | undefined): boolean {
+    const list = name === undefined ? undefined : this.perName.get(name);
+    const some = typeof list === "object" ? list : undefined;
     let scanned = 0;
-    for (const [address, entry] of this.addresses) {
-      if (name === undefined ? ++scanned > EVICTION_SCAN : ++scanned > NAME_EVICTION_SCAN) return false;
+    for (const address of some ?? this.addresses.keys()) {
+      if (++scanned > EVICTION_SCAN) return false;
+      const entry = this.addresses.get(address) as AddressNames;
       if (entry.live + LIVE_SECONDS > now) {
-        if (name === undefined) this.touch(address, entry); // in use: it must not stand before the others for ever
+        // In use: it must not stand before the others for ever.
+        if (some === undefined) this.touch(address, entry);
+        else if (some.delete(address)) some.add(address);
         continue;
       }
-      if (name !== undefined && !entry.bindings.some((binding) => binding.name === name)) continue;
       this.evictions++;
-      this.drop(address, entry, "limit");
+      const at = entry.bindings.findIndex((binding) => binding.name === name);
+      if (at < 0 || entry.bindings.length === 1) this.drop(address, entry, "limit");
+      else {
+        const lost = entry.bindings.splice(at, 1);
+        this.unlist((lost[0] as Binding).name, address);
+        this.evicted(address, entry, "limit", lost);
+      }
       return true;
     }
     return false;
@@ -172,8 +204,8 @@ export class PodNames {
 
   private drop(address: Ip, entry: AddressNames, why: "limit" | "expired"): void {
     this.addresses.delete(address);
-    for (const binding of entry.bindings) this.uncount(binding.name);
-    this.evicted(address, entry, why);
+    for (const binding of entry.bindings) this.unlist(binding.name, address);
+    this.evicted(address, entry, why, entry.bindings);
   }
 
   /** Drops this pod's least recently used address that is not in use: the node as a whole is full. */
@@ -196,6 +228,14 @@ export class PodNames {
       prolonged = true;
     }
     return prolonged;
+  }
+
+  /** A connection to `address` begins: it is the one used last. Whether it lives on is for `use` to say. */
+  begins(address: Ip): void {
+    const entry = this.addresses.get(address);
+    if (entry === undefined) return;
+    this.touch(address, entry);
+    for (const { name } of entry.bindings) this.touchList(name, address);
   }
 
   /** The names of this pod for `address`, expired ones marked. */

@@ -60,7 +60,7 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
       let expires = now + (decision.wouldDeny === undefined ? DECISION_SECONDS : DENIAL_SECONDS);
       const entry = pod.guard.names.get(destination);
       if (entry !== undefined) {
-        entry.live = now;
+        pod.guard.names.begins(destination);
         for (const binding of entry.bindings) if (binding.expires > now) expires = Math.min(expires, binding.expires);
       }
       pod.remember(destination, portKey, decision.kernel, expires, now);

@@ -4,7 +4,7 @@ import type { Learned } from "../model/binding.ts";
 import type { Element } from "../firewall/ipset.ts";
 import type { Pod, PodKey } from "../model/snapshot.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
-import type { AddressNames } from "../names/table.ts";
+import type { AddressNames, Binding } from "../names/table.ts";
 import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
 import { Decisions } from "./decisions.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
@@ -60,7 +60,7 @@ export class GuardedPod {
   constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits, room?: (now: number) => boolean) {
     this.kernel = kernel;
     this.attachment = attachment;
-    this.guard = new Guard(pod, book, (address, entry, why) => this.evicted(address, entry, why), room);
+    this.guard = new Guard(pod, book, (address, entry, why, lost) => this.evicted(address, entry, why, lost), room);
     this.upcalls = new TokenBucket(limits.upcallsPerSecond, limits.upcallsPerSecond * 2);
     this.events = new TokenBucket(limits.eventsPerSecond, limits.eventsPerSecond * 4);
   }
@@ -69,14 +69,16 @@ export class GuardedPod {
     return this.guard.pod;
   }
 
-  private evicted(address: Ip, entry: AddressNames, why: "limit" | "expired"): void {
+  /** What is left of the address's names is asked for. */
+  private evicted(address: Ip, entry: AddressNames, why: "limit" | "expired", lost: readonly Binding[]): void {
     if (why === "expired") {
       this.preloaded -= entry.elements.length / ELEMENT_WORDS;
       return; // the kernel's own timeout was there first
     }
     const own = this.guard.address(family(address));
-    if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
+    if (own !== undefined) for (const { slot } of lost) this.kernel.forget(own, address, slot);
     this.dropElements(address, entry);
+    this.decisions.forget(address, this.unallow);
   }
 
   private *own(of: Family): Generator<Ip> {

@@ -3,15 +3,23 @@ import { learn } from "../dns/reply.ts";
 import { TcpMessages } from "../dns/tcp.ts";
 import type { Learned } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
+import { NAME_LIMITS } from "../names/table.ts";
 import { type Context, eachPacket, emitFor, type Held } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
 
 const REFUSAL_EVENT_SECONDS = 60;
 /** Longest that one reply is preloaded for; the rest of its addresses is asked for at the first packet. */
 const PRELOAD_MS = 2;
-/** Longest that one reply is learned from, looked at every LOOK_EVERY pairs, which an honest reply hardly has. */
+/** Longest that one reply is learned from, looked at every LOOK_EVERY pairs beyond those that a name may have addresses. */
 const LEARN_MS = 10;
+const LEARNED_ALWAYS = NAME_LIMITS.addressesPerName;
 const LOOK_EVERY = 64;
+/**
+ * A pod that has had its share of the thread is preloaded for no more: its connections ask. Only when it owes this much
+ * are its replies not learned, for then it would be refused what it was told (and a thread that had to wait for a
+ * processor has spent as long as one that worked).
+ */
+const DEBT_MS = 250;
 
 /**
  * DNS replies to guarded pods, held in POSTROUTING. Whatever a reply says, it goes through unharmed; but only after the
@@ -53,28 +61,32 @@ export class Replies {
     const { context, learned } = this;
     const pod = this.pod as GuardedPod;
     context.counters.replies++;
-    if (!pod.work.has(context.nowMs())) {
+    const nowMs = context.nowMs();
+    if (!pod.work.has(nowMs, DEBT_MS)) {
       context.counters.repliesUnlearned++;
       this.limited(pod, "too-much-work", "DNS replies of this pod were not learned: it has had its share of the packet thread");
       return;
     }
     const from = performance.now();
+    const preloadUntil = pod.work.has(nowMs) ? from + PRELOAD_MS : from;
+    const evictions = pod.guard.names.evictions;
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
     const now = context.now();
     let count = 0;
     for (const one of learned) {
-      if (pod.learn(one, now, from + PRELOAD_MS)) context.counters.learned++;
+      if (pod.learn(one, now, preloadUntil)) context.counters.learned++;
       else {
         context.counters.bindingsRefused++;
         this.limited(pod, "too-many-bindings", `an address of ${one.name} was not learned: every binding that could make room is in use`);
       }
-      if (++count % LOOK_EVERY === 0 && performance.now() > from + LEARN_MS) {
+      if (++count > LEARNED_ALWAYS && count % LOOK_EVERY === 0 && performance.now() > from + LEARN_MS) {
         context.counters.bindingsRefused += learned.length - count;
         this.limited(pod, "too-much-work", `a DNS reply for ${one.name} was made to cost time: ${learned.length - count} of its addresses were not learned`);
         break;
       }
     }
+    if (pod.guard.names.evictions > evictions) this.limited(pod, "bindings-evicted", "addresses that no connection uses were forgotten to make room for newer ones");
     pod.work.spend(performance.now() - from);
   };
 

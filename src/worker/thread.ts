@@ -280,7 +280,7 @@ function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): Wor
   return {
     queues: stats,
     sets: kernel.sizes(),
-    counters: { ...counters, setWrites: kernel.writes, setFull: kernel.full, setFailures: kernel.failures },
+    counters: { ...counters, bindingsEvicted: [...pods.byKey.values()].reduce((sum, { guard }) => sum + guard.names.evictions, 0), setWrites: kernel.writes, setFull: kernel.full, setFailures: kernel.failures },
     pods: Object.fromEntries(
       [...pods.byKey].map(([key, pod]) => [key, { bindings: pod.guard.names.bindings, addresses: pod.guard.names.size, ruleHits: Object.fromEntries(pod.ruleHits) }]),
     ),

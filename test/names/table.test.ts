@@ -61,9 +61,33 @@ test("names of one address each have a slot of their own", () => {
   const { names } = table({ namesPerAddress: 3 });
   for (const one of ["a", "b", "c"]) names.bind(name(`${one}.example`), "asked", ip(1), NOW + (one === "b" ? 1 : 100), NOW);
   assert.deepEqual(names.get(ip(1))?.bindings.map(({ slot }) => slot), [1, 2, 3]);
-  assert.deepEqual(names.bind(name("d.example"), "asked", ip(1), NOW + 100, NOW), { kind: "full", which: "address" });
-  const later = names.bind(name("d.example"), "asked", ip(1), NOW + 100, NOW + 2);
-  assert.equal(later.kind === "full" ? 0 : later.binding.slot, 2, "the expired name's slot is free again");
+  const later = names.bind(name("d.example"), "asked", ip(1), NOW + 100, NOW);
+  assert.equal(later.kind === "full" ? 0 : later.binding.slot, 2, "the slot of the name that would have run out first");
+  assert.deepEqual(names.seen(ip(1), NOW).map((one) => one.name), ["a.example", "c.example", "d.example"]);
+  names.bind(name("e.example"), "asked", ip(1), NOW + 100, NOW);
+  assert.deepEqual(names.seen(ip(1), NOW).map((one) => one.name), ["c.example", "d.example", "e.example"], "the latest name asked for counts");
+});
+
+test("a name that churns finds its oldest address behind thousands of others, and takes no other name along", () => {
+  const { names, evicted } = table();
+  for (let n = 0; n < 5000; n++) names.bind(name(`n${n}.example`), "asked", ip(10_000 + n), NOW + 100, NOW);
+  for (let n = 0; n < 1000; n++) names.bind(name("cdn.example"), "asked", ip(n), NOW + 100, NOW);
+  names.bind(name("shop.example"), "asked", ip(1), NOW + 100, NOW);
+  names.use(ip(0), NOW, NOW + 100);
+  for (let n = 1000; n < 1002; n++) assert.equal(names.bind(name("cdn.example"), "asked", ip(n), NOW + 100, NOW).kind, "new");
+  assert.equal(names.seen(ip(0), NOW).length, 1, "in use");
+  assert.deepEqual(names.seen(ip(1), NOW).map((one) => one.name), ["shop.example"]);
+  assert.equal(names.get(ip(2)), undefined);
+  assert.equal(evicted.length, 2);
+  assert.equal(names.bindings, 5000 + 1000 + 1);
+  names.bind(name("cdn.example"), "asked", ip(3), NOW + 200, NOW);
+  names.bind(name("cdn.example"), "asked", ip(1002), NOW + 100, NOW);
+  assert.equal(names.seen(ip(3), NOW).length, 1, "asked for again, so no longer the oldest");
+  assert.equal(names.get(ip(4)), undefined);
+  names.begins(ip(5));
+  names.bind(name("cdn.example"), "asked", ip(1003), NOW + 100, NOW);
+  assert.equal(names.seen(ip(5), NOW).length, 1, "connected to, so no longer the oldest");
+  assert.equal(names.get(ip(6)), undefined);
 });
 
 test("a live connection keeps its binding, an expired one too", () => {
