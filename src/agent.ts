@@ -10,6 +10,7 @@ import { Changes } from "./control/changes.ts";
 import { Discovery } from "./control/discover.ts";
 import { PacketThread } from "./control/packet-thread.ts";
 import { PolicyKeeper } from "./control/policies.ts";
+import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { RuleGuard } from "./control/rules.ts";
 import { listen } from "./control/socket.ts";
 import { buildStatus } from "./control/status.ts";
@@ -78,6 +79,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const changes = new Changes();
   const discovery = new Discovery(emit, (level, message) => log[level](message), Date.now);
   const generation = rulesGeneration(new native.NetlinkSocket());
+  const losses = new QueueWatch(options.queueBase, emit);
   const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, bpf: true }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
 
   let snapshot: Snapshot | undefined;
@@ -246,6 +248,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const timers = [
     setInterval(() => {
       thread?.tick(Date.now());
+      if (thread !== undefined) losses.tick(readQueueList(), Date.now());
       // A pod whose interface was not there yet.
       if (changes.current.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing")) void lookAgain();
     }, TICK_MS),
@@ -267,6 +270,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       pods: changes.current,
       unenforceable,
       worker: await thread?.status(),
+      dropped: losses.dropped,
       repairs: rules.repairs,
       events: history.total,
       lastUpdate,

@@ -13,6 +13,8 @@ export interface StatusInput {
   readonly pods: readonly PodUpdate[];
   readonly unenforceable: ReadonlyMap<string, string>;
   readonly worker: WorkerStatus | undefined;
+  /** By queue: what the kernel dropped because it was full. */
+  readonly dropped: Readonly<Record<string, number>>;
   readonly repairs: number;
   readonly events: number;
   readonly lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
@@ -59,7 +61,7 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     pods,
     policies: states.map(({ id, file, valid, problems, policy }) => ({ name: id, file, valid, mode: policy?.mode ?? null, inForce: policy !== undefined, errors: problems.slice(0, ERRORS_SHOWN).map(place) })),
     problems: input.loose.map(place),
-    queues: worker?.queues ?? {},
+    queues: Object.fromEntries(Object.entries(worker?.queues ?? {}).map(([name, queue]) => [name, { ...queue, dropped: input.dropped[name] ?? 0 }])),
     sets: worker?.sets ?? {},
     counters: worker?.counters ?? {},
     rules: { installed: input.enforcing, repairs: input.repairs },

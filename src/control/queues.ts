@@ -1,0 +1,57 @@
+import { readFileSync } from "node:fs";
+import { QueueOffset } from "../firewall/rules.ts";
+import type { EventDraft } from "../model/event.ts";
+
+/** Losses are said at once, and then no more often than this. */
+const AGAIN_MS = 10_000;
+const PROC = "/proc/self/net/netfilter/nfnetlink_queue";
+
+/** The text of the kernel's list of queues; empty where there is none. */
+export function readQueueList(): string {
+  try {
+    return readFileSync(PROC, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * Packets that the kernel dropped because a queue of ours, or the socket behind it, was full: it alone can count them. A
+ * line of its list (nfnetlink_queue.c, seq_show): number, port id, waiting, copy mode, copy range, dropped by the queue,
+ * dropped before the socket, last id, 1.
+ */
+export class QueueWatch {
+  /** By name of the queue, since the agent's start. */
+  readonly dropped: Record<string, number> = {};
+  private readonly last = new Map<string, number>();
+  private readonly names: ReadonlyMap<number, string>;
+  private readonly emit: (draft: EventDraft) => void;
+  private unsaid = 0;
+  private saidMs = Number.NEGATIVE_INFINITY;
+
+  constructor(queueBase: number, emit: (draft: EventDraft) => void) {
+    this.names = new Map(Object.entries(QueueOffset).map(([name, offset]) => [queueBase + offset, name]));
+    this.emit = emit;
+    for (const name of this.names.values()) this.dropped[name] = 0;
+  }
+
+  tick(list: string, nowMs: number): void {
+    for (const line of list.split("\n")) {
+      const words = line.trim().split(/\s+/).map(Number);
+      const name = this.names.get(words[0] ?? -1);
+      const count = (words[5] ?? 0) + (words[6] ?? 0);
+      if (name === undefined || !Number.isSafeInteger(count)) continue;
+      // A queue that was bound again counts from zero.
+      const before = this.last.get(name) ?? 0;
+      const more = count < before ? count : count - before;
+      this.last.set(name, count);
+      this.dropped[name] = (this.dropped[name] ?? 0) + more;
+      this.unsaid += more;
+    }
+    if (this.unsaid === 0 || nowMs - this.saidMs < AGAIN_MS) return;
+    const where = Object.entries(this.dropped).flatMap(([name, count]) => (count === 0 ? [] : [`${name} ${count}`]));
+    this.emit({ type: "limit", verdict: "deny", why: "queue-full", count: this.unsaid, message: `packets came faster than they can be judged; ${this.unsaid} were dropped (in all: ${where.join(", ")})` });
+    this.unsaid = 0;
+    this.saidMs = nowMs;
+  }
+}
