@@ -5,6 +5,7 @@ import { stamper } from "./alerts/stamp.ts";
 import { attachmentOf, bridgeNetfilter } from "./attach/interface.ts";
 import { addon } from "./base/addon.ts";
 import type { Ip } from "./base/address.ts";
+import { collect } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { Changes } from "./control/changes.ts";
 import { Discovery } from "./control/discover.ts";
@@ -293,6 +294,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     }
   });
   const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready: () => (thread === undefined ? readyMs > 0 : rules.installed && thread.alive), status });
+  collect();
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 
   return {

@@ -10,6 +10,8 @@ import { ConnectionReader } from "./connections.ts";
 
 /** Time for the last events and log lines to get out, milliseconds. */
 const EXIT_AFTER_MS = 100;
+/** Packets leave little behind: a larger nursery would only stay resident, once a burst has filled it. */
+const YOUNG_MB = 6;
 
 /** The worker that handles packets, seen from the control thread. */
 export class PacketThread {
@@ -23,7 +25,7 @@ export class PacketThread {
   private bindings = 0;
 
   constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, isPod: (address: Ip) => boolean, marks: Marks, onDeath: () => void) {
-    this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), { workerData: options, resourceLimits: { maxOldGenerationSizeMb: 1024 } });
+    this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), { workerData: options, resourceLimits: { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: YOUNG_MB } });
     this.reader = new ConnectionReader(
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
       (entry, asked) => isPod(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),

@@ -137,6 +137,7 @@ export class Comparison {
     for (let round = 0; round < 2; round++) {
       let found = 0;
       let extra = 0;
+      const before = kernel.writes;
       this.seen = round === 1 ? new Set() : undefined;
       if (!this.dump.start(set)) return;
       let state: string;
@@ -157,7 +158,8 @@ export class Comparison {
       } while (state === "more");
       if (state === "failed") return;
       if (extra > 0) this.repaired(set, 0, extra);
-      const short = missing.call(this, of, this.seen);
+      // What was learned while we read may stand behind the place where we were.
+      const short = missing.call(this, of, this.seen) - (kernel.writes - before);
       if (round === 1) {
         if (short > 0) this.repaired(set, short, 0);
         this.seen = undefined;
