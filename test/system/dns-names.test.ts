@@ -1,0 +1,205 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { policy, putPolicy, startAgent, type TestAgent } from "../support/agent.ts";
+import { type Client, clientIn } from "../support/client.ts";
+import { dnsServer } from "../support/dns-server.ts";
+import { clusterDns, LAB_COMMANDS, type Lab, labFor, until } from "../support/lab.ts";
+import { need } from "../support/need.ts";
+import { serve } from "../support/servers.ts";
+
+/** Many addresses, many names, and both changing all the time (PEERS 1, 3, 5, 8). */
+
+const accept = (names: readonly string[], port: number): object => ({ name: `port-${port}`, action: "Accept", to: [{ domainNames: names }], ports: [{ protocol: "TCP", port }] });
+const only = (app: string, ...egress: readonly object[]): string => policy(app, { mode: "Enforce", subject: { podSelector: { matchLabels: { app } } }, egress });
+
+const code = async (client: Client, host: string, port = 443): Promise<string | null> => (await client.connect({ host, port, send: "x" })).code;
+
+/** Which of the connections fail, eight at a time. */
+async function failing(client: Client, hosts: readonly string[]): Promise<string[]> {
+  const failed: string[] = [];
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let host = hosts[next++]; host !== undefined; host = hosts[next++]) {
+      const got = await code(client, host);
+      if (got !== null) failed.push(`${host} ${got}`);
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, work));
+  return failed;
+}
+
+test("a name with 1000 addresses: all are usable, newer ones take the place of the oldest, a live one stays", async (t) => {
+  if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS] })) return;
+  const lab = await labFor(t);
+  const dns = await clusterDns(lab);
+  await lab.addPod({ name: "client" });
+  const six = (i: number): string => `2001:db8::2:${i.toString(16)}`;
+  const first = Array.from({ length: 1000 }, (_, i) => six(i));
+  const more = Array.from({ length: 200 }, (_, i) => six(1000 + i));
+  const probe = "198.51.100.10";
+  await lab.addServer({ name: "out", addresses: [...first, ...more, probe] });
+  await serve(lab, "out", [{ kind: "echo", port: 443 }]);
+  const server = await dnsServer(lab, dns.pod, { port: dns.port, names: { "many.example.com": { AAAA: first }, "probe.example.org": { A: [probe], ttl: 1 } } });
+  putPolicy(lab, "client.yaml", only("client", accept(["*.example.com"], 443)));
+  putPolicy(lab, "short.yaml", policy("short", { mode: "Enforce", subject: { podSelector: {} }, dns: { minTtl: "1s", grace: "0s" }, egress: [accept(["probe.example.org"], 443)] }));
+  const agent = await startAgent(lab);
+  const client = await clientIn(lab, "client");
+  const learn = async (wanted: readonly string[]): Promise<void> => {
+    const { addresses } = await client.resolve({ name: "many.example.com", type: "AAAA" });
+    assert.deepEqual(new Set(addresses), new Set(wanted));
+  };
+
+  await learn(first);
+  assert.deepEqual(await failing(client, first), []);
+  const held = await client.connect({ host: six(0), port: 443, send: "x", hold: true });
+  assert.equal(held.ok, true);
+  // Conntrack is read every few seconds. When another live connection has brought its short-lived name back, it has been.
+  assert.equal((await client.resolve({ name: "probe.example.org" })).ok, true);
+  assert.equal((await client.connect({ host: probe, port: 443, send: "x", hold: true })).ok, true);
+  const from = Date.now();
+  await until("conntrack was read", async () => (await code(client, probe)) === null && Date.now() - from > 3000, 25_000, 200);
+  for (let from = 0; from < more.length; from += 50) {
+    await server.setNames({ "many.example.com": { AAAA: more.slice(from, from + 50) } });
+    await learn(more.slice(from, from + 50));
+  }
+  assert.deepEqual(await failing(client, more), [], "the new ones");
+  assert.deepEqual(await failing(client, [six(0)]), [], "the one with a live connection");
+  assert.equal((await client.talk({ hold: held.hold as number, send: "y" })).data, "y");
+  const gone = await failing(client, first);
+  assert.equal(gone.length, more.length, "as many as came");
+  assert.ok(gone.every((text) => text.endsWith("ECONNREFUSED")));
+  const { counters, pods } = await agent.status();
+  assert.equal(pods.find(({ name }) => name === "client")?.bindings, 1001);
+  assert.equal(counters["bindingsRefused"], 0);
+});
+
+/** Answers `n123.…` with one A record, 100.64.0.0 + 123, and any other name with the address given. */
+const COUNTING = `
+import { createSocket } from "node:dgram";
+const [port, other] = [Number(process.argv[1]), process.argv[2].split(".").map(Number)];
+const socket = createSocket({ type: "udp4", recvBufferSize: 4194304 });
+socket.on("message", (query, peer) => {
+  const label = query.toString("latin1", 13, 13 + query[12]);
+  const n = /^n[0-9]+$/.test(label) ? Number(label.slice(1)) : -1;
+  const end = query.indexOf(0, 12) + 5;
+  const reply = Buffer.alloc(end + 16);
+  query.copy(reply, 0, 0, end);
+  reply.writeUInt16BE(0x8180, 2);
+  reply.writeUInt16BE(1, 6);
+  reply.writeUInt32BE(0, 8);
+  reply.set([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, ...(n < 0 ? other : [100, 64 + (n >> 16), (n >> 8) & 255, n & 255])], end);
+  socket.send(reply, peer.port, peer.address);
+});
+socket.bind(port, process.argv[3], () => console.log("ready")); // replies come from the address that was asked
+`;
+
+/** Asks for PREFIX0…PREFIXn.SUFFIX, 64 at a time, as fast as replies come. */
+const FLOOD = `
+import { createSocket } from "node:dgram";
+const [server, suffix, count, prefix] = process.argv.slice(1);
+const socket = createSocket({ type: "udp4", recvBufferSize: 4194304 });
+const tail = Buffer.concat([...suffix.split(".").map((label) => Buffer.from(String.fromCharCode(label.length) + label)), Buffer.from([0, 0, 1, 0, 1])]);
+let sent = 0, got = 0;
+const send = () => {
+  const label = prefix + sent;
+  const head = Buffer.from([sent >> 8, sent, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, label.length]);
+  socket.send(Buffer.concat([head, Buffer.from(label), tail]));
+  sent++;
+};
+const done = () => { console.log(JSON.stringify({ sent, got })); process.exit(); };
+socket.on("message", () => {
+  got++;
+  if (sent < Number(count)) send();
+  else if (got >= sent) done();
+});
+socket.connect(53, server, () => {
+  while (sent < Math.min(64, Number(count))) send();
+});
+setTimeout(done, 30000);
+`;
+
+async function flood(lab: Lab, pod: string, server: string, suffix: string, count: number, prefix = "n"): Promise<void> {
+  const text = await lab.script(pod, FLOOD, [server, suffix, String(count), prefix]).line((line) => line, { timeoutMs: 35_000 });
+  assert.deepEqual(JSON.parse(text), { sent: count, got: count }, "no reply was lost");
+}
+
+const residentMb = (agent: TestAgent): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${agent.child.pid}/status`, "utf8"))?.[1]) / 1024;
+
+test("ever-new names of one pod: memory is bounded, and other pods keep and learn theirs", async (t) => {
+  if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS] })) return;
+  const lab = await labFor(t);
+  const dns = await clusterDns(lab);
+  await lab.addPod({ name: "noisy" });
+  await lab.addPod({ name: "quiet", kind: "bridge" });
+  const known = "198.51.100.10";
+  const later = Array.from({ length: 5 }, (_, i) => `198.51.100.${20 + i}`);
+  await lab.addServer({ name: "out", addresses: [known, ...later] });
+  await serve(lab, "out", [{ kind: "echo", port: 443 }]);
+  const LIMIT = 4000;
+  const FLOOD_NAMES = 40_000;
+  const names = Object.fromEntries(later.map((address, i) => [`later${i}.example.org`, { A: [address] }]));
+  await dnsServer(lab, dns.pod, { port: dns.port, names: { ...names, "known.example.org": { A: [known] } } });
+  // The other resolver, for the flood.
+  const counting = lab.script("out", COUNTING, ["5300", known, known]);
+  await counting.line((line) => line === "ready");
+  await lab.service({ address: "10.96.0.11", port: 53, target: known, targetPort: 5300, protocols: ["udp"] });
+  lab.setResolvers([dns.v4, "10.96.0.11"]);
+  putPolicy(lab, "noisy.yaml", only("noisy", accept(["*.example.com"], 443)));
+  putPolicy(lab, "quiet.yaml", only("quiet", accept(["*.example.org"], 443)));
+  const agent = await startAgent(lab, { args: ["--max-bindings", String(LIMIT)] });
+  const quiet = await clientIn(lab, "quiet");
+  await quiet.resolve({ name: "known.example.org", server: dns.v4 });
+  assert.equal(await code(quiet, known), null);
+
+  await flood(lab, "noisy", "10.96.0.11", "example.com", LIMIT * 2);
+  const full = residentMb(agent);
+  const from = performance.now();
+  await flood(lab, "noisy", "10.96.0.11", "example.com", FLOOD_NAMES, "m");
+  t.diagnostic(`${FLOOD_NAMES} names of one address in ${(performance.now() - from).toFixed(0)} ms`);
+  await flood(lab, "noisy", "10.96.0.11", "example.com", FLOOD_NAMES);
+  const after = residentMb(agent);
+  t.diagnostic(`resident: ${full.toFixed(1)} MB when full, ${after.toFixed(1)} MB ${2 * FLOOD_NAMES} names later`);
+  assert.ok(after - full < 48, `${full} MB, then ${after} MB`);
+  assert.equal(await code(quiet, known), null, "a name that was known before");
+  for (const [i, address] of later.entries()) {
+    assert.equal((await quiet.resolve({ name: `later${i}.example.org`, server: dns.v4 })).ok, true);
+    assert.equal(await code(quiet, address), null, "a name that came when the table was full");
+  }
+  assert.equal(await code(quiet, known), null, "still");
+  const { sets, pods, counters } = await agent.status();
+  assert.equal(pods.find(({ name }) => name === "quiet")?.bindings, 6);
+  assert.ok((pods.find(({ name }) => name === "noisy")?.bindings as number) <= LIMIT);
+  for (const set of ["ng-allow4", "ng-name4"]) assert.ok((sets[set] as number) <= LIMIT + 64, `${set}: ${sets[set]}`);
+  assert.equal(counters["faults"], 0);
+});
+
+test("an address with hundreds of names: the latest one asked for counts", async (t) => {
+  if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS, "ipset"] })) return;
+  const lab = await labFor(t);
+  const dns = await clusterDns(lab);
+  await lab.addPod({ name: "client" });
+  const shared = "198.51.100.10";
+  await lab.addServer({ name: "out", addresses: [shared] });
+  await serve(lab, "out", [{ kind: "echo", port: 443 }, { kind: "echo", port: 5432 }]);
+  const dnsPod = lab.pods.find(({ name }) => name === dns.pod)?.v4 as string;
+  await lab.script(dns.pod, COUNTING, [String(dns.port), shared, dnsPod]).line((line) => line === "ready");
+  // A bucket, a tenant, a shard: names of a wildcard, all of one front end; and a database that happens to live there.
+  putPolicy(lab, "client.yaml", only("client", accept(["*.example.com"], 443), accept(["db.example.org"], 5432)));
+  const agent = await startAgent(lab);
+  const client = await clientIn(lab, "client");
+  await flood(lab, "client", dns.v4, "example.com", 300, "bucket");
+  assert.equal(await code(client, shared), null);
+  assert.equal(await code(client, shared, 5432), "ECONNREFUSED");
+  const held = await client.connect({ host: shared, port: 443, send: "x", hold: true });
+  await client.resolve({ name: "db.example.org", server: dns.v4 });
+  assert.equal(await code(client, shared, 5432), null, "the database");
+  assert.equal(await code(client, shared), null);
+  assert.equal((await client.talk({ hold: held.hold as number, send: "y" })).data, "y");
+  // The kernel remembers the same names as the agent: it finds them there when it starts again.
+  await agent.kill();
+  await lab.run("node", ["ipset", "flush", "ng-allow4"]);
+  const next = await startAgent(lab);
+  assert.equal(await code(client, shared, 5432), null, "the database, after a restart");
+  assert.equal((await next.status()).pods[0]?.bindings, 64);
+});
