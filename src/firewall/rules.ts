@@ -111,6 +111,8 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
             `${conn(VerdictClass.pass)} -g NG-CLEAR`,
+            // Nobody's packet on somebody's connection: a forged DNS reply, for one.
+            `${is(SourceClass.unknown)} -m connmark ! --mark 0x0/${mask} ${queue(QueueOffset.admission, false)}`,
             `-m connmark ! --mark 0x0/${mask} -j NG-JUDGED`,
             `-m connmark ! --mark 0x0/${mask} -g NG-CLEAR`, // judged before
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection

@@ -6,7 +6,7 @@ import type { NameSeen } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
-import { type Context, describe, destinationOf, eachPacket, emitFor, evidenceOf, type Held, type Settlement } from "./context.ts";
+import { type Context, describe, destinationOf, eachPacket, emitFor, evidenceOf, podOf, policiesOf, type Held, type Settlement } from "./context.ts";
 import type { Decision } from "./guard.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -97,11 +97,21 @@ function spoofed(context: Context, held: Held): void {
   else emitFor(context, pod, draft);
 }
 
-/** The pod has had its share: said once in a while. */
+/** Seconds between two events about a pod's limit. */
+const LIMIT_EVENT_SECONDS = 10;
+
+/** The pod has had its share: said once in a while, and never held back for the noise that it makes. */
 export function limited(context: Context, pod: GuardedPod, { packet }: Held, verdict: "deny" | "info", message: string): void {
   context.counters.upcallsLimited++;
-  if (pod.limited++ !== 0) return;
-  emitFor(context, pod, {
+  pod.limited++;
+  if (context.now() - pod.limitSaid < LIMIT_EVENT_SECONDS) return;
+  pod.limitSaid = context.now();
+  const count = pod.limited;
+  pod.limited = 0;
+  context.emit({
+    pod: podOf(pod),
+    policies: policiesOf(pod),
+    count,
     type: "limit",
     verdict,
     mode: pod.guard.book.mode,

@@ -51,7 +51,9 @@ export class GuardedPod {
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */
   heldBack = 0;
+  /** Packets beyond its limits since that was last said, and when it was. */
   limited = 0;
+  limitSaid = 0;
   /** Kernel decisions for names. */
   private preloaded = 0;
   private readonly kernel: Kernel;

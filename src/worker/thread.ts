@@ -1,11 +1,14 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats } from "../base/addon.ts";
-import { parseIp } from "../base/address.ts";
+import { family, type Ip, parseIp } from "../base/address.ts";
+import { collect } from "../base/collect.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import type { Element } from "../firewall/ipset.ts";
 import { marks } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
+import type { PodKey } from "../model/snapshot.ts";
 import { SourceClass } from "../model/verdict.ts";
 import { admit } from "./admission.ts";
 import { Comparison } from "./compare.ts";
@@ -101,7 +104,6 @@ function start(native: Addon): void {
     if (!desired.ready) return;
     live.tick();
     comparison.tick(nowMs);
-    for (const pod of context.pods.byKey.values()) pod.limited = 0;
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
       for (const pod of context.pods.byKey.values()) pod.sweep(context.now());
@@ -119,6 +121,8 @@ class Desired {
   private readonly policies = new Map<PolicyId, Policy>();
   /** Pods with the same policies share one compiled rulebook. */
   private readonly books = new Map<string, Rulebook | undefined>();
+  /** What the kernel has of known pods that nobody guards. */
+  private readonly free = new Map<PodKey, readonly (readonly ["src" | "guard", Element])[]>();
   private prefixes: readonly string[] = [];
   private resolvers: NonNullable<Update["resolvers"]> = [];
   private readonly waiting: Update[] = [];
@@ -167,6 +171,7 @@ class Desired {
   private takeOver(): void {
     const restored = this.comparison.restore();
     this.comparison.runNow();
+    if (restored > 0) collect();
     this.ready = true;
     for (const pod of this.context.pods.byKey.values()) this.live.judge(pod, true);
     if (restored > 0) this.context.log("info", "bindings read back from the kernel", { restored });
@@ -180,6 +185,7 @@ class Desired {
     for (const policy of update.policies) this.policies.set(policy.id, policy);
     if (update.policies.length + update.removedPolicies.length > 0) this.books.clear();
     for (const key of update.removedPods) {
+      this.setFree(key, [], "");
       const pod = pods.byKey.get(key);
       if (pod === undefined) continue;
       this.remove(pod);
@@ -206,8 +212,9 @@ class Desired {
     const old = pods.byKey.get(pod.key);
     const same = old !== undefined && old.pod.uid === pod.uid && old.pod.interface === pod.interface && old.pod.addresses.join() === pod.addresses.join();
     if (old !== undefined && (!same || book === undefined)) this.remove(old);
-    if (book === undefined) return;
     const covered = (iface: string): boolean => this.prefixes.some((prefix) => iface.startsWith(prefix));
+    this.setFree(pod.key, book === undefined && attachment.kind === "routed" && covered(attachment.interface) ? pod.addresses : [], attachment.interface);
+    if (book === undefined) return;
     if (old !== undefined && same) {
       yield* old.update(book, attachment, covered, this.context.now(), pod);
       this.live.judge(old, !this.ready);
@@ -217,6 +224,19 @@ class Desired {
     pods.set(guarded);
     guarded.writeFixed(covered);
     this.live.judge(guarded, !this.ready);
+  }
+
+  /**
+   * A known pod that nobody guards is left alone where a prefix covers its interface; what the prefix covers and nobody
+   * knows is stopped, and so is its address on another interface.
+   */
+  private setFree(key: PodKey, addresses: readonly Ip[], iface: string): void {
+    const { kernel } = this.context;
+    for (const [role, element] of this.free.get(key) ?? []) kernel.removeFixed(role, family(element.address), element);
+    const elements = addresses.flatMap((address) => [["src", { address, bits: address.length * 8, iface, mark: SourceClass.unguarded }] as const, ["guard", { address, mark: SourceClass.spoof }] as const]);
+    for (const [role, element] of elements) kernel.putFixed(role, family(element.address), element);
+    if (elements.length > 0) this.free.set(key, elements);
+    else this.free.delete(key);
   }
 
   private setResolvers(resolvers: NonNullable<Update["resolvers"]>): void {
