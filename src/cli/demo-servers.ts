@@ -1,7 +1,7 @@
 import { createSocket, type Socket } from "node:dgram";
 import { readFileSync } from "node:fs";
-import { createServer as createHttps } from "node:https";
 import { createServer, type Server } from "node:net";
+import { createServer as createTls } from "node:tls";
 import { fileURLToPath } from "node:url";
 import packet from "dns-packet";
 import type { Child } from "./lab-process.ts";
@@ -25,6 +25,7 @@ export const PORT = { https: 443, postgresql: 5432, other: 8443 } as const;
 
 const PG_SSL_REQUEST = "0000000804d2162f"; // SSLRequest (PostgreSQL documentation 55.7)
 const PG_READY = Buffer.from("5a0000000549", "hex"); // ReadyForQuery, idle
+const HTTP_REPLY = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n";
 /** What clients say first, hexadecimal. */
 export const HELLO = {
   http: hex("GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n"),
@@ -86,8 +87,8 @@ function dnsReply(bytes: Buffer, names: Names): Buffer | undefined {
 }
 
 function internet({ key, cert }: Certificate): Promise<unknown> {
-  const https = createHttps({ key: readFileSync(key), cert: readFileSync(cert) }, (request, response) => {
-    response.end(`hello from ${request.headers.host ?? "nobody"}\n`);
+  const https = createTls({ key: readFileSync(key), cert: readFileSync(cert) }, (socket) => {
+    socket.on("error", () => {}).once("data", () => socket.end(HTTP_REPLY));
   });
   const postgresql = createServer((socket) => {
     socket.on("error", () => {}).on("data", (data) => socket.write(data.toString("hex") === PG_SSL_REQUEST ? "N" : PG_READY));

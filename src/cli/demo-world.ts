@@ -1,11 +1,10 @@
-import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Event } from "../model/event.ts";
 import { type Client, clientIn } from "./demo-client.ts";
 import { certificate, type Names, serve } from "./demo-servers.ts";
-import { type Child, until } from "./lab-process.ts";
+import { type Child, execute, until } from "./lab-process.ts";
 import type { Lab } from "./lab-types.ts";
 
 /** Where things are outside. Stripe and the paste site share an address, as tenants of a CDN do. */
@@ -91,7 +90,7 @@ export interface World {
   readonly policies: string;
   readonly socket: string;
   /** What to type to run namegate on this socket: `status`, `observe`. */
-  namegate(command: string): string;
+  readonly namegate: (command: string) => string;
   /** Of all agents so far, in order. */
   events(): Event[];
   /** The first event after `from` that matches; undefined when none comes in time. */
@@ -122,7 +121,7 @@ export async function build(lab: Lab): Promise<World> {
   lab.setResolvers([DNS.v4, DNS.v6]);
   await lab.addPod({ name: "checkout" });
   await lab.addPod({ name: "reports" });
-  await lab.addPod({ name: "frontend", kind: canBridge() ? "bridge" : "routed" });
+  await lab.addPod({ name: "frontend", kind: (await canBridge()) ? "bridge" : "routed" });
   await lab.addServer({ name: "internet", addresses: Object.values(OUTSIDE) });
   const tls = await certificate(lab, Object.keys(NAMES));
   const client = (pod: PodName): Promise<Client> => clientIn(lab, pod, tls.cert);
@@ -172,11 +171,7 @@ export async function build(lab: Lab): Promise<World> {
 }
 
 /** Bridged packets cross netfilter only with br_netfilter, a module that may be missing. */
-function canBridge(): boolean {
-  try {
-    execFileSync("modprobe", ["br_netfilter"], { stdio: "ignore" });
-  } catch {
-    // built in, or not there at all
-  }
+async function canBridge(): Promise<boolean> {
+  await execute(["modprobe", "br_netfilter"]); // may fail: built in, or not there at all
   return existsSync("/proc/sys/net/bridge/bridge-nf-call-iptables");
 }

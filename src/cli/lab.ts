@@ -317,13 +317,6 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
   return lab;
 }
 
-/** Closes the lab when this process is told to stop, and then stops. For programs, not for libraries. */
-export function closeOnSignal(lab: Lab): void {
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(signal, () => void lab.close().finally(() => process.kill(process.pid, signal)));
-  }
-}
-
 function routedPod(v4: string | undefined, v6: string | undefined): string[] {
   const lines: string[] = [];
   if (v4 !== undefined) {
