@@ -9,6 +9,7 @@ import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
 import { Decisions } from "./decisions.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
+import { TCP_LIMITS, type TcpLimits, TcpMessages } from "../dns/tcp.ts";
 import type { Limits } from "./protocol.ts";
 
 /** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
@@ -22,6 +23,8 @@ const WORK_BURST_MS = 50;
 /** A policy change: longest that one address is preloaded for, and addresses between two turns of the packets. */
 const REFRESH_MS = 4;
 const REFRESHES = 32;
+/** DNS over TCP of one pod, each way: a pod that opens many connections loses its own. */
+const STREAM_LIMITS: TcpLimits = { ...TCP_LIMITS, connections: 512, octets: 512 * 1024 };
 /** Seconds that a decision without a name lasts, and a denial. */
 export const DECISION_SECONDS = 60;
 export const DENIAL_SECONDS = 5;
@@ -47,6 +50,8 @@ export class GuardedPod {
   readonly events: TokenBucket;
   /** What is left of the pod's share of the packet thread, in milliseconds. */
   readonly work = new TokenBucket(WORK_PER_SECOND_MS, WORK_BURST_MS);
+  readonly queryStreams = new TcpMessages("pod", STREAM_LIMITS);
+  readonly replyStreams = new TcpMessages("resolver", STREAM_LIMITS);
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */
@@ -209,6 +214,8 @@ export class GuardedPod {
     this.decisions.sweep(now);
     this.denials.sweep(now);
     this.guard.names.sweep(now);
+    this.queryStreams.expire(now * 1000);
+    this.replyStreams.expire(now * 1000);
   }
 
   /** Takes back every cached decision and denial: the policies have changed. */

@@ -2,7 +2,6 @@ import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
 import { ipText } from "../base/address.ts";
 import { tcpReply, tcpReset, tcpResetBack, udpReply } from "../dns/packets.ts";
 import { readQuery, refused } from "../dns/query.ts";
-import { TcpMessages } from "../dns/tcp.ts";
 import { Protocol } from "../model/packet.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import { limited } from "./admission.ts";
@@ -17,7 +16,6 @@ import type { GuardedPod } from "./pods.ts";
 export class Queries {
   private readonly context: Context;
   private readonly sender: RawSender;
-  private readonly streams = new TcpMessages("pod");
   private pod: GuardedPod | undefined;
   private held: Held | undefined;
   private denied: Uint8Array | undefined;
@@ -39,7 +37,7 @@ export class Queries {
       const from = performance.now();
       if (this.pod !== undefined) {
         if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd);
-        else if (packet.protocol === Protocol.TCP && !this.stream(held, answer)) return this.pod.work.spend(performance.now() - from);
+        else if (packet.protocol === Protocol.TCP && !this.stream(this.pod, held, answer)) return this.pod.work.spend(performance.now() - from);
       }
       if (this.denied !== undefined) this.refuse(queue, held, answer, this.denied);
       else {
@@ -52,8 +50,8 @@ export class Queries {
   }
 
   /** False: the segment is not let through. */
-  private stream(held: Held, answer: Settlement): boolean {
-    const fed = this.streams.feed(held.packet, this.context.nowMs(), this.message);
+  private stream(pod: GuardedPod, held: Held, answer: Settlement): boolean {
+    const fed = pod.queryStreams.feed(held.packet, this.context.nowMs(), this.message);
     switch (fed) {
       case "complete":
       case "partial":

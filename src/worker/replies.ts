@@ -1,6 +1,5 @@
 import { NfVerdict, type PacketQueue } from "../base/addon.ts";
 import { learn } from "../dns/reply.ts";
-import { TcpMessages } from "../dns/tcp.ts";
 import type { Learned } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
 import { NAME_LIMITS } from "../names/table.ts";
@@ -27,7 +26,6 @@ const DEBT_MS = 250;
  */
 export class Replies {
   private readonly context: Context;
-  private readonly streams = new TcpMessages("resolver");
   private readonly learned: Learned[] = [];
   private readonly refusedAt = new WeakMap<GuardedPod, number>();
   /** The pod whose packet is in hand. */
@@ -54,7 +52,7 @@ export class Replies {
     }
     this.pod = pod;
     if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd);
-    else if (packet.protocol === Protocol.TCP) this.streams.feed(packet, this.context.nowMs(), this.message);
+    else if (packet.protocol === Protocol.TCP) pod.replyStreams.feed(packet, this.context.nowMs(), this.message);
   }
 
   private readonly message = (bytes: Uint8Array, start: number, end: number): void => {

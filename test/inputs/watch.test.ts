@@ -1,8 +1,10 @@
-import { mkdtempSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { watchPath } from "../../src/inputs/files/watch.ts";
+import { readFolder, watchPath } from "../../src/inputs/files/watch.ts";
 import { until } from "../support/lab.ts";
 
 /** Well below the poll of two seconds: only the kernel's events are this fast. */
@@ -71,4 +73,18 @@ test("a folder that is made again is found again, by the poll at the latest", as
   writeFileSync(join(dir, "a.yaml"), "a");
   const before = count;
   await until("the new folder is seen", () => count > before, 3000);
+});
+
+test("what is not a plain file is refused and named, and nobody waits for it", { timeout: 5000 }, (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "namegate-watch-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  execFileSync("mkfifo", [join(folder, "pipe.yaml")]);
+  symlinkSync("/dev/zero", join(folder, "device.yaml"));
+  mkdirSync(join(folder, "folder.yaml"));
+  writeFileSync(join(folder, "huge.yaml"), "");
+  truncateSync(join(folder, "huge.yaml"), 2 ** 31);
+  writeFileSync(join(folder, "good.yaml"), "a: b");
+  const { files, failed } = readFolder(folder);
+  assert.deepEqual(files.map(({ text }) => text), ["a: b"]);
+  assert.deepEqual(failed.map(({ file }) => basename(file)), ["device.yaml", "folder.yaml", "huge.yaml", "pipe.yaml"]);
 });

@@ -5,6 +5,8 @@ import { TokenBucket } from "../../src/base/bucket.ts";
 import { dnsName, type DnsName } from "../../src/base/name.ts";
 import { learn } from "../../src/dns/reply.ts";
 import type { Learned } from "../../src/model/binding.ts";
+import { newPacket } from "../../src/capture/decode.ts";
+import type { Packet } from "../../src/model/packet.ts";
 import type { Policy } from "../../src/model/policy.ts";
 import { readManifests } from "../../src/policy/read.ts";
 import { type Rulebook, rulebook } from "../../src/worker/guard.ts";
@@ -104,6 +106,21 @@ test("a reply with a long chain and many addresses teaches a bounded number of p
   assert.equal(outcome.kind, "learned");
   assert.ok(out.length > 1500 && out.length <= 2000, `${out.length}`);
   assert.ok(outcome.excess > 0);
+});
+
+test("a pod that opens thousands of connections to a resolver loses only its own", () => {
+  const { add } = node(1000);
+  const [hog, victim] = [add("hog", policy(1, 1)), add("victim", policy(1, 1))];
+  const syn = (sourcePort: number): Packet => ({ ...newPacket(), protocol: 6, sourcePort, destinationPort: 53, tcpFlags: 2, sequence: 1 });
+  const got: number[] = [];
+  const bytes = Uint8Array.from([0, 3, 7, 8, 9]);
+  const piece = (sequence: number, from: number, to: number): Packet => ({ ...syn(9), tcpFlags: 16, sequence, bytes, payloadStart: from, payloadEnd: to });
+  victim.queryStreams.feed(syn(9), 1, () => undefined);
+  assert.equal(victim.queryStreams.feed(piece(2, 0, 2), 2, () => undefined), "partial");
+  for (let port = 1; port <= 5000; port++) hog.queryStreams.feed(syn(port), 3, () => undefined);
+  assert.ok(hog.queryStreams.connections <= 512);
+  assert.equal(victim.queryStreams.feed(piece(4, 2, 5), 4, (all, start, end) => got.push(...all.subarray(start, end))), "complete");
+  assert.deepEqual(got, [7, 8, 9]);
 });
 
 test("a bucket of work runs into debt and comes out of it with time", () => {

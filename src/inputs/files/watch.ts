@@ -1,4 +1,4 @@
-import { type FSWatcher, readdirSync, readFileSync, statSync, watch } from "node:fs";
+import { closeSync, constants, type FSWatcher, fstatSync, openSync, readdirSync, readFileSync, statSync, watch } from "node:fs";
 import { join } from "node:path";
 
 /**
@@ -10,6 +10,8 @@ export interface Watched {
 }
 
 const POLL_MS = 2000;
+/** Of one input file; a ConfigMap has at most 1 MiB. */
+const FILE_BYTES_MAX = 16 * 1024 * 1024;
 const SETTLE_MS = 2; // several events of one save become one
 
 export function watchPath(path: string, changed: () => void): Watched {
@@ -78,6 +80,19 @@ function manifestNames(folder: string): string[] {
   return readdirSync(folder).filter((name) => /\.ya?ml$/.test(name) && !name.startsWith(".")).sort();
 }
 
+/** What is not a plain file of sensible size is refused: a pipe would never answer, a device never end. */
+function textOf(file: string): string {
+  const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new Error("it is not a file");
+    if (stat.size > FILE_BYTES_MAX) throw new Error(`it has ${stat.size} bytes; the limit is ${FILE_BYTES_MAX}`);
+    return readFileSync(fd, "utf8");
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** The manifests in a folder, sorted by name; those that cannot be read are named. */
 export function readFolder(folder: string): { readonly files: readonly { file: string; text: string }[]; readonly failed: readonly { file: string; why: string }[] } {
   const files: { file: string; text: string }[] = [];
@@ -85,7 +100,7 @@ export function readFolder(folder: string): { readonly files: readonly { file: s
   for (const name of manifestNames(folder)) {
     const file = join(folder, name);
     try {
-      files.push({ file, text: readFileSync(file, "utf8") });
+      files.push({ file, text: textOf(file) });
     } catch (error) {
       failed.push({ file, why: error instanceof Error ? error.message : String(error) });
     }
@@ -96,7 +111,7 @@ export function readFolder(folder: string): { readonly files: readonly { file: s
 /** The text of one file, or why it cannot be read. */
 export function readText(file: string): { readonly text: string; readonly why?: undefined } | { readonly text?: undefined; readonly why: string } {
   try {
-    return { text: readFileSync(file, "utf8") };
+    return { text: textOf(file) };
   } catch (error) {
     return { why: error instanceof Error ? error.message : String(error) };
   }
