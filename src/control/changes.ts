@@ -43,6 +43,8 @@ export class Changes {
     }
     const removedPolicies = [...this.policies.keys()].filter((id) => !policies.has(id));
     const renamed = !same(this.namespaces, snapshot.namespaces);
+    // What a prefix covers is marked otherwise, pod by pod.
+    const recovered = !same(this.prefixes, snapshot.interfacePrefixes);
     const pods = new Map<PodKey, Told>();
     const updates: PodUpdate[] = [];
     for (const pod of snapshot.pods) {
@@ -50,7 +52,7 @@ export class Changes {
       const samePod = old !== undefined && same(old.update.pod, pod);
       const selected = samePod && !renamed ? this.selectedAgain(old, policies, changed, snapshot) : selectPolicies([...policies.values()], pod, snapshot.namespaces);
       const attachment = samePod && !lookAgain ? old.update.attachment : attachmentOf(pod.interface);
-      if (samePod && selected.length === old.policies.length && selected.every((policy, i) => policy === old.policies[i]) && same(attachment, old.update.attachment)) {
+      if (samePod && !recovered && selected.length === old.policies.length && selected.every((policy, i) => policy === old.policies[i]) && same(attachment, old.update.attachment)) {
         pods.set(pod.key, old);
         continue;
       }
