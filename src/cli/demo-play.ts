@@ -48,7 +48,7 @@ export interface Attempt extends Reach {
 const WAIT_MS = 300;
 /** A SYN without an answer is sent again after 1 and 3 seconds (RFC 6298). */
 const RETRY_MS = 8000;
-const REVOKE_MS = 3000;
+const REVOKE_MS = 5000;
 
 const ORDERS = { address: OUTSIDE.orders, port: PORT.postgresql, send: HELLO.postgresql } as const;
 
