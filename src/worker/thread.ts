@@ -212,6 +212,11 @@ class Desired {
     const old = pods.byKey.get(pod.key);
     const same = old !== undefined && old.pod.uid === pod.uid && old.pod.interface === pod.interface && old.pod.addresses.join() === pod.addresses.join();
     if (old !== undefined && (!same || book === undefined)) this.remove(old);
+    // Whoever had one of its addresses has another by now, or is gone; removed later, it would take ours along.
+    for (const address of pod.addresses) {
+      const holder = pods.of(address);
+      if (holder !== undefined && holder.pod.key !== pod.key) this.remove(holder);
+    }
     const covered = (iface: string): boolean => this.prefixes.some((prefix) => iface.startsWith(prefix));
     this.setFree(pod.key, book === undefined && attachment.kind === "routed" && covered(attachment.interface) ? pod.addresses : [], attachment.interface);
     if (book === undefined) return;
@@ -231,8 +236,11 @@ class Desired {
    * knows is stopped, and so is its address on another interface.
    */
   private setFree(key: PodKey, addresses: readonly Ip[], iface: string): void {
-    const { kernel } = this.context;
-    for (const [role, element] of this.free.get(key) ?? []) kernel.removeFixed(role, family(element.address), element);
+    const { kernel, pods } = this.context;
+    for (const [role, element] of this.free.get(key) ?? []) {
+      // The address may be a guarded pod's by now.
+      if (role === "src" || pods.of(element.address) === undefined) kernel.removeFixed(role, family(element.address), element);
+    }
     const elements = addresses.flatMap((address) => [["src", { address, bits: address.length * 8, iface, mark: SourceClass.unguarded }] as const, ["guard", { address, mark: SourceClass.spoof }] as const]);
     for (const [role, element] of elements) kernel.putFixed(role, family(element.address), element);
     if (elements.length > 0) this.free.set(key, elements);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { policy, putPolicy, startAgent } from "../support/agent.ts";
 import { clientIn } from "../support/client.ts";
-import { LAB_COMMANDS, labFor } from "../support/lab.ts";
+import { LAB_COMMANDS, labFor, until } from "../support/lab.ts";
 import type { Lab } from "../support/lab.ts";
 import { need } from "../support/need.ts";
 import { dnsmasq } from "../support/resolvers.ts";
@@ -180,4 +180,25 @@ test("with interface prefixes, nobody's packet is a resolver's reply, and unguar
   const left = await clientIn(lab, stranger.name);
   assert.equal((await left.connect({ host: "198.51.100.66", port: 443, send: "x" })).data, "x", "an unguarded pod goes where it wants");
   assert.equal((await agent.status()).pods.find(({ name }) => name === "victim")?.bindings, 1);
+});
+
+test("a pod that takes over another's address is guarded like any other", async (t) => {
+  if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS, "ipset"] })) return;
+  const lab = await labFor(t);
+  lab.setResolvers(["10.96.0.10"]);
+  const one = await lab.addPod({ name: "one", v6: false });
+  const two = await lab.addPod({ name: "two", v6: false });
+  const { subject: _, ...everyone } = { ...NOTHING, dns: { queries: "AllowedOnly" }, egress: [{ action: "Accept", to: [{ networks: ["203.0.113.0/24"] }], ports: [{ port: 443 }] }] };
+  putPolicy(lab, "all.yaml", policy("all", everyone));
+  const agent = await startAgent(lab);
+  const sets = ["ng-src4", "ng-guard4", "ng-query4", "ng-net4"];
+  const before = (await agent.status()).sets;
+  // The new holder is listed before the old one, which has another address now.
+  const entry = (name: string, iface: string, address: string): object => ({ namespace: "shop", name, interface: iface, addresses: [address] });
+  const pods = [entry("two", two.interface, one.v4 as string), entry("one", one.interface, "10.244.0.99")];
+  lab.file("pods.yaml", JSON.stringify({ resolvers: ["10.96.0.10:53"], pods }));
+  await until("the exchange is in the kernel", async () => (await lab.exec("node", ["ipset", "test", "ng-guard4", "10.244.0.99"])).status === 0);
+  for (const set of ["ng-guard4", "ng-query4"]) await lab.run("node", ["ipset", "test", set, one.v4 as string]);
+  const after = (await agent.status()).sets;
+  for (const set of sets) assert.equal(after[set], before[set], set);
 });
