@@ -12,6 +12,8 @@ const FAMILIES = [4, 6] as const;
 const INTERVAL_MS = 500;
 /** A comparison may take one four-hundredth of the time. */
 const SHARE = 400;
+/** Whatever it takes, it is done this often: time spent is not only ours on a busy machine. */
+const INTERVAL_MS_MAX = 20_000;
 /** Elements this close to their end are neither missed nor restored, seconds. */
 const NEAR_END = 3;
 
@@ -51,7 +53,7 @@ export class Comparison {
       spentMs += performance.now() - from;
       if (done === true) {
         this.busy = false;
-        this.nextMs = this.context.nowMs() + Math.max(INTERVAL_MS, spentMs * SHARE);
+        this.nextMs = this.context.nowMs() + Math.min(INTERVAL_MS_MAX, Math.max(INTERVAL_MS, spentMs * SHARE));
       } else setImmediate(step);
     };
     setImmediate(step);
