@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import "./base/nursery.ts";
 import { type Output, Usage, version } from "./cli/usage.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 
