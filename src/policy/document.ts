@@ -71,7 +71,8 @@ export function readPolicy(document: YamlDocument, namespace: string, locate: Lo
     findings.push(...judgeDocument(kind, namespace, document, sink.options));
   }
   const { name, namespace: own } = fieldsOf(metadata);
-  const named = kind !== undefined && typeof name === "string" && name !== "";
+  // Ids are printed: a name that no object can have, and that could paint on a terminal, has none.
+  const named = kind !== undefined && typeof name === "string" && /^[\x21-\x7e]{1,253}$/.test(name);
   // A document in the wrong place has no claim to its id: a tenant's must not push out the cluster's own.
   const id = named && mayHold(kind, namespace, sink.options) ? policyId(kind, namespace, name) : undefined;
   if (named && kind === "EgressPolicy" && typeof own === "string" && own !== namespace) {
