@@ -3,25 +3,33 @@ import { putPolicy, startAgent, type TestAgent } from "../test/support/agent.ts"
 import { manyPods, usageOf, withEntries } from "./support/pods.ts";
 import { load } from "./support/load.ts";
 import { benchNode, POLICY, RESPONDER } from "./support/node.ts";
-import { report } from "./support/report.ts";
+import { median, report } from "./support/report.ts";
 import type { Lab } from "../src/cli/lab-types.ts";
 
 const WORKLOAD =
-  "250 guarded pods, each of which resolves 400 names of its own: 100 000 bindings and as many decisions in the kernel, all learned from real replies. Resident memory (VmRSS, both threads) " +
-  "20 s after that, and of an agent that was started anew and has read them back from the kernel; CPU time over 20 s without a packet, with few bindings and with all";
+  "250 guarded pods, each of which resolves 400 names of its own: 100 000 bindings and as many decisions in the kernel, all learned from real replies. Resident memory " +
+  "(VmRSS, both threads) after that, and of an agent that was started anew and has read them back from the kernel; CPU time of four times 15 s without a packet, with few bindings and with all " +
+  "(about every six minutes all of them are compared with the kernel, which takes most of a second: 0.25 % of the time, and 5 % of one window)";
 const PODS = 250;
 const NAMES_EACH = 400;
-const IDLE_MS = 20_000;
+const IDLE_MS = 15_000;
+const WINDOWS = 4;
 /** What a start itself costs is not idleness. */
 const SETTLE_MS = 5000;
 
-/** Percent of one core over IDLE_MS, and the memory at its end. */
-async function idle(agent: TestAgent): Promise<{ percent: number; residentMb: number }> {
+/** Percent of one core in each window, and the memory at the end of each. */
+async function idle(agent: TestAgent, windows: number): Promise<{ percent: number[]; residentMb: number[] }> {
   const pid = agent.child.pid as number;
-  const before = usageOf(pid);
-  await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
-  const after = usageOf(pid);
-  return { percent: ((after.cpuMs - before.cpuMs) / IDLE_MS) * 100, residentMb: after.residentMb };
+  const percent: number[] = [];
+  const residentMb: number[] = [];
+  for (let i = 0; i < windows; i++) {
+    const before = usageOf(pid);
+    await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
+    const after = usageOf(pid);
+    percent.push(((after.cpuMs - before.cpuMs) / IDLE_MS) * 100);
+    residentMb.push(after.residentMb);
+  }
+  return { percent, residentMb };
 }
 
 async function bindings(agent: TestAgent): Promise<number> {
@@ -40,32 +48,30 @@ try {
   putPolicy(lab, "bench.yaml", POLICY);
   const first = await start(lab);
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
-  const few = await idle(first);
+  const few = await idle(first, 2);
   const taught = await load(lab, "client", "teach", RESPONDER, PODS, NAMES_EACH, 0);
   const learned = await bindings(first);
-  const many = await idle(first);
-  const later = await idle(first);
+  const many = await idle(first, WINDOWS);
   await first.kill();
   const from = performance.now();
   const second = await start(lab);
   const restartMs = performance.now() - from;
   const restored = await bindings(second);
-  const again = await idle(second);
+  const again = await idle(second, 1);
   await second.stop();
   report("memory", WORKLOAD, [
     { what: "pods", value: PODS, unit: "" },
     { what: "replies held and learned", value: taught["perSecond"] as number, unit: "1/s" },
     { what: "queries without an answer", value: taught["lost"] as number, unit: "", target: { most: 0 } },
     { what: "bindings", value: learned, unit: "", target: { least: PODS * NAMES_EACH } },
-    { what: "resident, few bindings", value: few.residentMb, unit: "MB" },
-    { what: "resident, 20 s after the last was learned", value: many.residentMb, unit: "MB" },
-    { what: "resident, 40 s after the last was learned", value: later.residentMb, unit: "MB", target: { most: 120 } },
+    { what: "resident, few bindings", value: Math.max(...few.residentMb), unit: "MB" },
+    { what: "resident, with all, most of any window", value: Math.max(...many.residentMb), unit: "MB", target: { most: 120 } },
     { what: "bindings after a restart", value: restored, unit: "", target: { least: learned } },
-    { what: "resident after a restart", value: again.residentMb, unit: "MB", target: { most: 120 } },
+    { what: "resident after a restart", value: Math.max(...again.residentMb), unit: "MB", target: { most: 120 } },
     { what: "restart until every pod is guarded", value: restartMs, unit: "ms" },
-    { what: "CPU when idle, few bindings", value: few.percent, unit: "%", target: { most: 1 } },
-    { what: "CPU when idle, the first 20 s with all", value: many.percent, unit: "%" },
-    { what: "CPU when idle, with all", value: later.percent, unit: "%", target: { most: 1 } },
+    { what: "CPU when idle, few bindings", value: median(few.percent), unit: "%", target: { most: 1 } },
+    { what: "CPU when idle, with all, median window", value: median(many.percent), unit: "%", target: { most: 1 } },
+    { what: "CPU when idle, with all, busiest window", value: Math.max(...many.percent), unit: "%" },
   ]);
 } finally {
   await node.close();
