@@ -87,7 +87,8 @@ export class Guard {
       this.hearsay.bind(name, via, address, now + Math.min(ttl, 3600), now);
       return undefined;
     }
-    return this.names.bind(name, via, address, now + this.lifetime(name, ttl), now);
+    // A TTL of zero is good for the connection that it was asked for (RFC 1035 §3.2.1).
+    return this.names.bind(name, via, address, now + Math.max(1, this.lifetime(name, ttl)), now);
   }
 
   /**

@@ -70,7 +70,7 @@ export class Replies {
     const evictions = pod.guard.names.evictions;
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
-    const now = context.now();
+    const now = Math.ceil(nowMs / 1000); // the second that has begun may be nearly over: nothing lasts for less than its TTL
     let count = 0;
     for (const one of learned) {
       if (pod.learn(one, now, preloadUntil)) context.counters.learned++;

@@ -23,12 +23,13 @@ test("how long a reply is good for", { concurrency: true }, async (t) => {
     held: { kind: "bridge", dns: SHORT, ports: HTTPS },
     grace: { kind: "routed", dns: { minTtl: "1s", grace: "3s" }, ports: HTTPS },
     jvm: { kind: "bridge", dns: { minTtl: "30s", grace: "0s" }, ports: HTTPS },
+    zero: { kind: "bridge", dns: { minTtl: "0s", grace: "0s" }, ports: HTTPS },
     max: { kind: "routed", dns: { minTtl: "1s", maxTtl: "2s", grace: "0s" }, ports: HTTPS },
   } as const;
   const names: Record<string, { A: string[]; AAAA: string[]; ttl: number }> = {};
   for (const [i, [name, { kind, ports, ...one }]] of Object.entries(cases).entries()) {
     await lab.addPod({ name, kind });
-    names[`${name}.example.com`] = { A: [`198.51.100.${i + 1}`], AAAA: [`2001:db8::${i + 1}`], ttl: name === "held" ? 5 : name === "max" ? 3600 : 1 };
+    names[`${name}.example.com`] = { A: [`198.51.100.${i + 1}`], AAAA: [`2001:db8::${i + 1}`], ttl: { held: 5, max: 3600, zero: 0 }[name] ?? 1 };
     const egress = [{ name: "it", action: "Accept", to: [{ domainNames: [`${name}.example.com`] }], ...(ports === undefined ? {} : { ports }) }];
     putPolicy(lab, `${name}.yaml`, policy(name, { mode: "Enforce", subject: { podSelector: { matchLabels: { app: name } } }, dns: one.dns, egress }));
   }
@@ -77,6 +78,21 @@ test("how long a reply is good for", { concurrency: true }, async (t) => {
         assert.equal(await connect(), null);
         await until("maxTtl is over", async () => (await connect()) === "ECONNREFUSED", 7000, 200);
         await stale("max", v4);
+      }),
+    ),
+    t.test("a TTL of zero is good for the connection that it was asked for, at any moment of a second", () =>
+      one("zero", async ({ client, connect, v4 }) => {
+        const from = Date.now();
+        const failed: (string | null)[] = [];
+        let rounds = 0;
+        for (; Date.now() - from < 3000; rounds++) {
+          const { connected } = await client.resolveThenConnect({ name: "zero.example.com", server: dns.v4, port: 443, send: "x" });
+          if (connected?.ok !== true) failed.push(connected?.code ?? null);
+        }
+        assert.ok(rounds > 50);
+        assert.deepEqual(failed, [], `of ${rounds}`);
+        await until("and not for long", async () => (await connect()) === "ECONNREFUSED", 5000, 200);
+        await stale("zero", v4);
       }),
     ),
     t.test("grace comes on top of the TTL", () =>
