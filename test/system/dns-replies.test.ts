@@ -31,6 +31,8 @@ const cut = fresh();
 const two = [fresh(), fresh()] as const;
 const cased = fresh();
 const missing = fresh();
+const autopath = fresh();
+const other = fresh();
 
 const CHAIN = ["www.cdn.example.net", "edge.cdn.example.net"];
 /** SvcPriority 1, the owner itself, ipv4hint and ipv6hint (RFC 9460 §7.3). */
@@ -50,6 +52,8 @@ const NAMES: Record<string, NameAnswer> = {
   "one.example.com": { A: [two[0].v4] },
   "two.example.com": { A: [two[1].v4] },
   "cased.example.com": { A: [cased.v4] },
+  "auto.example.com.shop.svc.cluster.local": { cname: ["auto.example.com"], A: [autopath.v4] },
+  "auto.example.com.other.svc.cluster.local": { cname: ["auto.example.com"], A: [other.v4] },
   "nothing.example.com": {},
   "broken.example.com": { rcode: "SERVFAIL" },
 };
@@ -105,6 +109,8 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
     server = await dnsServer(lab, dns.pod, { port: dns.port, names: NAMES });
     const rule = { action: "Accept", ports: [{ protocol: "TCP", port: 443 }] };
     putPolicy(lab, "client.yaml", policy("client", { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "client" } } }, egress: [{ ...rule, to: [{ domainNames: ["*.example.com"] }] }] }));
+    // The bridged pod is for large replies, too.
+    putPolicy(lab, "big.yaml", policy("big", { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "cnames" } } }, egress: [{ ...rule, to: [{ domainNames: ["big.example.com", "huge.example.com", "huge-tcp.example.com", "pieces.example.com", "cut.example.com"] }] }] }));
     // Names a target of the chain only: `match` says that it counts although nobody asked for it.
     const targets = { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "cnames" } } }, egress: [{ ...rule, to: [{ domainNames: ["edge.cdn.example.net"], cnames: "Ignore" }] }] };
     putPolicy(lab, "cnames.yaml", policy("cnames", targets));
@@ -116,7 +122,7 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
   /** How a connection to each address ends: null is good. */
   const codes = async (from: Client, ...hosts: readonly string[]): Promise<(string | null)[]> =>
     (await Promise.all(hosts.map((host) => from.connect({ host, port: 443, send: "x" })))).map(({ code }) => code);
-  const dig = async (...words: readonly string[]): Promise<string> => (await lab.run("client", ["dig", "+tries=1", "+time=3", ...words])).trim();
+  const dig = async (where: string, ...words: readonly string[]): Promise<string> => (await lab.run(where, ["dig", "+tries=1", "+time=3", ...words])).trim();
   /** Asks over UDP with the client's own octets. */
   const ask = (message: Uint8Array): Promise<string> => client.datagram({ host: dns.v4, port: 53, send: message }).then(({ data }) => data);
 
@@ -147,8 +153,13 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
     assert.deepEqual(await codes(client, foreign.v4, stolen.v4), [null, "ECONNREFUSED"]);
   });
 
+  test("a resolver that walks the search path for the pod (autopath) answers another name than the asked one", async () => {
+    for (const search of ["shop", "other"]) await client.resolve({ name: `auto.example.com.${search}.svc.cluster.local` });
+    assert.deepEqual(await codes(client, autopath.v4, other.v4), [null, "ECONNREFUSED"], "only the pod's own search path");
+  });
+
   test("the hints of an HTTPS record are learned", async () => {
-    await dig(`@${dns.v4}`, "hint.example.com", "TYPE65");
+    await dig("client", `@${dns.v4}`, "hint.example.com", "TYPE65");
     assert.deepEqual(await codes(client, hint.v4, hint.v6), [null, null]);
   });
 
@@ -161,9 +172,12 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
   ] as const) {
     for (const [family, type] of [["v4", "A"], ["v6", "AAAA"]] as const) {
       test(`a reply ${what}, IP${family}`, async () => {
-        const shown = await dig(`@${dns[family]}`, name, type, ...options, "+noall", "+answer", "+stats");
-        assert.ok(Number(/MSG SIZE {2}rcvd: (\d+)/.exec(shown)?.[1]) >= least, shown.slice(-200));
-        assert.deepEqual(await codes(client, addressOf[family]), [null]);
+        for (const [where, from] of [["client", client], ["cnames", cnames]] as const) {
+          assert.deepEqual(await codes(from, addressOf[family]), ["ECONNREFUSED"], `${where} before`);
+          const shown = await dig(where, `@${dns[family]}`, name, type, ...options, "+noall", "+answer", "+stats");
+          assert.ok(Number(/MSG SIZE {2}rcvd: (\d+)/.exec(shown)?.[1]) >= least, `${where}: ${shown.slice(-200)}`);
+          assert.deepEqual(await codes(from, addressOf[family]), [null], where);
+        }
       });
     }
   }
