@@ -1,6 +1,6 @@
 import { ByteStream } from "../base/stream.ts";
 import { type Packet, TcpFlag } from "../model/packet.ts";
-import { MESSAGE_OCTETS_MAX } from "./message.ts";
+import { HEADER_OCTETS, MESSAGE_OCTETS_MAX } from "./message.ts";
 
 /**
  * What a segment did. `complete`: in order, and no message is unfinished. `partial`: in order, the last message is not.
@@ -75,6 +75,8 @@ export class TcpMessages {
       if (connection !== undefined && !this.#mayRestart(connection, packet.sequence)) return "restarted";
       connection = this.#started(key, connection, packet.sequence);
     }
+    // A stream that began before us, or was idle for long, is joined where a trusted sender's segment is whole messages.
+    if (connection === undefined && this.#senderTrusted && isWholeMessages(packet)) connection = this.#started(key, connection, packet.sequence - 1);
     if (connection === undefined) return packet.payloadEnd > packet.payloadStart ? "unknown" : "empty";
     const fed = this.#push(connection, packet, onMessage);
     if (fed !== "unknown" && fed !== "gap") this.#touch(key, connection, nowMs); // a stuck stream must grow idle
@@ -152,6 +154,16 @@ export class TcpMessages {
 function keyOf(packet: Packet): string {
   const ports = String.fromCharCode(packet.sourcePort, packet.destinationPort);
   return `${ports}${packet.source}${packet.destination}`;
+}
+
+function isWholeMessages({ bytes, payloadStart, payloadEnd }: Packet): boolean {
+  let at = payloadStart;
+  while (payloadEnd - at >= 2 + HEADER_OCTETS) {
+    const length = ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
+    if (length < HEADER_OCTETS) return false;
+    at += 2 + length;
+  }
+  return at > payloadStart && at === payloadEnd;
 }
 
 function isBetweenMessages(connection: Connection): boolean {

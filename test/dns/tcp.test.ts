@@ -153,6 +153,22 @@ test("without its SYN a connection stays unknown", () => {
   assert.deepEqual(got, []);
 });
 
+test("a resolver's stream is joined where a segment is whole messages; a pod's never is", () => {
+  const [one, two, three] = ["first message", "second message", "third message"] as const;
+  const whole = framed(one, two);
+  const pod = table("pod");
+  assert.equal(pod.feed(segment(5000, whole)), "unknown");
+  const { feed, got } = table("resolver");
+  assert.equal(feed(segment(4000, framed(one).subarray(1))), "unknown", "begins inside a message");
+  assert.equal(feed(segment(4000, framed("short"))), "unknown", "no message is that short");
+  assert.equal(feed(segment(4990, framed(one, two).subarray(0, 20))), "unknown", "ends inside one");
+  assert.equal(feed(segment(5000, whole)), "complete");
+  const rest = framed(three);
+  assert.equal(feed(segment(5000 + whole.length, rest.subarray(0, 1))), "partial", "followed from there on");
+  assert.equal(feed(segment(5000 + whole.length + 1, rest.subarray(1))), "complete");
+  assert.deepEqual(got, [one, two, three]);
+});
+
 test("payload in the SYN counts (TFO)", () => {
   const { got, feed } = table();
   assert.equal(feed(segment(999, framed("early"), TcpFlag.SYN)), "complete");

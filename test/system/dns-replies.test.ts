@@ -33,6 +33,7 @@ const cased = fresh();
 const missing = fresh();
 const autopath = fresh();
 const other = fresh();
+const old = fresh();
 
 const CHAIN = ["www.cdn.example.net", "edge.cdn.example.net"];
 /** SvcPriority 1, the owner itself, ipv4hint and ipv6hint (RFC 9460 §7.3). */
@@ -54,6 +55,7 @@ const NAMES: Record<string, NameAnswer> = {
   "cased.example.com": { A: [cased.v4] },
   "auto.example.com.shop.svc.cluster.local": { cname: ["auto.example.com"], A: [autopath.v4] },
   "auto.example.com.other.svc.cluster.local": { cname: ["auto.example.com"], A: [other.v4] },
+  "old.example.com": { A: [old.v4] },
   "nothing.example.com": {},
   "broken.example.com": { rcode: "SERVFAIL" },
 };
@@ -226,6 +228,16 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
     assert.ok((counters["repliesMalformed"] as number) - (before["repliesMalformed"] as number) >= count, "they were read");
     assert.equal(counters["faults"], 0);
     assert.equal((await client.resolve({ name: "chain.example.com" })).ok, true, "the next reply is read as ever");
+  });
+
+  test("a TCP connection to the resolver that is older than the agent goes on to teach", async () => {
+    const held = await client.connect({ host: dns.v4, port: 53, send: framed(query("chain.example.com", { id: 1 })), expect: 40, hold: true });
+    assert.equal(held.ok, true);
+    await agent.kill();
+    agent = await startAgent(lab);
+    const reply = await client.talk({ hold: held.hold as number, send: framed(query("old.example.com", { id: 2 })), expect: 40 });
+    assert.equal(rcode(reply.data.slice(2)), 0);
+    assert.deepEqual(await codes(client, old.v4), [null]);
   });
 
   after(async () => {
