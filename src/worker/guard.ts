@@ -1,4 +1,4 @@
-import { type Cidr, family, type Family, type Ip } from "../base/address.ts";
+import { type Cidr, family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
 import type { Learned, NameSeen, Via } from "../model/binding.ts";
 import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
@@ -52,6 +52,16 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
   return { policies, mode: discover ? "Discover" : mode, enforce, shadow, wide: (shadow ?? enforce) as View, restrictsQueries: enforce !== undefined && restrictsQueries(enforce) };
 }
 
+/**
+ * Addresses that no name opens, because whoever owns the name's zone chooses them (DNS rebinding): unspecified, loopback,
+ * link-local (cloud metadata among them), multicast, broadcast. A rule may still have them as `networks`.
+ */
+const NEVER_BY_NAME = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"].flatMap((text) => parseCidr(text) ?? []);
+
+function neverByName(address: Ip): boolean {
+  return NEVER_BY_NAME.some((cidr) => inCidr(address, cidr));
+}
+
 /** Names of one address up to which its ports are opened in advance: the work grows with their square. */
 const NAMES_PRELOADED_MAX = 16;
 const HEARSAY_LIMITS = { ...NAME_LIMITS, addressesPerPod: 512, addressesPerName: 64, namesPerAddress: 8, staleSeconds: 60 };
@@ -81,8 +91,9 @@ export class Guard {
     return this.pod.addresses.find((address) => family(address) === of);
   }
 
-  /** What one reply taught. undefined: no rule mentions the name. */
+  /** What one reply taught. undefined: no rule mentions the name, or the address is nobody's to name. */
   learn({ name, via, address, ttl }: Learned, now: number): Bound | undefined {
+    if (neverByName(address)) return undefined;
     if (!this.mentions(name, via)) {
       this.hearsay.bind(name, via, address, now + Math.min(ttl, 3600), now);
       return undefined;

@@ -13,6 +13,7 @@ const FAMILIES = [4, 6] as const;
 /** Elements of the sets that grow with traffic. The kernel says "full" beyond; then the answer is an upcall. */
 const LEARNED_MAX = 524_288;
 const DENIALS_MAX = 65_536;
+const DENY_PAUSE_MS = 1000;
 /** Elements that are sent before more are collected: far below what a batch holds, so that no withdrawal is lost. */
 const COMMIT_AT = 4096;
 
@@ -55,6 +56,7 @@ export class Kernel {
   private readonly batch = new IpsetBatch();
   /** What the fixed sets are to hold: set name → element key → element. */
   readonly fixed = new Map<string, Map<string, Element>>();
+  private denyAgainMs = 0;
   /** Elements refused because a set was full. */
   full = 0;
   failures = 0;
@@ -137,6 +139,7 @@ export class Kernel {
   }
 
   deny(pod: Ip, address: Ip, portKey: number, seconds: number): void {
+    if (performance.now() < this.denyAgainMs) return;
     this.makeRoom();
     this.batch.addIpPortIp(setName("deny", family(address)), address, portKey >>> 16, portKey & 0xffff, pod, seconds, 0, 0, "");
   }
@@ -171,7 +174,11 @@ export class Kernel {
     this.writes += this.batch.count;
     const result = this.batch.commit(this.socket);
     for (const { set, command, refusal } of result.failures) {
-      if (refusal.code === "full") this.full++;
+      if (refusal.code === "full") {
+        this.full++;
+        // Each further attempt costs ten times a good one, and a denial that is not cached is only asked for again.
+        if (set.startsWith("ng-deny")) this.denyAgainMs = performance.now() + DENY_PAUSE_MS;
+      }
       else this.failures++;
       this.lastFailure = `${command} ${set}: ${refusal.text}`;
     }

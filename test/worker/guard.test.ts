@@ -100,3 +100,14 @@ test("search suffixes: the query for an allowed name goes through on its way", (
   assert.equal(g.query(name("b.example.shop.svc.cluster.local")).action, "refuse");
   assert.equal(g.query(name("b.example")).action, "refuse");
 });
+
+test("no name opens loopback, link-local or multicast: its zone's owner would choose", () => {
+  const g = guard(policy("e", "Enforce", [names(["*.example"])]));
+  for (const text of ["127.0.0.1", "169.254.169.254", "0.0.0.0", "239.1.1.1", "255.255.255.255", "::1", "::", "fe80::1", "ff02::1"]) {
+    g.learn({ name: name("rebind.example"), via: "asked", address: ip(text), ttl: 60 }, NOW);
+    assert.deepEqual(g.elements(ip(text), NOW), [], text);
+    assert.equal(g.decide(6, 443, ip(text), g.seen(ip(text), NOW)).kernel, "deny");
+  }
+  g.learn({ name: name("ok.example"), via: "asked", address: ip("10.1.2.3"), ttl: 60 }, NOW);
+  assert.equal(g.elements(ip("10.1.2.3"), NOW).length, 1);
+});
