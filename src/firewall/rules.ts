@@ -100,7 +100,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
           name: "NG-ADMIT",
           rules: [
             `-p tcp ${conn(VerdictClass.pass)} -j RETURN`, // the fast path
-            `${marked} -g NG-VERDICT`, // back from userspace (NF_REPEAT)
+            `${marked} -g NG-REFUSE`, // back from userspace (NF_REPEAT)
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
             `-j ${BRIDGE_CHAIN}`,
@@ -125,7 +125,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
             `${marked} -g NG-VERDICT`,
             `-m set --match-set ${name("deny")} dst,dst,src ${set(VerdictClass.deny)}`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g NG-REFUSE`,
             queue(QueueOffset.admission, false),
           ],
         },
@@ -141,7 +141,13 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
           ],
         },
         // Inspected here, before DNAT, where the destination is still the address that the name resolved to.
-        { name: "NG-JUDGED", rules: [clear, ...inspection] },
+        {
+          name: "NG-JUDGED",
+          rules: [clear, `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`, `${is(VerdictClass.deny)} -g NG-REFUSE`, ...inspection],
+        },
+        // REJECT answers what came in by a bridge port past netfilter (nf_send_reset): behind DNAT the reset would have the
+        // wrong source. Here, before DNAT, userspace can give it the right one; without an agent REJECT does what it can.
+        { name: "NG-REFUSE", rules: [`-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`, "-g NG-VERDICT"] },
         { name: BRIDGE_CHAIN, rules: [] },
         {
           name: "NG-VERDICT",

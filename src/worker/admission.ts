@@ -1,9 +1,10 @@
-import { NfVerdict, type PacketQueue } from "../base/addon.ts";
+import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
 import { ipText } from "../base/address.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
+import { tcpResetBack } from "../dns/packets.ts";
 import type { NameSeen } from "../model/binding.ts";
-import { Protocol } from "../model/packet.ts";
+import { Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { type Context, describe, destinationOf, eachPacket, emitFor, evidenceOf, podOf, policiesOf, type Held, type Settlement } from "./context.ts";
@@ -17,8 +18,12 @@ const ELEMENT_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.TCP, Protocol.U
  * The first packets of connections that the kernel does not know: decided, remembered, released. Monitor stops nothing:
  * there, what cannot be judged goes on.
  */
-export function admit(context: Context, queue: PacketQueue, count: number, monitor: boolean): void {
-  eachPacket(context, queue, count, monitor ? NfVerdict.accept : NfVerdict.drop, (held, answer) => admitOne(context, held, answer, monitor));
+export function admit(context: Context, queue: PacketQueue, count: number, monitor: boolean, sender: RawSender): void {
+  eachPacket(context, queue, count, monitor ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
+    // Source classes come here, and one verdict: a refusal that is to be answered (NG-REFUSE). An unguarded source never does.
+    if (context.kernel.marks.classOf(held.mark) === VerdictClass.deny) reset(context, held, sender);
+    else admitOne(context, held, answer, monitor);
+  });
   context.kernel.commit();
 }
 
@@ -68,6 +73,13 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
   }
   report(context, pod, held, decision, names, undefined);
   pod.work.spend(performance.now() - from);
+}
+
+/** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
+function reset({ kernel, pods, nowMs }: Context, { packet }: Held, sender: RawSender): void {
+  if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & TcpFlag.RST) !== 0 || pods.of(packet.source)?.upcalls.take(nowMs()) !== true) return;
+  const answer = tcpResetBack(packet);
+  sender.send(answer, answer.length, kernel.marks.value(VerdictClass.ours));
 }
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {

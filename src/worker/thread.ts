@@ -1,5 +1,5 @@
 import { parentPort, workerData } from "node:worker_threads";
-import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats } from "../base/addon.ts";
+import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { family, type Ip, parseIp } from "../base/address.ts";
 import { collect } from "../base/collect.ts";
 import { Fault, messageOf } from "../base/fault.ts";
@@ -80,7 +80,7 @@ function start(native: Addon): void {
         return;
       case "bind":
         try {
-          openQueues(native, context, queues, new Replies(context), new Queries(context, sender));
+          openQueues(native, context, queues, sender, new Replies(context), new Queries(context, sender));
           send({ kind: "bound" });
         } catch (error) {
           fail(error);
@@ -270,7 +270,7 @@ class Desired {
   }
 }
 
-function openQueues(native: Addon, context: Context, queues: Map<string, PacketQueue>, replies: Replies, queries: Queries): void {
+function openQueues(native: Addon, context: Context, queues: Map<string, PacketQueue>, sender: RawSender, replies: Replies, queries: Queries): void {
   const open = (name: string, offset: number, copyRange: number, monitor: boolean, handle: (queue: PacketQueue, count: number) => void): void => {
     const queue = new native.PacketQueue({
       queue: options.queueBase + offset,
@@ -297,8 +297,8 @@ function openQueues(native: Addon, context: Context, queues: Map<string, PacketQ
   open("query", QueueOffset.query, 4096, false, (queue, count) => queries.judge(queue, count));
   open("inspect", QueueOffset.inspect, 4096, false, (queue, count) => inspectPayload(context, queue, count, false));
   open("watch", QueueOffset.watch, 4096, true, (queue, count) => inspectPayload(context, queue, count, true));
-  open("monitor", QueueOffset.monitor, 256, true, (queue, count) => admit(context, queue, count, true));
-  open("admission", QueueOffset.admission, 256, false, (queue, count) => admit(context, queue, count, false));
+  open("monitor", QueueOffset.monitor, 256, true, (queue, count) => admit(context, queue, count, true, sender));
+  open("admission", QueueOffset.admission, 256, false, (queue, count) => admit(context, queue, count, false, sender));
 }
 
 function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): WorkerStatus {
