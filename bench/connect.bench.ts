@@ -15,7 +15,10 @@ const unknown = (round: number): string => `198.19.${round * 2}.1`;
 
 await withPair(async ({ plain, guarded }) => {
   await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
-  const connect = { plain: () => load(plain, "client", "connect", KNOWN, PORT, CONNECTS, 0), guarded: () => load(guarded, "client", "connect", KNOWN, PORT, CONNECTS, 0) };
+  const connect = {
+    plain: () => load(plain, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+    guarded: () => load(guarded, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+  };
   await interleave(2, connect);
   const known = await interleave(ROUNDS, connect);
   const failed = [...known.plain, ...known.guarded].reduce((sum, { ok }) => sum + CONNECTS - (ok as number), 0);

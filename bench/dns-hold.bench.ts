@@ -19,13 +19,28 @@ const IPSET_DNSMASQ = { address: "10.96.0.11", port: 5354 };
 const SET = "bench-answers";
 
 async function dnsmasq(lab: Lab, port: number, ipset: boolean): Promise<void> {
-  const lines = ["no-resolv", "no-hosts", "no-daemon", "user=root", "bind-dynamic", "cache-size=0", "dns-forward-max=10000", `port=${port}`, `server=127.0.0.1#${RESPONDER_PORT}`, `pid-file=${lab.dir}/dnsmasq-${port}.pid`];
+  const lines = [
+    "no-resolv",
+    "no-hosts",
+    "no-daemon",
+    "user=root",
+    "bind-dynamic",
+    "cache-size=0",
+    "dns-forward-max=10000",
+    `port=${port}`,
+    `server=127.0.0.1#${RESPONDER_PORT}`,
+    `pid-file=${lab.dir}/dnsmasq-${port}.pid`,
+  ];
   if (ipset) {
     await lab.run("coredns", ["ipset", "create", SET, "hash:ip", "maxelem", "1000000"]);
     lines.push(`ipset=/bench.test/${SET}`);
   }
   lab.spawn("coredns", ["dnsmasq", "-C", lab.file(`dnsmasq-${port}.conf`, `${lines.join("\n")}\n`)]);
-  await lab.run("coredns", ["sh", "-c", `for i in $(seq 100); do dig +time=1 +tries=1 -p ${port} @127.0.0.1 x0.bench.test | grep -q NOERROR && exit 0; sleep 0.05; done; exit 1`]);
+  await lab.run("coredns", [
+    "sh",
+    "-c",
+    `for i in $(seq 100); do dig +time=1 +tries=1 -p ${port} @127.0.0.1 x0.bench.test | grep -q NOERROR && exit 0; sleep 0.05; done; exit 1`,
+  ]);
 }
 
 if (!["dnsmasq", "dig", "ipset"].every(onPath)) throw new Error("benchmarks: dnsmasq, dig and ipset are needed");
@@ -37,7 +52,8 @@ await withPair(async ({ plain, guarded, agent }) => {
   await dnsmasq(plain, IPSET_DNSMASQ.port, true);
 
   const subjects = (count: number, rate: number, from: number) => {
-    const ask = (lab: Lab, server: string) => (round: number) => load(lab, "client", "ask", server, count, from + round * count, NAMES, rate);
+    const ask = (lab: Lab, server: string) => (round: number) =>
+      load(lab, "client", "ask", server, count, from + round * count, NAMES, rate);
     return {
       responder: ask(plain, RESPONDER),
       held: ask(guarded, RESPONDER),
@@ -52,15 +68,22 @@ await withPair(async ({ plain, guarded, agent }) => {
   const members = (await plain.run("coredns", ["ipset", "list", "-t", SET])).match(/entries: (\d+)/)?.[1];
 
   const of = (rounds: readonly Measured[], field: string): number => median(rounds.map((one) => one[field] as number));
-  const added = (all: typeof ping, field: string, subject: keyof typeof ping, base: keyof typeof ping): number => of(all[subject], field) - of(all[base], field);
-  const lost = (subject: keyof typeof ping): number => [...ping[subject], ...paced[subject]].reduce((sum, one) => sum + (one["lost"] as number), 0);
+  const added = (all: typeof ping, field: string, subject: keyof typeof ping, base: keyof typeof ping): number =>
+    of(all[subject], field) - of(all[base], field);
+  const lost = (subject: keyof typeof ping): number =>
+    [...ping[subject], ...paced[subject]].reduce((sum, one) => sum + (one["lost"] as number), 0);
   const ipset = added(ping, "p50", "dnsmasqIpset", "responder");
   const ours = added(ping, "p50", "held", "responder");
   const rows = (Object.keys(ping) as (keyof typeof ping)[]).flatMap((subject) => [
     { what: `${subject}, ping-pong p50`, value: of(ping[subject], "p50"), unit: "µs" },
     { what: `${subject}, ping-pong p99`, value: of(ping[subject], "p99"), unit: "µs" },
     { what: `${subject}, ${RATE}/s p50`, value: of(paced[subject], "p50"), unit: "µs" },
-    { what: `${subject}, ${RATE}/s p99`, value: of(paced[subject], "p99"), unit: "µs", ...(subject === "dnsmasqHeld" || subject === "held" ? { target: { most: 1000 } } : {}) },
+    {
+      what: `${subject}, ${RATE}/s p99`,
+      value: of(paced[subject], "p99"),
+      unit: "µs",
+      ...(subject === "dnsmasqHeld" || subject === "held" ? { target: { most: 1000 } } : {}),
+    },
   ]);
   const { counters, queues } = await agent.status();
   report("dns-hold", WORKLOAD, [

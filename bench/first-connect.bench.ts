@@ -12,7 +12,10 @@ const INFLIGHT = 8;
 
 /** TcpRetransSegs of the client's namespace. */
 async function retransmitted(lab: Lab): Promise<number> {
-  const tcp = (await lab.run("client", ["cat", "/proc/net/snmp"])).split("\n").filter((line) => line.startsWith("Tcp:")).map((line) => line.split(" "));
+  const tcp = (await lab.run("client", ["cat", "/proc/net/snmp"]))
+    .split("\n")
+    .filter((line) => line.startsWith("Tcp:"))
+    .map((line) => line.split(" "));
   return Number(tcp[1]?.[tcp[0]?.indexOf("RetransSegs") ?? -1]);
 }
 

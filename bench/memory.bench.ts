@@ -38,7 +38,12 @@ async function bindings(agent: TestAgent): Promise<number> {
 
 async function start(lab: Lab): Promise<TestAgent> {
   const agent = await startAgent(lab, { args: ["--events", "1"] });
-  await until("all pods guarded", async () => (await agent.status()).pods.filter(({ guarded, name }) => guarded && name.startsWith("many")).length === PODS, 20_000, 200);
+  await until(
+    "all pods guarded",
+    async () => (await agent.status()).pods.filter(({ guarded, name }) => guarded && name.startsWith("many")).length === PODS,
+    20_000,
+    200,
+  );
   return agent;
 }
 

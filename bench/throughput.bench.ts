@@ -11,7 +11,10 @@ const KNOWN = "198.18.0.7"; // x7.bench.test
 
 await withPair(async ({ plain, guarded }) => {
   await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
-  const subjects = { plain: () => load(plain, "client", "stream", KNOWN, PORT, ROUND_MS), guarded: () => load(guarded, "client", "stream", KNOWN, PORT, ROUND_MS) };
+  const subjects = {
+    plain: () => load(plain, "client", "stream", KNOWN, PORT, ROUND_MS),
+    guarded: () => load(guarded, "client", "stream", KNOWN, PORT, ROUND_MS),
+  };
   await interleave(2, subjects);
   const rounds = await interleave(ROUNDS, subjects);
   const rate = (list: typeof rounds.plain): number => median(list.map(({ gigabits }) => gigabits as number));

@@ -21,9 +21,19 @@ export async function manyPods(lab: Lab, count: number): Promise<string[]> {
   const pods: string[] = [];
   const entries: string[] = [];
   for (let i = 0; i < count; i++) {
-    node.push(`link add ${iface(i)} address ${mac} type veth peer name p${i} address ${inside(i)} netns ${lab.ns(WHERE)}`, `link set ${iface(i)} up`);
-    node.push(`route add ${address(i)}/32 dev ${iface(i)} scope link`, `neigh replace ${address(i)} lladdr ${inside(i)} dev ${iface(i)} nud permanent`);
-    pods.push(`link set p${i} up`, `addr add ${address(i)}/32 dev p${i}`, `neigh replace 169.254.1.1 lladdr ${mac} dev p${i} nud permanent`);
+    node.push(
+      `link add ${iface(i)} address ${mac} type veth peer name p${i} address ${inside(i)} netns ${lab.ns(WHERE)}`,
+      `link set ${iface(i)} up`,
+    );
+    node.push(
+      `route add ${address(i)}/32 dev ${iface(i)} scope link`,
+      `neigh replace ${address(i)} lladdr ${inside(i)} dev ${iface(i)} nud permanent`,
+    );
+    pods.push(
+      `link set p${i} up`,
+      `addr add ${address(i)}/32 dev p${i}`,
+      `neigh replace 169.254.1.1 lladdr ${mac} dev p${i} nud permanent`,
+    );
     pods.push(`route add default via 169.254.1.1 dev p${i} onlink metric ${1000 + i}`);
     entries.push(podEntry(i));
   }
@@ -58,7 +68,10 @@ export function withEntries(lab: Lab, entries: readonly string[]): Lab {
 }
 
 async function batch(lab: Lab, where: string, lines: readonly string[]): Promise<void> {
-  const { status, stderr } = await execute(["ip", "-n", lab.ns(where), "-batch", "-"], { input: `${lines.join("\n")}\n`, timeoutMs: 120_000 });
+  const { status, stderr } = await execute(["ip", "-n", lab.ns(where), "-batch", "-"], {
+    input: `${lines.join("\n")}\n`,
+    timeoutMs: 120_000,
+  });
   if (status !== 0) throw new Error(`ip in ${where}: ${stderr}`);
 }
 

@@ -28,10 +28,20 @@ export function report(bench: string, workload: string, figures: readonly Figure
   const width = Math.max(...figures.map(({ what }) => what.length));
   for (const figure of figures) {
     const { what, value, unit, target } = figure;
-    const wanted = target === undefined ? "" : `  ${"most" in target ? `<= ${target.most}` : `>= ${target.least}`}  ${reached(figure) === true ? "reached" : "MISSED"}`;
+    const wanted =
+      target === undefined
+        ? ""
+        : `  ${"most" in target ? `<= ${target.most}` : `>= ${target.least}`}  ${reached(figure) === true ? "reached" : "MISSED"}`;
     console.log(`  ${what.padEnd(width)}  ${digits(value).padStart(10)} ${unit.padEnd(6)}${wanted}`);
   }
-  console.log(JSON.stringify({ bench, load, node: process.version, figures: figures.map((figure) => ({ ...figure, reached: reached(figure) ?? null })) }));
+  console.log(
+    JSON.stringify({
+      bench,
+      load,
+      node: process.version,
+      figures: figures.map((figure) => ({ ...figure, reached: reached(figure) ?? null })),
+    }),
+  );
   if (figures.some((figure) => reached(figure) === false)) process.exitCode = 1;
 }
 
@@ -39,7 +49,10 @@ export function report(bench: string, workload: string, figures: readonly Figure
  * Measures every subject once a round, in an order that turns round with each round, so that whatever else the machine
  * does falls on all of them alike. Returns what each subject gave, a value a round.
  */
-export async function interleave<T, K extends string>(rounds: number, subjects: Readonly<Record<K, (round: number) => Promise<T>>>): Promise<Record<K, T[]>> {
+export async function interleave<T, K extends string>(
+  rounds: number,
+  subjects: Readonly<Record<K, (round: number) => Promise<T>>>,
+): Promise<Record<K, T[]>> {
   const names = Object.keys(subjects) as K[];
   const results = Object.fromEntries(names.map((name) => [name, [] as T[]])) as Record<K, T[]>;
   for (let round = 0; round < rounds; round++) {
