@@ -7,8 +7,13 @@ import { type Context, eachPacket, emitFor, type Held } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
 
 const REFUSAL_EVENT_SECONDS = 60;
-/** Longest that one reply is preloaded for; the rest of its addresses is asked for at the first packet. */
+/**
+ * Longest that one reply is preloaded for; the rest of its addresses is asked for at the first packet. The few addresses
+ * that most replies have get more: a thread that has to wait for a processor for a moment has not worked.
+ */
 const PRELOAD_MS = 2;
+const PRELOAD_FEW = 16;
+const PRELOAD_FEW_MS = 20;
 /** Longest that one reply is learned from, looked at every LOOK_EVERY pairs beyond those that a name may have addresses. */
 const LEARN_MS = 10;
 const LEARNED_ALWAYS = NAME_LIMITS.addressesPerName;
@@ -66,14 +71,15 @@ export class Replies {
       return;
     }
     const from = performance.now();
-    const preloadUntil = pod.work.has(nowMs) ? from + PRELOAD_MS : from;
+    const share = pod.work.has(nowMs);
     const evictions = pod.guard.names.evictions;
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
     const now = Math.ceil(nowMs / 1000); // the second that has begun may be nearly over: nothing lasts for less than its TTL
     let count = 0;
     for (const one of learned) {
-      if (pod.learn(one, now, preloadUntil)) context.counters.learned++;
+      const preloadMs = !share ? 0 : count < PRELOAD_FEW ? PRELOAD_FEW_MS : PRELOAD_MS;
+      if (pod.learn(one, now, from + preloadMs)) context.counters.learned++;
       else {
         context.counters.bindingsRefused++;
         this.limited(pod, "too-many-bindings", `an address of ${one.name} was not learned: every binding that could make room is in use`);
