@@ -165,7 +165,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     podProblems = read.pods.problems;
     if (podsFile === undefined) return;
     snapshot = { ...podsFile, policies: keeper.update(read.policies) };
-    await apply(snapshot);
+    try {
+      await apply(snapshot);
+    } finally {
+      keeper.save();
+    }
     announce();
   };
 

@@ -69,11 +69,11 @@ export class PolicyKeeper {
     }
     this.good = next;
     this.states = [...states.values()];
-    this.save();
     return [...next.values()].map(({ policy }) => policy);
   }
 
-  private save(): void {
+  /** Keeps the policies in force for the next start. Not done by `update`: the kernel comes before the disk. */
+  save(): void {
     const text = JSON.stringify([...this.good.values()]);
     if (this.folder === undefined || text === this.saved) return;
     this.saved = text;

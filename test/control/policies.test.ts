@@ -18,6 +18,7 @@ test("an invalid document keeps its last good version, and a restart does too", 
   t.after(() => rmSync(folder, { recursive: true }));
   const keeper = new PolicyKeeper(folder);
   assert.deepEqual(keeper.update(read(["a.yaml", doc("one", "Enforce")])).map(({ id }) => id), ["shop/one"]);
+  keeper.save();
   const bad = read(["a.yaml", doc("one", "Enforc")]);
   for (const next of [keeper, new PolicyKeeper(folder)]) {
     assert.deepEqual(next.update(bad).map(({ id, mode }) => [id, mode]), [["shop/one", "Enforce"]]);
