@@ -107,6 +107,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
             `-m mark --mark 0x0/${mask} -j SET --map-set ${name("guard")} src --map-mark`,
+            `-m mark --mark 0x0/${mask} ${conn(VerdictClass.dns)} -g NG-ANSWER`,
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
@@ -159,12 +160,14 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
+        // An answer that came from where no route to its sender leads is a neighbour's forgery: it goes on, unread.
+        { name: "NG-ANSWER", rules: [`-m conntrack --ctdir REPLY -m rpfilter --invert ${set(VerdictClass.ours)}`] },
         { name: "NG-DNS", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.dns))}/${mask}`, clear] },
         { name: "NG-SPOOF", rules: [`-m limit --limit 20/sec --limit-burst 20 ${queue(QueueOffset.admission, false)}`, "-j DROP"] },
         {
           name: "NG-INSPECT",
           // Only what PREROUTING did not see because somebody accepted it before us (Calico: established connections).
-          rules: [...routedDiscovery, `${marked} -g NG-VERDICT`, ...inspection],
+          rules: [...routedDiscovery, `${is(VerdictClass.ours)} -j RETURN`, `${marked} -g NG-VERDICT`, ...inspection],
         },
         {
           name: "NG-REPLY",

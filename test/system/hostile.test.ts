@@ -78,7 +78,11 @@ for (const kind of ["routed", "bridge"] as const) {
     putPolicy(lab, "attacker.yaml", policy("attacker", NOTHING));
     await startAgent(lab);
     const client = await clientIn(lab, pod.name);
-    assert.equal((await client.connect({ host: "2001:db8::11", port: 443 })).code, "ECONNREFUSED", "denied, and reached by neighbour discovery");
+    assert.equal(
+      (await client.connect({ host: "2001:db8::11", port: 443 })).code,
+      "ECONNREFUSED",
+      "denied, and reached by neighbour discovery",
+    );
     const gateway = kind === "routed" ? "eeeeeeeeeeee" : "0a580af40101";
     const send = [
       "for type in [133, 134, 135, 136, 143]:",
@@ -152,35 +156,43 @@ for (const kind of ["routed", "bridge"] as const) {
   });
 }
 
-test("with interface prefixes, nobody's packet is a resolver's reply, and unguarded pods are left alone", async (t) => {
-  if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS, "ipset", "python3", "dnsmasq"] })) return;
-  const lab = await labFor(t);
-  const dns = await lab.addPod({ name: "coredns", namespace: "kube-system" });
-  const victim = await lab.addPod({ name: "victim" });
-  const stranger = await lab.addPod({ name: "stranger" });
-  await lab.service({ address: "10.96.0.10", port: 53, target: dns.v4 as string, targetPort: 5353 });
-  lab.setResolvers(["10.96.0.10"]);
-  await lab.addServer({ name: "out", addresses: ["198.51.100.10", "198.51.100.66"] });
-  await dnsmasq(lab, dns.name, { port: 5353, records: { "api.stripe.com": ["198.51.100.10"] } });
-  await serve(lab, "out", [{ kind: "echo", port: 443 }]);
-  const rule = { action: "Accept", to: [{ domainNames: ["*.stripe.com"] }], ports: [{ protocol: "TCP", port: 443 }] };
-  putPolicy(lab, "victim.yaml", policy("victim", { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "victim" } } }, egress: [rule] }));
-  const plain = lab.podsFile();
-  lab.podsFile = () => `${plain}interfacePrefixes: [ cali ]\n`;
-  const agent = await startAgent(lab);
-  const query = "123401000001000000000000036170690673747269706503636f6d0000010001";
-  const asks = `s = socket.socket(2, 2); s.settimeout(3); s.bind(('${victim.v4}', 40000)); s.sendto(bytes.fromhex('${query}'), ('10.96.0.10', 53)); print(len(s.recv(999)))`;
-  assert.equal((await attack(lab, victim.name, [asks])).trim(), "48");
-  // The same names in a reply of another id, to the same port, while conntrack still knows the question.
-  const forged = "99998180000100010000000003616e790673747269706503636f6d0000010001c00c0001000100000e100004c6336442";
-  await attack(lab, stranger.name, [`eth.send(bytes.fromhex('eeeeeeeeeeee') + own_mac + b'\\x08\\0' + udp4('${dns.v4}', '${victim.v4}', 5353, 40000, bytes.fromhex('${forged}')))`]);
-  const client = await clientIn(lab, victim.name);
-  assert.equal((await client.connect({ host: "198.51.100.10", port: 443, send: "x" })).data, "x", "what the resolver said");
-  assert.equal((await client.connect({ host: "198.51.100.66", port: 443 })).code, "ECONNREFUSED", "what the stranger said");
-  const left = await clientIn(lab, stranger.name);
-  assert.equal((await left.connect({ host: "198.51.100.66", port: 443, send: "x" })).data, "x", "an unguarded pod goes where it wants");
-  assert.equal((await agent.status()).pods.find(({ name }) => name === "victim")?.bindings, 1);
-});
+for (const prefixes of ["", "interfacePrefixes: [ cali ]\n"]) {
+  test(`nobody's packet is a resolver's reply, and unguarded pods are left alone (${prefixes === "" ? "without" : "with"} interface prefixes)`, async (t) => {
+    if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS, "ipset", "python3", "dnsmasq"] })) return;
+    const lab = await labFor(t);
+    const dns = await lab.addPod({ name: "coredns", namespace: "kube-system" });
+    const victim = await lab.addPod({ name: "victim" });
+    const stranger = await lab.addPod({ name: "stranger" });
+    await lab.service({ address: "10.96.0.10", port: 53, target: dns.v4 as string, targetPort: 5353 });
+    lab.setResolvers(["10.96.0.10"]);
+    await lab.addServer({ name: "out", addresses: ["198.51.100.10", "198.51.100.66"] });
+    await dnsmasq(lab, dns.name, { port: 5353, records: { "api.stripe.com": ["198.51.100.10"] } });
+    await serve(lab, "out", [{ kind: "echo", port: 443 }]);
+    const rule = { action: "Accept", to: [{ domainNames: ["*.stripe.com"] }], ports: [{ protocol: "TCP", port: 443 }] };
+    putPolicy(
+      lab,
+      "victim.yaml",
+      policy("victim", { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "victim" } } }, egress: [rule] }),
+    );
+    const plain = lab.podsFile();
+    lab.podsFile = () => plain + prefixes;
+    const agent = await startAgent(lab);
+    const query = "123401000001000000000000036170690673747269706503636f6d0000010001";
+    const asks = `s = socket.socket(2, 2); s.settimeout(3); s.bind(('${victim.v4}', 40000)); s.sendto(bytes.fromhex('${query}'), ('10.96.0.10', 53)); print(len(s.recv(999)))`;
+    assert.equal((await attack(lab, victim.name, [asks])).trim(), "48");
+    // The same names in a reply of another id, to the same port, while conntrack still knows the question.
+    const forged = "99998180000100010000000003616e790673747269706503636f6d0000010001c00c0001000100000e100004c6336442";
+    await attack(lab, stranger.name, [
+      `eth.send(bytes.fromhex('eeeeeeeeeeee') + own_mac + b'\\x08\\0' + udp4('${dns.v4}', '${victim.v4}', 5353, 40000, bytes.fromhex('${forged}')))`,
+    ]);
+    const client = await clientIn(lab, victim.name);
+    assert.equal((await client.connect({ host: "198.51.100.10", port: 443, send: "x" })).data, "x", "what the resolver said");
+    assert.equal((await client.connect({ host: "198.51.100.66", port: 443 })).code, "ECONNREFUSED", "what the stranger said");
+    const left = await clientIn(lab, stranger.name);
+    assert.equal((await left.connect({ host: "198.51.100.66", port: 443, send: "x" })).data, "x", "an unguarded pod goes where it wants");
+    assert.equal((await agent.status()).pods.find(({ name }) => name === "victim")?.bindings, 1);
+  });
+}
 
 test("a pod that takes over another's address is guarded like any other", async (t) => {
   if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS, "ipset"] })) return;
@@ -188,16 +200,28 @@ test("a pod that takes over another's address is guarded like any other", async 
   lab.setResolvers(["10.96.0.10"]);
   const one = await lab.addPod({ name: "one", v6: false });
   const two = await lab.addPod({ name: "two", v6: false });
-  const { subject: _, ...everyone } = { ...NOTHING, dns: { queries: "AllowedOnly" }, egress: [{ action: "Accept", to: [{ networks: ["203.0.113.0/24"] }], ports: [{ port: 443 }] }] };
+  const { subject: _, ...everyone } = {
+    ...NOTHING,
+    dns: { queries: "AllowedOnly" },
+    egress: [{ action: "Accept", to: [{ networks: ["203.0.113.0/24"] }], ports: [{ port: 443 }] }],
+  };
   putPolicy(lab, "all.yaml", policy("all", everyone));
   const agent = await startAgent(lab);
   const sets = ["ng-src4", "ng-guard4", "ng-query4", "ng-net4"];
   const before = (await agent.status()).sets;
   // The new holder is listed before the old one, which has another address now.
-  const entry = (name: string, iface: string, address: string): object => ({ namespace: "shop", name, interface: iface, addresses: [address] });
+  const entry = (name: string, iface: string, address: string): object => ({
+    namespace: "shop",
+    name,
+    interface: iface,
+    addresses: [address],
+  });
   const pods = [entry("two", two.interface, one.v4 as string), entry("one", one.interface, "10.244.0.99")];
   lab.file("pods.yaml", JSON.stringify({ resolvers: ["10.96.0.10:53"], pods }));
-  await until("the exchange is in the kernel", async () => (await lab.exec("node", ["ipset", "test", "ng-guard4", "10.244.0.99"])).status === 0);
+  await until(
+    "the exchange is in the kernel",
+    async () => (await lab.exec("node", ["ipset", "test", "ng-guard4", "10.244.0.99"])).status === 0,
+  );
   for (const set of ["ng-guard4", "ng-query4"]) await lab.run("node", ["ipset", "test", set, one.v4 as string]);
   const after = (await agent.status()).sets;
   for (const set of sets) assert.equal(after[set], before[set], set);
