@@ -9,12 +9,14 @@ import { collect } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { Changes } from "./control/changes.ts";
 import { Discovery } from "./control/discover.ts";
+import { InterfaceGroups } from "./control/groups.ts";
 import { PacketThread } from "./control/packet-thread.ts";
 import { PolicyKeeper } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { RuleGuard } from "./control/rules.ts";
 import { listen } from "./control/socket.ts";
 import { buildStatus } from "./control/status.ts";
+import { probeMatches } from "./firewall/probe.ts";
 import { rulesGeneration } from "./firewall/generation.ts";
 import { openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
@@ -81,7 +83,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const discovery = new Discovery(emit, (level, message) => log[level](message), Date.now);
   const generation = rulesGeneration(new native.NetlinkSocket());
   const losses = new QueueWatch(options.queueBase, emit);
-  const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, bpf: true }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
+  const matches = await probeMatches(iptables);
+  for (const [name, there] of Object.entries(matches)) if (!there) log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
+  const groups = new InterfaceGroups();
+  const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, matches }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
 
   let snapshot: Snapshot | undefined;
   let podsFile: PodsFile | undefined;
@@ -198,10 +203,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       readyMs ||= Date.now();
       return;
     }
+    const covered = (iface: string): boolean => now.interfacePrefixes.some((prefix) => iface.startsWith(prefix));
     const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
     const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }] : []));
     if (update === undefined && thread !== undefined) return;
+    // With interface prefixes the wildcard element says it.
+    const watched = !matches.groups ? [] : guarded.filter(({ attachment }) => !covered(attachment.interface)).map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
+    groups.release(watched);
     if (thread !== undefined) {
       await rules.setBridged(bridged).catch((error: unknown) => {
         log.error({ error: messageOf(error) }, "the rules of bridged pods could not be changed; the next check tries again");
@@ -209,7 +218,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       });
     }
     const first = thread === undefined;
-    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits }, native, emit, log, (address) => addresses.has(address), marksInUse, options.onDeath);
+    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups }, native, emit, log, (address) => addresses.has(address), marksInUse, options.onDeath);
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     lastUpdate = applied;
@@ -219,7 +228,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       readyMs = Date.now();
       emit({ type: "agent", verdict: "info", why: "started", message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(marksInUse.mask)}, ${applied.bindings} bindings read back` });
     }
-    for (const { pod, attachment } of guarded) warnUnenforceable(pod.key, attachment.kind === "missing" ? attachment.why : attachment.kind === "bridged" && !seesFrames ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1" : undefined);
+    const ungrouped = groups.join(watched);
+    for (const { pod, attachment } of guarded) warnUnenforceable(pod.key, ungrouped.has(attachment.interface) ? `its interface cannot be put into a group, so stolen source addresses would go unseen: ${ungrouped.get(attachment.interface)}` : attachment.kind === "missing" ? attachment.why : attachment.kind === "bridged" && !seesFrames ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1" : undefined);
   };
 
   const unenforceable = new Map<string, string>();
@@ -260,6 +270,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     // An interface that is another one now, though nobody said so.
     setInterval(() => void lookAgain(), LOOK_AGAIN_MS),
     setInterval(() => {
+      const lost = groups.check();
+      if (lost.length > 0) emit({ type: "rules", verdict: "info", why: "groups-restored", message: `${lost.join(", ")}: the interface group was changed by somebody; restored` });
       rules.check().catch((error: unknown) => log.error({ error: messageOf(error) }, "the rules could not be checked"));
     }, options.checkMs),
   ];

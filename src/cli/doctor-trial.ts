@@ -5,7 +5,7 @@ import { ConntrackDump } from "../firewall/conntrack.ts";
 import { type Iptables, openIptables, type Variant } from "../firewall/iptables.ts";
 import { type Marks, marks } from "../firewall/marks.ts";
 import { restoreText } from "../firewall/plan.ts";
-import { bridgeRules, QueueOffset, type TableWanted, wantedRules } from "../firewall/rules.ts";
+import { ALL_MATCHES, bridgeRules, QueueOffset, type TableWanted, wantedRules } from "../firewall/rules.ts";
 import { Kernel, SET_NAMES } from "../worker/kernel.ts";
 import { attempt, type Finding, failed, ok, warn } from "./doctor-finding.ts";
 
@@ -35,7 +35,7 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
     const iptables = await openIptables(variant);
     for (const family of [4, 6] as const) {
       findings.push(
-        await attempt(`rules IPv${family}`, () => tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, bpf: true }))),
+        await attempt(`rules IPv${family}`, () => tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES }))),
       );
       findings.push(await attempt(`bridged pods IPv${family}`, () => tryBridged(iptables, family, inUse)));
     }
@@ -136,7 +136,7 @@ async function tryBridged(iptables: Iptables, family: Family, inUse: Marks): Pro
     family,
     marks: inUse,
     queueBase: 0,
-    bpf: true,
+    matches: ALL_MATCHES,
   });
   const table: TableWanted = { table: "mangle", chains: [], jumps: [] };
   for (const rule of rules) {

@@ -2,9 +2,10 @@ import { rmSync } from "node:fs";
 import { addon } from "../base/addon.ts";
 import { Fault } from "../base/fault.ts";
 import { openIptables } from "../firewall/iptables.ts";
+import { grouped, setGroup } from "../attach/group.ts";
 import { RuleKeeper } from "../firewall/keeper.ts";
 import { MARK_MASK_DEFAULT, marks } from "../firewall/marks.ts";
-import { QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
+import { ALL_MATCHES, QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
 import { Kernel } from "../worker/kernel.ts";
 import { askOnce } from "./status.ts";
 import { options, type Output, SOCKET_DEFAULT } from "./usage.ts";
@@ -27,9 +28,10 @@ export async function uninstall(argv: readonly string[], out: Output): Promise<n
       if (error instanceof Fault && error.code === "no-iptables-variant") continue;
       throw error;
     }
-    await new RuleKeeper(iptables, { marks: marks(MARK_MASK_DEFAULT), queueBase: QUEUE_BASE_DEFAULT, bpf: true }).remove();
+    await new RuleKeeper(iptables, { marks: marks(MARK_MASK_DEFAULT), queueBase: QUEUE_BASE_DEFAULT, matches: ALL_MATCHES }).remove();
     out.stdout.write(`rules and chains removed (iptables-${variant})\n`);
   }
+  for (const iface of grouped()) setGroup(iface, 0);
   const native = addon();
   const kept = new Kernel(new native.NetlinkSocket(), marks(MARK_MASK_DEFAULT)).destroySets();
   for (const why of kept) out.stderr.write(`set kept: ${why}\n`);

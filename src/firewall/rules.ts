@@ -12,9 +12,19 @@ export interface RuleOptions {
   readonly family: Family;
   readonly marks: Marks;
   readonly queueBase: number;
-  /** xt_bpf is there: zero-length segments of inspected connections need not be queued. */
-  readonly bpf: boolean;
+  readonly matches: Matches;
 }
+
+/** Matches that a kernel may lack. */
+export interface Matches {
+  /** xt_bpf: zero-length segments of inspected connections need not be queued. */
+  readonly bpf: boolean;
+  /** xt_devgroup: the veths of guarded pods are known by their group; without it 64 of them at most, by ng-src. */
+  readonly groups: boolean;
+  /** xt_rpfilter: forged DNS replies are told by where they come in. */
+  readonly rpfilter: boolean;
+}
+export const ALL_MATCHES: Matches = { bpf: true, groups: true, rpfilter: true };
 
 /** One chain of ours and its rules, without the leading `-A CHAIN`. */
 export interface Chain {
@@ -34,6 +44,9 @@ export function setName(role: "src" | "resolver" | "guard" | "query" | "allow" |
   return `ng-${role}${of}`;
 }
 
+/** Interface groups of guarded pods' veths (attach/group.ts writes them). */
+const GROUPS = { enforce: 20_039, monitor: 20_040 } as const;
+
 /** The chain whose rules come and go with bridged pods; all others are static. */
 export const BRIDGE_CHAIN = "NG-BRIDGE";
 
@@ -50,7 +63,7 @@ function hasPayload(of: Family): string {
 }
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter } }: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -107,7 +120,11 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
             `-m mark --mark 0x0/${mask} -j SET --map-set ${name("guard")} src --map-mark`,
-            `-m mark --mark 0x0/${mask} ${conn(VerdictClass.dns)} -g NG-ANSWER`,
+            // Whatever else comes out of a guarded pod's veth has a stolen address.
+            ...(groups
+              ? ([["enforce", SourceClass.spoof], ["monitor", SourceClass.monitor]] as const).map(([group, c]) => `-m mark --mark 0x0/${mask} -m devgroup --src-group ${hex(GROUPS[group])} ${set(c)}`)
+              : []),
+            ...(rpfilter ? [`-m mark --mark 0x0/${mask} ${conn(VerdictClass.dns)} -g NG-ANSWER`] : []),
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
@@ -161,7 +178,7 @@ export function wantedRules({ family, marks, queueBase, bpf }: RuleOptions): Tab
         },
         { name: "NG-CLEAR", rules: [clear] },
         // An answer that came from where no route to its sender leads is a neighbour's forgery: it goes on, unread.
-        { name: "NG-ANSWER", rules: [`-m conntrack --ctdir REPLY -m rpfilter --invert ${set(VerdictClass.ours)}`] },
+        { name: "NG-ANSWER", rules: !rpfilter ? [] : [`-m conntrack --ctdir REPLY -m rpfilter --invert ${set(VerdictClass.ours)}`] },
         { name: "NG-DNS", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.dns))}/${mask}`, clear] },
         { name: "NG-SPOOF", rules: [`-m limit --limit 20/sec --limit-burst 20 ${queue(QueueOffset.admission, false)}`, "-j DROP"] },
         {

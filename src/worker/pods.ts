@@ -62,10 +62,13 @@ export class GuardedPod {
   /** Kernel decisions for names. */
   private preloaded = 0;
   private readonly kernel: Kernel;
+  /** Interface groups tell whose veth a packet came from; else ng-src has to (for 64 pods at most). */
+  private readonly groups: boolean;
 
   /** `room`: see PodNames. */
-  constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits, room?: (now: number) => boolean) {
+  constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits, room?: (now: number) => boolean, groups = true) {
     this.kernel = kernel;
+    this.groups = groups;
     this.attachment = attachment;
     this.guard = new Guard(pod, book, (address, entry, why, lost) => this.evicted(address, entry, why, lost), room);
     this.upcalls = new TokenBucket(limits.upcallsPerSecond, limits.upcallsPerSecond * 2);
@@ -125,8 +128,8 @@ export class GuardedPod {
           for (const half of halves) want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernel] });
         }
       }
-      // Whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
-      if (attachment.kind === "routed" && !covered(iface)) {
+      // Without interface groups: whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
+      if (attachment.kind === "routed" && !this.groups && !covered(iface)) {
         for (const any of ["0.0.0.0", "::"]) {
           const address = parseIp(any) as Ip;
           want("src", family(address), { address, bits: 0, iface, mark: enforcing ? SourceClass.spoof : SourceClass.monitor });

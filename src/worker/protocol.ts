@@ -11,6 +11,8 @@ export interface WorkerOptions {
   readonly markMask: number;
   readonly queueBase: number;
   readonly limits: Limits;
+  /** The control thread keeps guarded pods' veths in interface groups. */
+  readonly groups: boolean;
 }
 
 /** Bounds that an operator may set. */

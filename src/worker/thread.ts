@@ -225,7 +225,7 @@ class Desired {
       this.live.judge(old, !this.ready);
       return;
     }
-    const guarded = new GuardedPod(pod, book, attachment, kernel, limits, (now) => pods.makeRoom(limits.bindings, now));
+    const guarded = new GuardedPod(pod, book, attachment, kernel, limits, (now) => pods.makeRoom(limits.bindings, now), options.groups);
     pods.set(guarded);
     guarded.writeFixed(covered);
     this.live.judge(guarded, !this.ready);

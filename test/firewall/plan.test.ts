@@ -5,10 +5,10 @@ import type { Iptables } from "../../src/firewall/iptables.ts";
 import { RuleKeeper } from "../../src/firewall/keeper.ts";
 import { marks } from "../../src/firewall/marks.ts";
 import { drift, restoreText } from "../../src/firewall/plan.ts";
-import { wantedRules } from "../../src/firewall/rules.ts";
+import { ALL_MATCHES, wantedRules } from "../../src/firewall/rules.ts";
 import { readSaved } from "../../src/firewall/saved.ts";
 
-const OPTIONS = { marks: marks(), queueBase: 4040, bpf: true };
+const OPTIONS = { marks: marks(), queueBase: 4040, matches: ALL_MATCHES };
 const BUILTIN: Readonly<Record<string, readonly string[]>> = {
   raw: ["PREROUTING", "OUTPUT"],
   mangle: ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],

@@ -1,0 +1,44 @@
+import { groupOf, grouped, InterfaceGroup, setGroup } from "../attach/group.ts";
+import type { Attachment } from "../model/attachment.ts";
+import type { Mode } from "../model/policy.ts";
+
+/** A guarded pod's interface and the strictest mode over it. */
+export interface Grouped {
+  readonly attachment: Attachment;
+  readonly mode: Mode;
+}
+
+/** Keeps the veths of guarded pods in our interface groups, and all others out of them. */
+export class InterfaceGroups {
+  private wanted = new Map<string, number>();
+
+  /** Interfaces that leave a group, before the packet thread forgets their pods: nothing of theirs is a spoof then. */
+  release(pods: readonly Grouped[]): void {
+    const next = wantedGroups(pods);
+    for (const iface of new Set([...this.wanted.keys(), ...grouped()])) if (!next.has(iface)) setGroup(iface, 0);
+  }
+
+  /** Interfaces that join, after the packet thread knows their pods. Returns those that cannot, with the reason. */
+  join(pods: readonly Grouped[]): ReadonlyMap<string, string> {
+    this.wanted = wantedGroups(pods);
+    const failed = new Map<string, string>();
+    for (const [iface, group] of this.wanted) {
+      if (groupOf(iface) === group) continue;
+      const why = setGroup(iface, group);
+      if (why !== undefined) failed.set(iface, why);
+    }
+    return failed;
+  }
+
+  /** Puts back what somebody took out. Returns the interfaces concerned. */
+  check(): string[] {
+    const lost = [...this.wanted].filter(([iface, group]) => ![group, undefined].includes(groupOf(iface)));
+    for (const [iface, group] of lost) setGroup(iface, group);
+    return lost.map(([iface]) => iface);
+  }
+}
+
+function wantedGroups(pods: readonly Grouped[]): Map<string, number> {
+  // A bridge port has NG-BRIDGE.
+  return new Map(pods.flatMap(({ attachment, mode }) => (attachment.kind === "routed" ? [[attachment.interface, mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor] as const] : [])));
+}

@@ -1,0 +1,27 @@
+import type { Iptables } from "./iptables.ts";
+import type { Matches } from "./rules.ts";
+
+const CHAIN = "NG-TRY";
+const TRIES: Readonly<Record<keyof Matches, string>> = {
+  bpf: '-m bpf --bytecode "1,6 0 0 1"',
+  groups: "-m devgroup --src-group 0x1",
+  rpfilter: "-m rpfilter --invert",
+};
+
+/** Which matches that we can do without this kernel has, tried in a chain that nothing jumps to. */
+export async function probeMatches(iptables: Iptables): Promise<Matches> {
+  const works = async (matches: readonly string[]): Promise<boolean> => {
+    try {
+      await iptables.restore(4, [`*mangle`, `:${CHAIN} - [0:0]`, ...matches.map((match) => `-A ${CHAIN} ${match} -j RETURN`), "COMMIT", ""].join("\n"));
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  const found = (await works(Object.values(TRIES)))
+    ? { bpf: true, groups: true, rpfilter: true }
+    : { bpf: await works([TRIES.bpf]), groups: await works([TRIES.groups]), rpfilter: await works([TRIES.rpfilter]) };
+  const saved = await iptables.save(4, "mangle");
+  if (saved.chains.has(CHAIN)) await iptables.restore(4, `*mangle\n-F ${CHAIN}\n-X ${CHAIN}\nCOMMIT\n`);
+  return found;
+}
