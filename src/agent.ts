@@ -20,8 +20,9 @@ import { probeMatches } from "./firewall/probe.ts";
 import { rulesGeneration } from "./firewall/generation.ts";
 import { openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
-import type { BridgedPod } from "./firewall/rules.ts";
-import { type PodsFile, readPods } from "./inputs/files/pods.ts";
+import { ALL_MATCHES, type BridgedPod, type Matches } from "./firewall/rules.ts";
+import type { PodsFile } from "./inputs/files/pods.ts";
+import { type PodsReader, podsReader } from "./inputs/files/pods-reader.ts";
 import { readFolder, readText, watchPath } from "./inputs/files/watch.ts";
 import { serveMetrics } from "./metrics/server.ts";
 import type { EventDraft } from "./model/event.ts";
@@ -83,10 +84,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const discovery = new Discovery(emit, (level, message) => log[level](message), Date.now);
   const generation = rulesGeneration(new native.NetlinkSocket());
   const losses = new QueueWatch(options.queueBase, emit);
-  const matches = await probeMatches(iptables);
-  for (const [name, there] of Object.entries(matches)) if (!there) log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
+  /** Probed when rules are first wanted: Discover alone touches none. */
+  let matches: Matches | undefined;
   const groups = new InterfaceGroups();
-  const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, matches }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
+  const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, matches: ALL_MATCHES }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
 
   let snapshot: Snapshot | undefined;
   let podsFile: PodsFile | undefined;
@@ -105,10 +106,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     parsed.set(file, { text, result });
     return result;
   };
-  let podsRead: { text: string; result: ReturnType<typeof readPods> } | undefined;
+  const readPodsAgain = podsReader();
+  let podsRead: { text: string; result: ReturnType<PodsReader> } | undefined;
 
   /** Reads everything; parses what changed. */
-  const readInputs = (): { policies: ReturnType<typeof mergeDocuments>; pods: ReturnType<typeof readPods> } => {
+  const readInputs = (): { policies: ReturnType<typeof mergeDocuments>; pods: ReturnType<PodsReader> } => {
     const { files, failed } = readFolder(options.policies);
     const merged = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
     for (const file of parsed.keys()) if (!files.some((one) => one.file === file)) parsed.delete(file);
@@ -118,7 +120,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       const problem = { file: options.pods, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: "name a readable file with --pods" };
       return { policies: merged, pods: { problems: [problem] } };
     }
-    if (podsRead?.text !== text) podsRead = { text, result: readPods(options.pods, text) };
+    if (podsRead?.text !== text) podsRead = { text, result: readPodsAgain(options.pods, text) };
     return { policies: merged, pods: podsRead.result };
   };
 
@@ -208,6 +210,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
     const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }] : []));
     if (update === undefined && thread !== undefined) return;
+    if (matches === undefined) {
+      matches = await probeMatches(iptables);
+      for (const [name, there] of Object.entries(matches)) if (!there) log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
+      rules.use(matches);
+    }
     // With interface prefixes the wildcard element says it.
     const watched = !matches.groups ? [] : guarded.filter(({ attachment }) => !covered(attachment.interface)).map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
     groups.release(watched);

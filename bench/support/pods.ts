@@ -56,9 +56,9 @@ export function podEntry(i: number): string {
   ].join("\n");
 }
 
-/** The pods file with these entries behind the lab's own. The prefix, as on any node with a CNI, stands for them all. */
+/** The pods file with these entries behind the lab's own. */
 export function podsText(lab: Lab, entries: readonly string[]): string {
-  return `interfacePrefixes: [ many ]\n${lab.podsFile()}${entries.map((entry) => entry.replaceAll(/^(?=.)/gm, "  ")).join("")}`;
+  return `${lab.podsFile()}${entries.map((entry) => entry.replaceAll(/^(?=.)/gm, "  ")).join("")}`;
 }
 
 /** The same lab, whose pods file has these entries too. */

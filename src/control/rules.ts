@@ -1,6 +1,6 @@
 import type { Iptables } from "../firewall/iptables.ts";
 import { type FoundDrift, RuleKeeper } from "../firewall/keeper.ts";
-import type { BridgedPod, RuleOptions } from "../firewall/rules.ts";
+import type { BridgedPod, Matches, RuleOptions } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 
 /** Repairs this close together are a war with another component: we go on, but more slowly, and say so. */
@@ -33,6 +33,11 @@ export class RuleGuard {
     this.keeper = new RuleKeeper(iptables, options);
     this.deps = deps;
     this.legacy = iptables.variant === "legacy";
+  }
+
+  /** What this kernel has; before `install`. */
+  use(matches: Matches): void {
+    this.keeper.use(matches);
   }
 
   private inLine<T>(work: () => Promise<T>): Promise<T> {

@@ -1,7 +1,7 @@
 import type { Family } from "../base/address.ts";
 import type { Iptables } from "./iptables.ts";
 import { type Drift, drift, refillText, removeText, restoreText } from "./plan.ts";
-import { BRIDGE_CHAIN, bridgeRules, type BridgedPod, type RuleOptions, type TableWanted, wantedRules } from "./rules.ts";
+import { BRIDGE_CHAIN, bridgeRules, type BridgedPod, type Matches, type RuleOptions, type TableWanted, wantedRules } from "./rules.ts";
 
 const FAMILIES = [4, 6] as const;
 
@@ -16,7 +16,7 @@ export interface FoundDrift extends Drift {
  */
 export class RuleKeeper {
   private readonly iptables: Iptables;
-  private readonly options: Omit<RuleOptions, "family">;
+  private options: Omit<RuleOptions, "family">;
   /** Per family and table: our chains as iptables prints them. */
   private readonly reference = new Map<string, ReadonlyMap<string, readonly string[]>>();
   private bridged: readonly BridgedPod[] = [];
@@ -24,6 +24,11 @@ export class RuleKeeper {
   constructor(iptables: Iptables, options: Omit<RuleOptions, "family">) {
     this.iptables = iptables;
     this.options = options;
+  }
+
+  /** The matches that this kernel has. */
+  use(matches: Matches): void {
+    this.options = { ...this.options, matches };
   }
 
   private wanted(family: Family): TableWanted[] {

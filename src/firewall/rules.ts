@@ -86,6 +86,8 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   const linkLocal = family === 4 ? [] : [...discovery.map((match) => `${match} -m hl --hl-eq 255 -j RETURN`), "-p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN"];
   const routedDiscovery = discovery.map((match) => `${match} -m hl --hl-lt 255 -j DROP`);
 
+  const asked = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
+
   return [
     {
       table: "raw",
@@ -93,9 +95,16 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-RAW",
           rules: [
+            `${marked} -g NG-MARKED`,
+            asked,
+          ],
+        },
+        {
+          name: "NG-MARKED",
+          rules: [
             `${is(VerdictClass.ours)} -g NG-CLEAR`, // a query that we have read and released (NF_REPEAT)
-            `${marked} ${clear}`, // nobody else's bits reach our chains
-            `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`,
+            clear, // nobody else's bits reach our chains
+            asked,
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
@@ -117,6 +126,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
             `-j ${BRIDGE_CHAIN}`,
+            `${is(SourceClass.enforce)} -g NG-ENFORCE`,
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
             `-m mark --mark 0x0/${mask} -j SET --map-set ${name("guard")} src --map-mark`,
@@ -128,15 +138,21 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
-            `${conn(VerdictClass.pass)} -g NG-CLEAR`,
             // Nobody's packet on somebody's connection: a forged DNS reply, for one.
             `${is(SourceClass.unknown)} -m connmark ! --mark 0x0/${mask} ${queue(QueueOffset.admission, false)}`,
-            `-m connmark ! --mark 0x0/${mask} -j NG-JUDGED`,
-            `-m connmark ! --mark 0x0/${mask} -g NG-CLEAR`, // judged before
+            `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`,
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `${is(SourceClass.unknown)} ${queue(QueueOffset.admission, false)}`,
-            `${is(SourceClass.monitor)} -g NG-MONITOR`,
+            "-g NG-MONITOR",
+          ],
+        },
+        {
+          name: "NG-ENFORCE",
+          rules: [
+            `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`,
+            "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
+            `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             clear,
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${marked} -g NG-VERDICT`,
@@ -161,7 +177,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         // Inspected here, before DNAT, where the destination is still the address that the name resolved to.
         {
           name: "NG-JUDGED",
-          rules: [clear, `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`, `${is(VerdictClass.deny)} -g NG-REFUSE`, ...inspection],
+          rules: [clear, `${conn(VerdictClass.pass)} -j RETURN`, `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`, `${is(VerdictClass.deny)} -g NG-REFUSE`, ...inspection],
         },
         // REJECT answers what came in by a bridge port past netfilter (nf_send_reset): behind DNAT the reset would have the
         // wrong source. Here, before DNAT, userspace can give it the right one; without an agent REJECT does what it can.
@@ -184,11 +200,12 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-INSPECT",
           // Only what PREROUTING did not see because somebody accepted it before us (Calico: established connections).
-          rules: [...routedDiscovery, `${is(VerdictClass.ours)} -j RETURN`, `${marked} -g NG-VERDICT`, ...inspection],
+          rules: [`${conn(VerdictClass.pass)} -j RETURN`, ...routedDiscovery, `${is(VerdictClass.ours)} -j RETURN`, `${marked} -g NG-VERDICT`, ...inspection],
         },
         {
           name: "NG-REPLY",
           rules: [
+            `${conn(VerdictClass.pass)} -j RETURN`,
             `${is(VerdictClass.ours)} -j RETURN`,
             `${conn(VerdictClass.dns)} -m conntrack --ctdir REPLY ${queue(QueueOffset.reply, true)}`,
             `-m conntrack --ctstate UNTRACKED -m set --match-set ${name("guard")} dst -m set --match-set ${name("resolver")} src,src ${queue(QueueOffset.reply, true)}`,
@@ -207,7 +224,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
       chains: [
         {
           name: "NG-DENY",
-          rules: [`-p tcp ${deny} -j REJECT --reject-with tcp-reset`, `${deny} -j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`],
+          rules: [`-m connmark ! --mark ${hex(marks.value(VerdictClass.deny))}/${mask} -j RETURN`, `-p tcp ${deny} -j REJECT --reject-with tcp-reset`, `${deny} -j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`],
         },
       ],
       jumps: [

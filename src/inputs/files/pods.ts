@@ -6,7 +6,7 @@ import type { Pod, Snapshot } from "../../model/snapshot.ts";
 /** What the pods file (DESIGN §9) says: everything of a Snapshot but the policies. */
 export type PodsFile = Omit<Snapshot, "policies">;
 
-const PODS_MAX = 1000; // kubelet's limit is 110 by default, 250 in large clusters
+export const PODS_MAX = 1000; // kubelet's limit is 110 by default, 250 in large clusters
 const FIELDS = new Set(["resolvers", "pods", "namespaces", "interfacePrefixes"]);
 const POD_FIELDS = new Set(["namespace", "name", "uid", "labels", "serviceAccountName", "interface", "addresses", "searches"]);
 const DNS_PORT = 53;
