@@ -60,8 +60,11 @@ export type Evicted = (address: Ip, entry: AddressNames, why: "limit" | "expired
 export class PodNames {
   /** In order of last use, the oldest first. */
   private readonly addresses = new Map<Ip, AddressNames>();
-  /** How many addresses a name has; from LISTED_FROM on which, the oldest first. */
-  private readonly perName = new Map<DnsName, number | Set<Ip>>();
+  /**
+   * How many addresses a name has; from LISTED_FROM on which, the oldest first. It costs 35 bytes a name,
+   * and no name can reach its limit in a pod with fewer addresses than that: most pods never have one.
+   */
+  private perName: Map<DnsName, number | Set<Ip>> | undefined;
   private readonly limits: NameLimits;
   private readonly evicted: Evicted;
   private readonly room: (now: number) => boolean;
@@ -133,7 +136,7 @@ export class PodNames {
   }
 
   private touchList(name: DnsName, address: Ip): void {
-    const list = this.perName.get(name);
+    const list = this.perName?.get(name);
     if (typeof list === "object" && list.delete(address)) list.add(address);
   }
 
@@ -150,26 +153,35 @@ export class PodNames {
   }
 
   private count(name: DnsName): number {
-    const held = this.perName.get(name) ?? 0;
+    const held = this.perName?.get(name) ?? 0;
     return typeof held === "number" ? held : held.size;
   }
 
   /** `address` has `name` now. */
   private list(name: DnsName, address: Ip): void {
-    const held = this.perName.get(name) ?? 0;
+    if (this.perName !== undefined) this.listIn(this.perName, name, address);
+    else if (this.addresses.size >= this.limits.addressesPerName) {
+      this.perName = new Map();
+      for (const [one, { bindings }] of this.addresses) for (const binding of bindings) this.listIn(this.perName, binding.name, one);
+    }
+  }
+
+  private listIn(perName: Map<DnsName, number | Set<Ip>>, name: DnsName, address: Ip): void {
+    const held = perName.get(name) ?? 0;
     if (typeof held === "object") held.add(address);
-    else if (held + 1 < Math.min(LISTED_FROM, this.limits.addressesPerName)) this.perName.set(name, held + 1);
+    else if (held + 1 < Math.min(LISTED_FROM, this.limits.addressesPerName)) perName.set(name, held + 1);
     else {
       const list = new Set<Ip>();
       for (const [one, { bindings }] of this.addresses) if (bindings.some((binding) => binding.name === name)) list.add(one);
-      this.perName.set(name, list);
+      perName.set(name, list);
     }
   }
 
   /** A binding of `name` to `address` is gone. */
   private unlist(name: DnsName, address: Ip): void {
     this.bindings--;
-    const held = this.perName.get(name) ?? 0;
+    const held = this.perName?.get(name);
+    if (this.perName === undefined || held === undefined) return;
     if (typeof held === "object") held.delete(address);
     else this.perName.set(name, held - 1);
     if (this.count(name) <= 0) this.perName.delete(name);
@@ -177,7 +189,7 @@ export class PodNames {
 
   /** Drops the least recently used address (of `name`, if given: only that name of it) that no live connection uses. */
   private evict(now: number, name: DnsName | undefined): boolean {
-    const list = name === undefined ? undefined : this.perName.get(name);
+    const list = name === undefined ? undefined : this.perName?.get(name);
     const some = typeof list === "object" ? list : undefined;
     let scanned = 0;
     for (const address of some ?? this.addresses.keys()) {
@@ -205,6 +217,8 @@ export class PodNames {
   private drop(address: Ip, entry: AddressNames, why: "limit" | "expired"): void {
     this.addresses.delete(address);
     for (const binding of entry.bindings) this.unlist(binding.name, address);
+    // Well below, so that it is not built anew with every other address.
+    if (this.addresses.size < this.limits.addressesPerName / 2) this.perName = undefined;
     this.evicted(address, entry, why, entry.bindings);
   }
 
