@@ -98,6 +98,25 @@ test("a live connection keeps its binding, an expired one too", () => {
   assert.equal(names.use(ip(1), NOW + 40, NOW + 90), false, "nothing to prolong");
 });
 
+test("a name's limit holds while the pod's addresses come and go around it", () => {
+  for (const others of [1, 2, 3, 5]) {
+    const { names } = table({ addressesPerPod: 20, addressesPerName: 4, namesPerAddress: 3, staleSeconds: 5 });
+    const held = (): number => [...names.entries()].filter(([, { bindings }]) => bindings.some((one) => one.name === "a.example")).length;
+    for (let i = 0; i < others; i++) names.bind(name(`other-${i}.example`), "asked", ip(100 + i), NOW + 1, NOW);
+    for (let i = 0; i < 4; i++) names.bind(name("a.example"), "asked", ip(i), NOW + 1000, NOW);
+    names.sweep(NOW + 10);
+    assert.equal(names.size, 4);
+    for (let i = 4; i < 12; i++) {
+      names.bind(name("a.example"), "asked", ip(i), NOW + 1000, NOW + 10);
+      assert.equal(held(), 4);
+    }
+    names.sweep(NOW + 2000);
+    assert.equal(names.size + names.bindings, 0);
+    for (let i = 0; i < 12; i++) names.bind(name("a.example"), "asked", ip(i), NOW + 3000, NOW + 2000);
+    assert.equal(held(), 4);
+  }
+});
+
 test("property: counts stay true and limits hold whatever comes", () => {
   const step = fc.record({ address: fc.nat(12), name: fc.nat(8), ttl: fc.nat(20), at: fc.nat(60), live: fc.boolean() });
   fc.assert(
