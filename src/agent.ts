@@ -7,9 +7,11 @@ import { addon } from "./base/addon.ts";
 import type { Ip } from "./base/address.ts";
 import { collect } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
+import { announcer } from "./control/announce.ts";
 import { Changes } from "./control/changes.ts";
 import { Discovery } from "./control/discover.ts";
 import { InterfaceGroups } from "./control/groups.ts";
+import { inputsReader } from "./control/inputs.ts";
 import { PacketThread } from "./control/packet-thread.ts";
 import { PolicyKeeper } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
@@ -22,13 +24,11 @@ import { openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { ALL_MATCHES, type BridgedPod, type Matches } from "./firewall/rules.ts";
 import type { PodsFile } from "./inputs/files/pods.ts";
-import { type PodsReader, podsReader } from "./inputs/files/pods-reader.ts";
-import { readFolder, readText, watchPath } from "./inputs/files/watch.ts";
+import { watchPath } from "./inputs/files/watch.ts";
 import { serveMetrics } from "./metrics/server.ts";
 import type { EventDraft } from "./model/event.ts";
 import type { Problem } from "./model/policy.ts";
 import type { Snapshot } from "./model/snapshot.ts";
-import { mergeDocuments, readManifests } from "./policy/read.ts";
 import type { Limits } from "./worker/protocol.ts";
 
 /** The picture as code: inputs make a snapshot, its changes go to the packet thread, and events come back. */
@@ -87,7 +87,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   /** Probed when rules are first wanted: Discover alone touches none. */
   let matches: Matches | undefined;
   const groups = new InterfaceGroups();
-  const rules = new RuleGuard(iptables, { marks: marksInUse, queueBase: options.queueBase, matches: ALL_MATCHES }, { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now });
+  const rules = new RuleGuard(
+    iptables,
+    { marks: marksInUse, queueBase: options.queueBase, matches: ALL_MATCHES },
+    { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now },
+  );
 
   let snapshot: Snapshot | undefined;
   let podsFile: PodsFile | undefined;
@@ -98,65 +102,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let readyMs = 0;
   let lastUpdate: { microseconds: number; bindings: number } | undefined;
 
-  const parsed = new Map<string, { text: string; result: ReturnType<typeof readManifests> }>();
-  const manifests = (file: string, text: string): ReturnType<typeof readManifests> => {
-    const old = parsed.get(file);
-    if (old?.text === text) return old.result;
-    const result = readManifests(file, text, { clusterNamespace: options.clusterNamespace });
-    parsed.set(file, { text, result });
-    return result;
-  };
-  const readPodsAgain = podsReader();
-  let podsRead: { text: string; result: ReturnType<PodsReader> } | undefined;
-
-  /** Reads everything; parses what changed. */
-  const readInputs = (): { policies: ReturnType<typeof mergeDocuments>; pods: ReturnType<PodsReader> } => {
-    const { files, failed } = readFolder(options.policies);
-    const merged = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
-    for (const file of parsed.keys()) if (!files.some((one) => one.file === file)) parsed.delete(file);
-    for (const { file, why } of failed) merged.problems.push({ file, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: undefined });
-    const { text, why } = readText(options.pods);
-    if (text === undefined) {
-      const problem = { file: options.pods, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: "name a readable file with --pods" };
-      return { policies: merged, pods: { problems: [problem] } };
-    }
-    if (podsRead?.text !== text) podsRead = { text, result: readPodsAgain(options.pods, text) };
-    return { policies: merged, pods: podsRead.result };
-  };
-
-  const said = new Map<string, string>();
+  const readInputs = inputsReader(options);
+  const tell = announcer(emit);
   const announce = (): void => {
-    const now = new Set<string>();
-    const tell = (key: string, text: string, draft: EventDraft): void => {
-      now.add(key);
-      if (said.get(key) === text) return;
-      said.set(key, text);
-      emit(draft);
-    };
-    for (const { id, valid, problems, policy } of keeper.states) {
-      const first = problems[0];
-      const text = valid ? JSON.stringify(policy) : JSON.stringify(problems);
-      const stays = policy === undefined ? "no version of it is in force" : "its last good version stays in force";
-      tell(id, text, {
-        type: "policy",
-        verdict: "info",
-        policy: id,
-        mode: policy?.mode ?? null,
-        why: valid ? "policy-accepted" : "policy-invalid",
-        message: valid || first === undefined ? `${id}: accepted` : `${first.file}:${first.line}:${first.column}: ${first.path}: ${first.message} (${problems.length} problem${problems.length === 1 ? "" : "s"}); ${stays}`,
-      });
-    }
-    for (const problem of [...keeper.loose, ...podProblems]) {
-      tell(`${problem.file}:${problem.line}:${problem.message}`, problem.message, { type: "policy", verdict: "info", why: "input-invalid", message: `${problem.file}:${problem.line}:${problem.column}: ${problem.message}; what was read before stays` });
-    }
-    if (snapshot !== undefined && snapshot.resolvers.length === 0 && snapshot.policies.some(({ rules: list }) => list.some(({ names }) => names.length > 0))) {
-      tell("no-resolver", "", { type: "policy", verdict: "info", why: "no-resolver", message: "policies name domains, but no DNS resolver is trusted, so no name can ever be learned: list one under `resolvers:` in the pods file" });
-    }
-    for (const key of said.keys()) {
-      if (now.has(key)) continue;
-      said.delete(key);
-      if (!key.includes(":")) emit({ type: "policy", verdict: "info", policy: key, why: "policy-removed", message: `${key}: removed` });
-    }
+    if (snapshot !== undefined) tell(keeper.states, [...keeper.loose, ...podProblems], snapshot);
   };
 
   const reload = async (again: boolean): Promise<void> => {
@@ -182,10 +131,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   let line: Promise<void> = Promise.resolve();
   const queueReload = (again: boolean): Promise<void> => {
-    line = line.then(() => reload(again)).catch((error: unknown) => {
-      log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "a change could not be applied; it is tried again with the next one");
-      emit({ type: "agent", verdict: "info", why: "degraded", message: `a change could not be applied: ${messageOf(error)}` });
-    });
+    line = line
+      .then(() => reload(again))
+      .catch((error: unknown) => {
+        log.error(
+          { error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined },
+          "a change could not be applied; it is tried again with the next one",
+        );
+        emit({ type: "agent", verdict: "info", why: "degraded", message: `a change could not be applied: ${messageOf(error)}` });
+      });
     return line;
   };
 
@@ -195,7 +149,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
     const selected = changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
     try {
-      discovery.set(selected.filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover")).map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })));
+      discovery.set(
+        selected
+          .filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover"))
+          .map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })),
+      );
     } catch (error) {
       log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "Discover cannot look at traffic");
       emit({ type: "agent", verdict: "info", why: "degraded", message: `Discover cannot look at traffic: ${messageOf(error)}` });
@@ -208,24 +166,46 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const covered = (iface: string): boolean => now.interfacePrefixes.some((prefix) => iface.startsWith(prefix));
     const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
-    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) => (attachment.kind === "bridged" ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }] : []));
+    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) =>
+      attachment.kind === "bridged"
+        ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }]
+        : [],
+    );
     if (update === undefined && thread !== undefined) return;
     if (matches === undefined) {
       matches = await probeMatches(iptables);
-      for (const [name, there] of Object.entries(matches)) if (!there) log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
+      for (const [name, there] of Object.entries(matches))
+        if (!there) log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
       rules.use(matches);
     }
     // With interface prefixes the wildcard element says it.
-    const watched = !matches.groups ? [] : guarded.filter(({ attachment }) => !covered(attachment.interface)).map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
+    const watched = !matches.groups
+      ? []
+      : guarded
+          .filter(({ attachment }) => !covered(attachment.interface))
+          .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
     groups.release(watched);
     if (thread !== undefined) {
       await rules.setBridged(bridged).catch((error: unknown) => {
         log.error({ error: messageOf(error) }, "the rules of bridged pods could not be changed; the next check tries again");
-        emit({ type: "agent", verdict: "info", why: "degraded", message: `the rules of bridged pods could not be changed: ${messageOf(error)}` });
+        emit({
+          type: "agent",
+          verdict: "info",
+          why: "degraded",
+          message: `the rules of bridged pods could not be changed: ${messageOf(error)}`,
+        });
       });
     }
     const first = thread === undefined;
-    thread ??= new PacketThread({ markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups }, native, emit, log, (address) => addresses.has(address), marksInUse, options.onDeath);
+    thread ??= new PacketThread(
+      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups },
+      native,
+      emit,
+      log,
+      (address) => addresses.has(address),
+      marksInUse,
+      options.onDeath,
+    );
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     lastUpdate = applied;
@@ -233,10 +213,25 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       await thread.bind();
       await rules.install(bridged);
       readyMs = Date.now();
-      emit({ type: "agent", verdict: "info", why: "started", message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(marksInUse.mask)}, ${applied.bindings} bindings read back` });
+      emit({
+        type: "agent",
+        verdict: "info",
+        why: "started",
+        message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(marksInUse.mask)}, ${applied.bindings} bindings read back`,
+      });
     }
     const ungrouped = groups.join(watched);
-    for (const { pod, attachment } of guarded) warnUnenforceable(pod.key, ungrouped.has(attachment.interface) ? `its interface cannot be put into a group, so stolen source addresses would go unseen: ${ungrouped.get(attachment.interface)}` : attachment.kind === "missing" ? attachment.why : attachment.kind === "bridged" && !seesFrames ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1" : undefined);
+    for (const { pod, attachment } of guarded)
+      warnUnenforceable(
+        pod.key,
+        ungrouped.has(attachment.interface)
+          ? `its interface cannot be put into a group, so stolen source addresses would go unseen: ${ungrouped.get(attachment.interface)}`
+          : attachment.kind === "missing"
+            ? attachment.why
+            : attachment.kind === "bridged" && !seesFrames
+              ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1"
+              : undefined,
+      );
   };
 
   const unenforceable = new Map<string, string>();
@@ -255,14 +250,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   };
 
   const lookAgain = (): Promise<void> => {
-    line = line.then(() => (snapshot === undefined ? undefined : apply(snapshot, true))).catch((error: unknown) => log.error({ error: messageOf(error) }, "interfaces could not be looked at"));
+    line = line
+      .then(() => (snapshot === undefined ? undefined : apply(snapshot, true)))
+      .catch((error: unknown) => log.error({ error: messageOf(error) }, "interfaces could not be looked at"));
     return line;
   };
 
   await queueReload(false);
   if (podsFile === undefined) {
     const first = podProblems[0];
-    throw new Fault("pods-file", `the pods file cannot be used: ${first === undefined ? "unknown" : `${first.file}:${first.line}:${first.column}: ${first.message}`}${podProblems.length > 1 ? ` (and ${podProblems.length - 1} more)` : ""}`, first?.hint ?? "correct it; DESIGN: resolvers and pods");
+    throw new Fault(
+      "pods-file",
+      `the pods file cannot be used: ${first === undefined ? "unknown" : `${first.file}:${first.line}:${first.column}: ${first.message}`}${podProblems.length > 1 ? ` (and ${podProblems.length - 1} more)` : ""}`,
+      first?.hint ?? "correct it; DESIGN: resolvers and pods",
+    );
   }
   if (readyMs === 0) throw thread?.failure ?? new Fault("not-ready", "the first state could not be applied", "see the log above");
 
@@ -272,13 +273,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       thread?.tick(Date.now());
       if (thread !== undefined) losses.tick(readQueueList(), Date.now());
       // A pod whose interface was not there yet.
-      if (changes.current.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing")) void lookAgain();
+      if (changes.current.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing"))
+        void lookAgain();
     }, TICK_MS),
     // An interface that is another one now, though nobody said so.
     setInterval(() => void lookAgain(), LOOK_AGAIN_MS),
     setInterval(() => {
       const lost = groups.check();
-      if (lost.length > 0) emit({ type: "rules", verdict: "info", why: "groups-restored", message: `${lost.join(", ")}: the interface group was changed by somebody; restored` });
+      if (lost.length > 0)
+        emit({
+          type: "rules",
+          verdict: "info",
+          why: "groups-restored",
+          message: `${lost.join(", ")}: the interface group was changed by somebody; restored`,
+        });
       rules.check().catch((error: unknown) => log.error({ error: messageOf(error) }, "the rules could not be checked"));
     }, options.checkMs),
   ];
@@ -316,7 +324,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         throw new Fault("request", `unknown command ${String(request.command)}`, "known: status, observe");
     }
   });
-  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready: () => (thread === undefined ? readyMs > 0 : rules.installed && thread.alive), status });
+  const metrics =
+    options.metrics === undefined
+      ? undefined
+      : await serveMetrics(options.metrics, {
+          ready: () => (thread === undefined ? readyMs > 0 : rules.installed && thread.alive),
+          status,
+        });
   collect();
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 
@@ -338,7 +352,11 @@ async function refuseCollisions(iptables: Awaited<ReturnType<typeof openIptables
   for (const of of [4, 6] as const) {
     const [found] = collisions(await iptables.saveAll(of), mask);
     if (found !== undefined) {
-      throw new Fault("mark-collision", `mark mask ${hex(mask)} is used by somebody else: a rule in ${found.table} ${found.why}: ${found.rule}`, "choose three other bits with --mark-mask, for example 0xe00");
+      throw new Fault(
+        "mark-collision",
+        `mark mask ${hex(mask)} is used by somebody else: a rule in ${found.table} ${found.why}: ${found.rule}`,
+        "choose three other bits with --mark-mask, for example 0xe00",
+      );
     }
   }
 }

@@ -10,14 +10,29 @@ interface Command {
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
-  agent: { does: "enforce on this node: --policies DIR --pods FILE (standalone)", load: async () => (await import("./cli/agent.ts")).agentCommand },
+  agent: {
+    does: "enforce on this node: --policies DIR --pods FILE (standalone)",
+    load: async () => (await import("./cli/agent.ts")).agentCommand,
+  },
   status: { does: "what the running agent enforces: [-o json]", load: async () => (await import("./cli/status.ts")).status },
-  observe: { does: "events of the running agent as they happen: [-o json] [--last N]", load: async () => (await import("./cli/observe.ts")).observe },
+  observe: {
+    does: "events of the running agent as they happen: [-o json] [--last N]",
+    load: async () => (await import("./cli/observe.ts")).observe,
+  },
   check: { does: "are these policy files valid? FILE… [-o json]", load: async () => (await import("./cli/check.ts")).check },
-  replay: { does: "judge a capture file offline: CAPTURE [--policies DIR] [--pods FILE] [-o json]", load: async () => (await import("./cli/replay.ts")).replay },
-  demo: { does: "pods, a resolver and servers in network namespaces, guarded before your eyes", load: async () => (await import("./cli/demo.ts")).demo },
+  replay: {
+    does: "judge a capture file offline: CAPTURE [--policies DIR] [--pods FILE] [-o json]",
+    load: async () => (await import("./cli/replay.ts")).replay,
+  },
+  demo: {
+    does: "pods, a resolver and servers in network namespaces, guarded before your eyes",
+    load: async () => (await import("./cli/demo.ts")).demo,
+  },
   doctor: { does: "can this node enforce?", load: async () => (await import("./cli/doctor.ts")).doctor },
-  uninstall: { does: "remove every rule and set of namegate from this node", load: async () => (await import("./cli/uninstall.ts")).uninstall },
+  uninstall: {
+    does: "remove every rule and set of namegate from this node",
+    load: async () => (await import("./cli/uninstall.ts")).uninstall,
+  },
 };
 
 const out: Output = { stdout: process.stdout, stderr: process.stderr };

@@ -1,9 +1,11 @@
-
 /** Lines waiting for a slow reader of stdout, bytes; what is over is lost and counted. */
 const WAITING_BYTES_MAX = 8 * 1024 * 1024;
 
 /** The default sink: one JSON event a line on stdout. Never waits, never throws. */
-export function stdoutSink(stream: NodeJS.WritableStream & { writableLength?: number } = process.stdout): { write(line: string): void; readonly lost: number } {
+export function stdoutSink(stream: NodeJS.WritableStream & { writableLength?: number } = process.stdout): {
+  write(line: string): void;
+  readonly lost: number;
+} {
   let lost = 0;
   let broken = false;
   stream.on("error", () => {

@@ -2,13 +2,6 @@ import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Attachment } from "../model/attachment.ts";
 
-const IFNAMSIZ = 16; // linux/if.h, with the NUL
-
-/** An interface name that the kernel accepts; also safe in a path and in a rule. */
-export function interfaceName(text: string): string | undefined {
-  return text.length > 0 && text.length < IFNAMSIZ && /^[A-Za-z0-9_.@:-]+$/.test(text) && text !== "." && text !== ".." ? text : undefined;
-}
-
 /** Looks at sysfs: is the host-side interface there, and is it a bridge port? `sys` is /sys, or a test's folder. */
 export function attachmentOf(name: string, sys = "/sys"): Attachment {
   const folder = join(sys, "class", "net", name);
@@ -24,7 +17,9 @@ export function attachmentOf(name: string, sys = "/sys"): Attachment {
 /** Does the kernel show bridged packets to iptables? Without it a bridged pod cannot be guarded. */
 export function bridgeNetfilter(family: 4 | 6, proc = "/proc"): boolean {
   try {
-    return readFileSync(join(proc, "sys", "net", "bridge", `bridge-nf-call-${family === 4 ? "iptables" : "ip6tables"}`), "utf8").trim() === "1";
+    return (
+      readFileSync(join(proc, "sys", "net", "bridge", `bridge-nf-call-${family === 4 ? "iptables" : "ip6tables"}`), "utf8").trim() === "1"
+    );
   } catch {
     return false;
   }

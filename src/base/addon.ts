@@ -91,7 +91,10 @@ export interface PacketQueue {
    * socket (the queue re-binds itself with back-off, 10 ms to 5 s; ids go on, and those held before are unknown then).
    * Both are called with exceptions caught; a fault of `onBatch` (or a verdict that is none) is told to `onLost`.
    */
-  start(onBatch: (count: number) => void, onLost: (what: "enobufs" | "gap" | "rebind" | "watchdog" | "fault", detail: string) => void): void;
+  start(
+    onBatch: (count: number) => void,
+    onLost: (what: "enobufs" | "gap" | "rebind" | "watchdog" | "fault", detail: string) => void,
+  ): void;
   /** Settles a held packet; `packet` replaces its bytes (NFQA_PAYLOAD). Unknown ids are ignored and counted. */
   settle(id: number, verdict: number, mark: number, packet?: Uint8Array): void;
   /** Replaces the bytes of packet `index` of the batch in hand when it is settled. */

@@ -40,10 +40,22 @@ export function ip6At(bytes: Uint8Array, offset: number): Ip {
   const b = bytes;
   const o = offset;
   return String.fromCharCode(
-    b[o] as number, b[o + 1] as number, b[o + 2] as number, b[o + 3] as number,
-    b[o + 4] as number, b[o + 5] as number, b[o + 6] as number, b[o + 7] as number,
-    b[o + 8] as number, b[o + 9] as number, b[o + 10] as number, b[o + 11] as number,
-    b[o + 12] as number, b[o + 13] as number, b[o + 14] as number, b[o + 15] as number,
+    b[o] as number,
+    b[o + 1] as number,
+    b[o + 2] as number,
+    b[o + 3] as number,
+    b[o + 4] as number,
+    b[o + 5] as number,
+    b[o + 6] as number,
+    b[o + 7] as number,
+    b[o + 8] as number,
+    b[o + 9] as number,
+    b[o + 10] as number,
+    b[o + 11] as number,
+    b[o + 12] as number,
+    b[o + 13] as number,
+    b[o + 14] as number,
+    b[o + 15] as number,
   ) as Ip;
 }
 
@@ -138,7 +150,11 @@ export function ipText(ip: Ip): string {
       bestLength = length;
     }
   }
-  const hex = (from: number, to: number): string => groups.slice(from, to).map((g) => g.toString(16)).join(":");
+  const hex = (from: number, to: number): string =>
+    groups
+      .slice(from, to)
+      .map((g) => g.toString(16))
+      .join(":");
   return best < 0 ? hex(0, 8) : `${hex(0, best)}::${hex(best + bestLength, 8)}`;
 }
 

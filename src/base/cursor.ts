@@ -49,9 +49,7 @@ export class Cursor {
 
   u24(): number {
     const at = this.take(3);
-    return at < 0
-      ? 0
-      : ((this.bytes[at] as number) << 16) | ((this.bytes[at + 1] as number) << 8) | (this.bytes[at + 2] as number);
+    return at < 0 ? 0 : ((this.bytes[at] as number) << 16) | ((this.bytes[at + 1] as number) << 8) | (this.bytes[at + 2] as number);
   }
 
   /** 0..2^32-1. */
@@ -77,14 +75,11 @@ export class Cursor {
   }
 }
 
-/**
- * What a parser answers: the thing; `need`: total bytes wanted, counted from the start of the input, before the next try
- * can do better (always more than it was given); or `bad`: why more bytes can never help.
- */
-export type Parsed<T> = T | Need | Bad;
+/** A parser's answer when it has too little: total bytes wanted, from the start of the input; more than it was given. */
 export interface Need {
   readonly need: number;
 }
+/** A parser's answer when more bytes can never help: why. */
 export interface Bad {
   readonly bad: string;
 }

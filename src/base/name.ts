@@ -44,5 +44,7 @@ export function namePattern(text: string): NamePattern | undefined {
 
 /** Slow and obviously right; the compiled matcher in policy/ is compared with it. */
 export function patternMatches(pattern: NamePattern, name: DnsName): boolean {
-  return pattern.startsWith("*.") ? name.endsWith(pattern.slice(1)) && name.length > pattern.length - 1 : (pattern as string) === (name as string);
+  return pattern.startsWith("*.")
+    ? name.endsWith(pattern.slice(1)) && name.length > pattern.length - 1
+    : (pattern as string) === (name as string);
 }

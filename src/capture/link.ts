@@ -51,11 +51,6 @@ export function ipInFrame(linkType: number, bytes: Uint8Array, start: number, en
   return version === 4 || version === 6;
 }
 
-/** Is a link type one that `ipInFrame` reads? */
-export function knownLinkType(linkType: number): boolean {
-  return (Object.values(LinkType) as number[]).includes(linkType);
-}
-
 function afterLink(linkType: number, c: Cursor): boolean {
   switch (linkType) {
     case LinkType.ethernet:

@@ -267,14 +267,8 @@ function poke(done: (error: Error | undefined) => void): void {
 }
 
 function seenOf(frame: Uint8Array): Seen {
-  switch (frame[1]) {
-    case SllType.outgoing:
-      return "out";
-    case SllType.otherHost:
-      return "other";
-    default:
-      return "in";
-  }
+  const type = frame[1];
+  return type === SllType.outgoing ? "out" : type === SllType.otherHost ? "other" : "in";
 }
 
 const canaryBytes = Buffer.from(CANARY);

@@ -33,26 +33,47 @@ const LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"];
 function number(name: string, text: string | undefined, otherwise: number, least: number, most: number): number {
   if (text === undefined) return otherwise;
   const value = Number(text);
-  if (!Number.isFinite(value) || value < least || value > most) throw new Usage(`namegate: --${name} ${text}: a number from ${least} to ${most} is wanted\n${USAGE}`);
+  if (!Number.isFinite(value) || value < least || value > most)
+    throw new Usage(`namegate: --${name} ${text}: a number from ${least} to ${most} is wanted\n${USAGE}`);
   return value;
 }
 
 export async function agentCommand(argv: readonly string[], _out: Output): Promise<number> {
   const text = { type: "string" } as const;
   const { values, positionals } = options(argv, USAGE, {
-    policies: text, pods: text, config: text, state: text, socket: text, metrics: text, "log-level": text, iptables: text, "mark-mask": text, "queue-base": text,
-    "check-interval": text, upcalls: text, "max-bindings": text, events: text, "cluster-namespace": text,
+    policies: text,
+    pods: text,
+    config: text,
+    state: text,
+    socket: text,
+    metrics: text,
+    "log-level": text,
+    iptables: text,
+    "mark-mask": text,
+    "queue-base": text,
+    "check-interval": text,
+    upcalls: text,
+    "max-bindings": text,
+    events: text,
+    "cluster-namespace": text,
   });
   if (positionals.length > 0) throw new Usage(`namegate: ${positionals[0]} is not an option\n${USAGE}`);
   if (values.config !== undefined || values.policies === undefined || values.pods === undefined) {
-    throw new Usage(`namegate: ${values.config === undefined ? "--policies and --pods are both needed" : "--config: reading pods and policies from the Kubernetes API is not in this version"}\n${USAGE}`);
+    throw new Usage(
+      `namegate: ${values.config === undefined ? "--policies and --pods are both needed" : "--config: reading pods and policies from the Kubernetes API is not in this version"}\n${USAGE}`,
+    );
   }
   const iptables = values.iptables ?? "auto";
-  if (iptables !== "auto" && iptables !== "nft" && iptables !== "legacy") throw new Usage(`namegate: --iptables ${iptables}: nft, legacy or auto\n${USAGE}`);
+  if (iptables !== "auto" && iptables !== "nft" && iptables !== "legacy")
+    throw new Usage(`namegate: --iptables ${iptables}: nft, legacy or auto\n${USAGE}`);
   const level = values["log-level"] ?? "info";
   if (!LEVELS.includes(level)) throw new Usage(`namegate: --log-level ${level}: one of ${LEVELS.join(", ")}\n${USAGE}`);
   if (process.getuid?.() !== 0 && !mayAdminister()) {
-    throw new Fault("no-privilege", "enforcing needs CAP_NET_ADMIN and CAP_NET_RAW, and this process has neither root nor them", "run it as root: sudo namegate agent …");
+    throw new Fault(
+      "no-privilege",
+      "enforcing needs CAP_NET_ADMIN and CAP_NET_RAW, and this process has neither root nor them",
+      "run it as root: sudo namegate agent …",
+    );
   }
   const log = pino({ level }, pino.destination({ dest: 2, sync: true }));
   const sink = stdoutSink();

@@ -35,7 +35,9 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
     const iptables = await openIptables(variant);
     for (const family of [4, 6] as const) {
       findings.push(
-        await attempt(`rules IPv${family}`, () => tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES }))),
+        await attempt(`rules IPv${family}`, () =>
+          tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES })),
+        ),
       );
       findings.push(await attempt(`bridged pods IPv${family}`, () => tryBridged(iptables, family, inUse)));
     }

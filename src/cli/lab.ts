@@ -72,7 +72,11 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
     const space = `${prefix}${role}${name}`;
     const made = execute(["ip", "netns", "add", space]);
     adding = Promise.all([adding, made]);
-    checked(`namespace ${space}`, await made, "network namespaces need root with CAP_SYS_ADMIN: a machine, a VM, or a privileged container");
+    checked(
+      `namespace ${space}`,
+      await made,
+      "network namespaces need root with CAP_SYS_ADMIN: a machine, a VM, or a privileged container",
+    );
     spaces.set(name, space);
     await setSysctl(name, {
       "net.ipv6.conf.all.accept_dad": 0,

@@ -9,8 +9,24 @@ interface Status {
   readonly effectiveMode: string;
   readonly iptables: string;
   readonly since: string;
-  readonly pods: readonly { readonly namespace: string; readonly name: string; readonly guarded: boolean; readonly enforced: boolean; readonly why?: string; readonly mode: string | null; readonly policies: readonly string[]; readonly attachment: { readonly kind: string; readonly interface: string }; readonly bindings?: number }[];
-  readonly policies: readonly { readonly name: string; readonly valid: boolean; readonly mode: string | null; readonly inForce: boolean; readonly errors: readonly string[] }[];
+  readonly pods: readonly {
+    readonly namespace: string;
+    readonly name: string;
+    readonly guarded: boolean;
+    readonly enforced: boolean;
+    readonly why?: string;
+    readonly mode: string | null;
+    readonly policies: readonly string[];
+    readonly attachment: { readonly kind: string; readonly interface: string };
+    readonly bindings?: number;
+  }[];
+  readonly policies: readonly {
+    readonly name: string;
+    readonly valid: boolean;
+    readonly mode: string | null;
+    readonly inForce: boolean;
+    readonly errors: readonly string[];
+  }[];
   readonly problems: readonly string[];
   readonly sets: Readonly<Record<string, number>>;
 }
@@ -39,19 +55,43 @@ function text(s: Status): string {
     "",
     ...table([
       ["POD", "MODE", "ENFORCED", "ATTACHMENT", "NAMES", "POLICIES"],
-      ...s.pods.map((pod) => [`${pod.namespace}/${pod.name}`, pod.mode ?? "-", pod.guarded ? (pod.enforced ? "yes" : `NO: ${pod.why ?? "the agent is not ready"}`) : "-", `${pod.attachment.kind} ${pod.attachment.interface}`, String(pod.bindings ?? 0), pod.policies.join(" ") || "-"]),
+      ...s.pods.map((pod) => [
+        `${pod.namespace}/${pod.name}`,
+        pod.mode ?? "-",
+        pod.guarded ? (pod.enforced ? "yes" : `NO: ${pod.why ?? "the agent is not ready"}`) : "-",
+        `${pod.attachment.kind} ${pod.attachment.interface}`,
+        String(pod.bindings ?? 0),
+        pod.policies.join(" ") || "-",
+      ]),
     ]),
     "",
-    ...table([["POLICY", "MODE", "VALID", "IN FORCE"], ...s.policies.map((policy) => [policy.name, policy.mode ?? "-", policy.valid ? "yes" : "NO", policy.inForce ? (policy.valid ? "yes" : "last good version") : "no"])]),
+    ...table([
+      ["POLICY", "MODE", "VALID", "IN FORCE"],
+      ...s.policies.map((policy) => [
+        policy.name,
+        policy.mode ?? "-",
+        policy.valid ? "yes" : "NO",
+        policy.inForce ? (policy.valid ? "yes" : "last good version") : "no",
+      ]),
+    ]),
     ...s.policies.flatMap(({ errors }) => errors.map((error) => `  ${error}`)),
     ...s.problems.map((problem) => `  ${problem}`),
     "",
-    `kernel sets: ${Object.entries(s.sets).map(([name, count]) => `${name} ${count}`).join(", ") || "none"}`,
+    `kernel sets: ${
+      Object.entries(s.sets)
+        .map(([name, count]) => `${name} ${count}`)
+        .join(", ") || "none"
+    }`,
   ];
   return `${lines.join("\n")}\n`;
 }
 
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? "").length)));
-  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd());
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
 }

@@ -19,7 +19,8 @@ an agent is running (it would put them back), unless --force.
 export async function uninstall(argv: readonly string[], out: Output): Promise<number> {
   const { values } = options(argv, USAGE, { socket: { type: "string" }, state: { type: "string" }, force: { type: "boolean" } });
   const socket = values.socket ?? SOCKET_DEFAULT;
-  if (values.force !== true && (await running(socket))) throw new Fault("agent-running", `an agent is running (${socket})`, "stop it first, or say --force");
+  if (values.force !== true && (await running(socket)))
+    throw new Fault("agent-running", `an agent is running (${socket})`, "stop it first, or say --force");
   for (const variant of ["nft", "legacy"] as const) {
     let iptables;
     try {

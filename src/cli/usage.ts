@@ -25,7 +25,12 @@ export interface Output {
 export function options<T extends NonNullable<ParseArgsConfig["options"]>>(argv: readonly string[], usage: string, known: T) {
   let parsed;
   try {
-    parsed = parseArgs({ args: [...argv], options: { ...known, help: { type: "boolean", short: "h" } }, allowPositionals: true, strict: true });
+    parsed = parseArgs({
+      args: [...argv],
+      options: { ...known, help: { type: "boolean", short: "h" } },
+      allowPositionals: true,
+      strict: true,
+    });
   } catch (error) {
     throw new Usage(`namegate: ${messageOf(error).split("\n")[0]}\n${usage}`);
   }

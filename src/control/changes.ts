@@ -50,9 +50,18 @@ export class Changes {
     for (const pod of snapshot.pods) {
       const old = this.pods.get(pod.key);
       const samePod = old !== undefined && same(old.update.pod, pod);
-      const selected = samePod && !renamed ? this.selectedAgain(old, policies, changed, snapshot) : selectPolicies([...policies.values()], pod, snapshot.namespaces);
+      const selected =
+        samePod && !renamed
+          ? this.selectedAgain(old, policies, changed, snapshot)
+          : selectPolicies([...policies.values()], pod, snapshot.namespaces);
       const attachment = samePod && !lookAgain ? old.update.attachment : attachmentOf(pod.interface);
-      if (samePod && !recovered && selected.length === old.policies.length && selected.every((policy, i) => policy === old.policies[i]) && same(attachment, old.update.attachment)) {
+      if (
+        samePod &&
+        !recovered &&
+        selected.length === old.policies.length &&
+        selected.every((policy, i) => policy === old.policies[i]) &&
+        same(attachment, old.update.attachment)
+      ) {
         pods.set(pod.key, old);
         continue;
       }
@@ -76,12 +85,20 @@ export class Changes {
     this.resolvers = snapshot.resolvers;
     this.prefixes = snapshot.interfacePrefixes;
     this.namespaces = snapshot.namespaces;
-    const nothing = changed.length + removedPolicies.length + updates.length + removedPods.length === 0 && update.resolvers === undefined && update.interfacePrefixes === undefined;
+    const nothing =
+      changed.length + removedPolicies.length + updates.length + removedPods.length === 0 &&
+      update.resolvers === undefined &&
+      update.interfacePrefixes === undefined;
     return nothing && !first ? undefined : update;
   }
 
   /** An unchanged pod: those that selected it and are unchanged still do; only the changed ones are matched. */
-  private selectedAgain(old: Told, policies: ReadonlyMap<PolicyId, Policy>, changed: readonly Policy[], snapshot: Snapshot): readonly Policy[] {
+  private selectedAgain(
+    old: Told,
+    policies: ReadonlyMap<PolicyId, Policy>,
+    changed: readonly Policy[],
+    snapshot: Snapshot,
+  ): readonly Policy[] {
     const kept = old.policies.filter((policy) => policies.get(policy.id) === policy);
     const added = changed.length === 0 ? [] : selectPolicies(changed, old.update.pod, snapshot.namespaces);
     if (added.length === 0) return kept.length === old.policies.length ? old.policies : kept;

@@ -60,15 +60,23 @@ export class Discovery {
       for (const address of pod.addresses) this.byAddress.set(address, guard);
     }
     this.guards = guards;
-    const hosts = [...this.byAddress.values()].length === 0 ? "" : [...new Set(pods.flatMap(({ pod }) => pod.addresses.map(ipText)))].map((ip) => `host ${ip}`).join(" or ");
+    const hosts =
+      [...this.byAddress.values()].length === 0
+        ? ""
+        : [...new Set(pods.flatMap(({ pod }) => pod.addresses.map(ipText)))].map((ip) => `host ${ip}`).join(" or ");
     // New connections and datagrams of these pods, and DNS answers to them.
-    const filter = hosts === "" ? "" : `(${hosts}) and (udp or port ${DNS_PORT} or (ip6 and tcp) or tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn)`;
+    const filter =
+      hosts === "" ? "" : `(${hosts}) and (udp or port ${DNS_PORT} or (ip6 and tcp) or tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn)`;
     if (filter === this.filter) return;
     this.filter = filter;
     this.capture?.close();
     this.capture = undefined;
     if (filter === "") return;
-    this.capture = openPassive({ filter, onPacket: (bytes, start, end, timeMs) => this.see(bytes, start, end, timeMs), onState: (text) => this.log("info", `passive capture: ${text}`) });
+    this.capture = openPassive({
+      filter,
+      onPacket: (bytes, start, end, timeMs) => this.see(bytes, start, end, timeMs),
+      onState: (text) => this.log("info", `passive capture: ${text}`),
+    });
   }
 
   private see(bytes: Uint8Array, start: number, end: number, timeMs: number): void {

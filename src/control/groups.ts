@@ -40,5 +40,11 @@ export class InterfaceGroups {
 
 function wantedGroups(pods: readonly Grouped[]): Map<string, number> {
   // A bridge port has NG-BRIDGE.
-  return new Map(pods.flatMap(({ attachment, mode }) => (attachment.kind === "routed" ? [[attachment.interface, mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor] as const] : [])));
+  return new Map(
+    pods.flatMap(({ attachment, mode }) =>
+      attachment.kind === "routed"
+        ? [[attachment.interface, mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor] as const]
+        : [],
+    ),
+  );
 }

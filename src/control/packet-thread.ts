@@ -24,8 +24,19 @@ export class PacketThread {
   private stopping = false;
   private bindings = 0;
 
-  constructor(options: WorkerOptions, native: Addon, emit: (draft: EventDraft) => void, log: Logger, isPod: (address: Ip) => boolean, marks: Marks, onDeath: () => void) {
-    this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), { workerData: options, resourceLimits: { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: YOUNG_MB } });
+  constructor(
+    options: WorkerOptions,
+    native: Addon,
+    emit: (draft: EventDraft) => void,
+    log: Logger,
+    isPod: (address: Ip) => boolean,
+    marks: Marks,
+    onDeath: () => void,
+  ) {
+    this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), {
+      workerData: options,
+      resourceLimits: { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: YOUNG_MB },
+    });
     this.reader = new ConnectionReader(
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
       (entry, asked) => isPod(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),
@@ -60,7 +71,16 @@ export class PacketThread {
           message satisfies never;
       }
     });
-    this.worker.on("error", (error) => this.fail(new Fault("packet-thread", `the packet thread died: ${messageOf(error)}`, "it is a fault of namegate's: report it with this log", error)));
+    this.worker.on("error", (error) =>
+      this.fail(
+        new Fault(
+          "packet-thread",
+          `the packet thread died: ${messageOf(error)}`,
+          "it is a fault of namegate's: report it with this log",
+          error,
+        ),
+      ),
+    );
     this.worker.on("exit", () => {
       const wasAlive = this.alive;
       this.fail(this.failure ?? new Fault("packet-thread", "the packet thread ended", "see the log above"));

@@ -52,12 +52,20 @@ export class PolicyKeeper {
     for (const [at, document] of documents.entries()) {
       if (states.has(document.id)) continue;
       const following = documents.slice(at + 1).find(({ file, line }) => file === document.file && line > document.line);
-      const own = problems.filter((one) => one.file === document.file && one.line >= document.line && (following === undefined || one.line < following.line));
+      const own = problems.filter(
+        (one) => one.file === document.file && one.line >= document.line && (following === undefined || one.line < following.line),
+      );
       for (const one of own) claimed.add(one);
       const policy = byId.get(document.id);
       const kept = policy === undefined ? this.good.get(document.id) : { file: document.file, policy };
       if (kept !== undefined) next.set(document.id, kept);
-      states.set(document.id, { id: document.id, file: document.file, valid: policy !== undefined, problems: policy === undefined ? own : [], policy: kept?.policy });
+      states.set(document.id, {
+        id: document.id,
+        file: document.file,
+        valid: policy !== undefined,
+        problems: policy === undefined ? own : [],
+        policy: kept?.policy,
+      });
     }
     this.loose = problems.filter((one) => !claimed.has(one));
     // A file that can no longer be taken apart may have lost its documents by accident.

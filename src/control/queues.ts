@@ -50,7 +50,13 @@ export class QueueWatch {
     }
     if (this.unsaid === 0 || nowMs - this.saidMs < AGAIN_MS) return;
     const where = Object.entries(this.dropped).flatMap(([name, count]) => (count === 0 ? [] : [`${name} ${count}`]));
-    this.emit({ type: "limit", verdict: "deny", why: "queue-full", count: this.unsaid, message: `packets came faster than they can be judged; ${this.unsaid} were dropped (in all: ${where.join(", ")})` });
+    this.emit({
+      type: "limit",
+      verdict: "deny",
+      why: "queue-full",
+      count: this.unsaid,
+      message: `packets came faster than they can be judged; ${this.unsaid} were dropped (in all: ${where.join(", ")})`,
+    });
     this.unsaid = 0;
     this.saidMs = nowMs;
   }

@@ -80,7 +80,9 @@ export class RuleGuard {
 
   private async repair(found: readonly FoundDrift[], nowMs: number): Promise<void> {
     const { deps } = this;
-    const what = found.map(({ family, table, chain, kind, detail }) => `${family === 4 ? "iptables" : "ip6tables"} ${table}/${chain}: ${kind} (${detail})`);
+    const what = found.map(
+      ({ family, table, chain, kind, detail }) => `${family === 4 ? "iptables" : "ip6tables"} ${table}/${chain}: ${kind} (${detail})`,
+    );
     await this.keeper.restore(found);
     this.repairs++;
     this.lastRepairs = [...this.lastRepairs.filter((at) => nowMs - at < WAR_WINDOW_MS), nowMs];

@@ -23,13 +23,16 @@ const BACKLOG_BYTES_MAX = 4 * 1024 * 1024;
 export async function listen(path: string, handle: Handler): Promise<Server> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   if (existsSync(path)) {
-    if (await answers(path)) throw new Fault("agent-running", `an agent already listens on ${path}`, "stop it, or give this one another --socket");
+    if (await answers(path))
+      throw new Fault("agent-running", `an agent already listens on ${path}`, "stop it, or give this one another --socket");
     rmSync(path, { force: true });
   }
   const server = createServer((socket) => serve(socket, handle));
   server.maxConnections = CLIENTS_MAX;
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => reject(new Fault("socket", `cannot listen on ${path}: ${messageOf(error)}`, "choose a writable place with --socket PATH", error)));
+    server.once("error", (error) =>
+      reject(new Fault("socket", `cannot listen on ${path}: ${messageOf(error)}`, "choose a writable place with --socket PATH", error)),
+    );
     server.listen(path, resolve);
   });
   chmodSync(path, 0o600);
@@ -75,13 +78,18 @@ function serve(socket: Socket, handle: Handler): void {
     void (async () => {
       try {
         const request = JSON.parse(text.slice(0, end)) as Request;
-        if (typeof request !== "object" || request === null || typeof request.command !== "string") throw new Fault("request", "not a request", 'send {"command": "status"}');
+        if (typeof request !== "object" || request === null || typeof request.command !== "string")
+          throw new Fault("request", "not a request", 'send {"command": "status"}');
         const stop = await handle(request, line);
         if (stop === undefined) socket.end();
         else if (socket.destroyed) stop();
         else ended = stop;
       } catch (error) {
-        line({ error: error instanceof Fault ? error.code : "request", message: messageOf(error), fix: error instanceof Fault ? error.fix : "see `namegate help`" });
+        line({
+          error: error instanceof Fault ? error.code : "request",
+          message: messageOf(error),
+          fix: error instanceof Fault ? error.fix : "see `namegate help`",
+        });
         socket.end();
       }
     })();
@@ -110,8 +118,20 @@ export function ask(path: string, request: Request, onLine: (value: unknown) => 
       }
     });
     socket.once("error", (error: NodeJS.ErrnoException) => {
-      const why = error.code === "ENOENT" || error.code === "ECONNREFUSED" ? "no agent is running there" : error.code === "EACCES" ? "permission denied" : error.message;
-      reject(new Fault("no-agent", `cannot ask the agent at ${path}: ${why}`, error.code === "EACCES" ? "run as root" : "start it with `namegate agent`, or name its socket with --socket PATH", error));
+      const why =
+        error.code === "ENOENT" || error.code === "ECONNREFUSED"
+          ? "no agent is running there"
+          : error.code === "EACCES"
+            ? "permission denied"
+            : error.message;
+      reject(
+        new Fault(
+          "no-agent",
+          `cannot ask the agent at ${path}: ${why}`,
+          error.code === "EACCES" ? "run as root" : "start it with `namegate agent`, or name its socket with --socket PATH",
+          error,
+        ),
+      );
     });
     socket.once("close", () => resolve());
   });

@@ -49,7 +49,7 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
       ...(why === undefined ? {} : { why }),
       policies,
       attachment,
-      ...(worker?.pods[pod.key] ?? {}),
+      ...worker?.pods[pod.key],
     };
   });
   return {
@@ -59,9 +59,18 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     iptables: input.variant,
     since: new Date(input.startedMs).toISOString(),
     pods,
-    policies: states.map(({ id, file, valid, problems, policy }) => ({ name: id, file, valid, mode: policy?.mode ?? null, inForce: policy !== undefined, errors: problems.slice(0, ERRORS_SHOWN).map(place) })),
+    policies: states.map(({ id, file, valid, problems, policy }) => ({
+      name: id,
+      file,
+      valid,
+      mode: policy?.mode ?? null,
+      inForce: policy !== undefined,
+      errors: problems.slice(0, ERRORS_SHOWN).map(place),
+    })),
     problems: input.loose.map(place),
-    queues: Object.fromEntries(Object.entries(worker?.queues ?? {}).map(([name, queue]) => [name, { ...queue, dropped: input.dropped[name] ?? 0 }])),
+    queues: Object.fromEntries(
+      Object.entries(worker?.queues ?? {}).map(([name, queue]) => [name, { ...queue, dropped: input.dropped[name] ?? 0 }]),
+    ),
     sets: worker?.sets ?? {},
     counters: worker?.counters ?? {},
     rules: { installed: input.enforcing, repairs: input.repairs },

@@ -76,7 +76,8 @@ export class TcpMessages {
       connection = this.#started(key, connection, packet.sequence);
     }
     // A stream that began before us, or was idle for long, is joined where a trusted sender's segment is whole messages.
-    if (connection === undefined && this.#senderTrusted && isWholeMessages(packet)) connection = this.#started(key, connection, packet.sequence - 1);
+    if (connection === undefined && this.#senderTrusted && isWholeMessages(packet))
+      connection = this.#started(key, connection, packet.sequence - 1);
     if (connection === undefined) return packet.payloadEnd > packet.payloadStart ? "unknown" : "empty";
     const fed = this.#push(connection, packet, onMessage);
     if (fed !== "unknown" && fed !== "gap") this.#touch(key, connection, nowMs); // a stuck stream must grow idle

@@ -9,7 +9,7 @@ import { newMessage } from "./netlink-read.ts";
 import { errnoRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
 export { type ConntrackEntry, type FlowTuple, Status } from "./conntrack-entry.ts";
-export type { Refusal, RefusalCode } from "./refusal.ts";
+export type { Refusal } from "./refusal.ts";
 
 /** Changes waiting in one batch. */
 export const CHANGES_MAX = 65_536;

@@ -30,13 +30,13 @@ import { codeOf, exchange, receiveDump, REPLY_BYTES } from "./netlink-exchange.t
 import { type Message, newMessage } from "./netlink-read.ts";
 import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
-export { BATCH_ELEMENTS_MAX, IpsetBatch } from "./ipset-batch.ts";
-export { type DumpState, IpsetDump } from "./ipset-dump.ts";
+export { IpsetBatch } from "./ipset-batch.ts";
+export { IpsetDump } from "./ipset-dump.ts";
 export type { SetHeader } from "./ipset-header.ts";
 export type { DumpedElement } from "./ipset-read.ts";
-export type { BatchFailure, BatchResult } from "./ipset-parts.ts";
-export { COMMENT_OCTETS_MAX, type Element, TIMEOUT_SECONDS_MAX } from "./ipset-wire.ts";
-export type { Refusal, RefusalCode } from "./refusal.ts";
+export type { BatchResult } from "./ipset-parts.ts";
+export type { Element } from "./ipset-wire.ts";
+export type { Refusal } from "./refusal.ts";
 
 /**
  * The highest revision of each set type that we know how to write (the ipset tool 7.17's), and the lowest that has what

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import type { Family } from "../base/address.ts";
-import { Fault } from "../base/fault.ts";
+import { Fault, messageOf } from "../base/fault.ts";
 import { readSaved, type SavedTable } from "./saved.ts";
 
 /**
@@ -33,7 +33,7 @@ function run(command: string, args: readonly string[], input: string): Promise<O
   return new Promise((resolve, reject) => {
     const child = execFile(command, args, { maxBuffer: OUTPUT_BYTES_MAX, timeout: 60_000 }, (error, stdout, stderr) => {
       if (error !== null && typeof error.code !== "number") {
-        reject(error);
+        reject(new Error(messageOf(error), { cause: error }));
         return;
       }
       resolve({ status: error === null ? 0 : (error.code as unknown as number), stdout, stderr });
@@ -74,14 +74,23 @@ async function choose(wanted: Variant | "auto"): Promise<{ variant: Variant; rea
     throw new Fault("no-iptables", "iptables is not installed", "install it: apt-get install iptables ipset");
   }
   if (wanted !== "auto") {
-    if ((wanted === "nft" ? nft : legacy) === undefined) throw new Fault("no-iptables-variant", `iptables-${wanted} is not installed`, "install the package iptables, or leave out --iptables");
+    if ((wanted === "nft" ? nft : legacy) === undefined)
+      throw new Fault(
+        "no-iptables-variant",
+        `iptables-${wanted} is not installed`,
+        "install the package iptables, or leave out --iptables",
+      );
     return { variant: wanted, reason: "asked for by --iptables" };
   }
   if (nft === undefined) return { variant: "legacy", reason: "iptables-nft is not installed" };
   if (legacy === undefined) return { variant: "nft", reason: "iptables-legacy is not installed" };
   const [a, b] = [await count("iptables-nft-save"), await count("iptables-legacy-save")];
   if (a.hint !== b.hint) return { variant: a.hint ? "nft" : "legacy", reason: "kubelet's hint chain is there" };
-  if (a.rules !== b.rules) return { variant: a.rules > b.rules ? "nft" : "legacy", reason: `${Math.max(a.rules, b.rules)} mangle rules there, ${Math.min(a.rules, b.rules)} in the other` };
+  if (a.rules !== b.rules)
+    return {
+      variant: a.rules > b.rules ? "nft" : "legacy",
+      reason: `${Math.max(a.rules, b.rules)} mangle rules there, ${Math.min(a.rules, b.rules)} in the other`,
+    };
   return { variant: plain?.includes("legacy") ? "legacy" : "nft", reason: `\`iptables\` is ${plain ?? nft}` };
 }
 
@@ -95,7 +104,9 @@ export async function openIptables(wanted: Variant | "auto" = "auto"): Promise<I
     return new Fault(
       denied ? "no-privilege" : "iptables",
       `${name} failed (exit ${status})${rule}: ${stderr.trim()}`,
-      denied ? "run as root, or with CAP_NET_ADMIN" : "look whether the kernel has the match or target named above (xt_set, xt_NFQUEUE, xt_connmark, xt_conntrack)",
+      denied
+        ? "run as root, or with CAP_NET_ADMIN"
+        : "look whether the kernel has the match or target named above (xt_set, xt_NFQUEUE, xt_connmark, xt_conntrack)",
     );
   };
   const saveText = async (of: Family, args: readonly string[]): Promise<string> => {

@@ -22,9 +22,15 @@ export function marks(mask: number = MARK_MASK_DEFAULT): Marks {
   const bits: number[] = [];
   for (let bit = 0; bit < 32; bit++) if ((mask & (1 << bit)) !== 0) bits.push(bit);
   if (!Number.isSafeInteger(mask) || mask <= 0 || mask > 0xffffffff || bits.length !== CLASS_BITS) {
-    throw new Fault("mark-mask", `mark mask 0x${mask.toString(16)} has ${bits.length} bits`, `choose a mask of exactly ${CLASS_BITS} bits that nothing else on the node uses, for example 0x${MARK_MASK_DEFAULT.toString(16)}`);
+    throw new Fault(
+      "mark-mask",
+      `mark mask 0x${mask.toString(16)} has ${bits.length} bits`,
+      `choose a mask of exactly ${CLASS_BITS} bits that nothing else on the node uses, for example 0x${MARK_MASK_DEFAULT.toString(16)}`,
+    );
   }
-  const values = Array.from({ length: 1 << CLASS_BITS }, (_, c) => bits.reduce((value, bit, i) => ((c >> i) & 1 ? (value | (1 << bit)) >>> 0 : value), 0));
+  const values = Array.from({ length: 1 << CLASS_BITS }, (_, c) =>
+    bits.reduce((value, bit, i) => ((c >> i) & 1 ? (value | (1 << bit)) >>> 0 : value), 0),
+  );
   return {
     mask: mask >>> 0,
     value: (c) => values[c & 7] as number,
@@ -70,11 +76,13 @@ export function collisions(saved: string, mask: number): Collision[] {
       } else if ((word === "--set-xmark" || word === "--set-mark") && target !== undefined) {
         const conn = target === "CONNMARK";
         const bits = Number(next.split("/")[1] ?? 0xffffffff);
-        if ((conn || bits !== 0xffffffff) && (bits & mask) !== 0) found.push({ table, rule: line, why: `sets ${conn ? "connmark" : "mark"} bits ${hex(bits & mask)} that are ours` });
+        if ((conn || bits !== 0xffffffff) && (bits & mask) !== 0)
+          found.push({ table, rule: line, why: `sets ${conn ? "connmark" : "mark"} bits ${hex(bits & mask)} that are ours` });
       } else if (word === "--save-mark" && target === "CONNMARK") {
         const at = words.indexOf("--ctmask");
         const bits = at < 0 ? 0xffffffff : Number(words[at + 1]);
-        if ((bits & mask) !== 0) found.push({ table, rule: line, why: `saves the packet mark over connmark bits ${hex(bits & mask)} that are ours` });
+        if ((bits & mask) !== 0)
+          found.push({ table, rule: line, why: `saves the packet mark over connmark bits ${hex(bits & mask)} that are ours` });
       }
     }
   }

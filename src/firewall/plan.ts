@@ -42,7 +42,12 @@ export function drift(wanted: TableWanted, saved: SavedTable, reference: Readonl
     if (was === undefined || was.length !== rules.length || was.some((rule, i) => rule !== rules[i])) {
       const extra = rules.find((rule) => !(was ?? []).includes(rule));
       const gone = (was ?? []).find((rule) => !rules.includes(rule));
-      found.push({ table, chain: name, kind: "altered-chain", detail: extra !== undefined ? `added: ${extra}` : gone !== undefined ? `removed: ${gone}` : "rules were reordered" });
+      found.push({
+        table,
+        chain: name,
+        kind: "altered-chain",
+        detail: extra !== undefined ? `added: ${extra}` : gone !== undefined ? `removed: ${gone}` : "rules were reordered",
+      });
     }
   }
   for (const { from, to } of wanted.jumps) {
@@ -51,7 +56,8 @@ export function drift(wanted: TableWanted, saved: SavedTable, reference: Readonl
     if (at < 0) found.push({ table, chain: from, kind: "missing-jump", detail: `nothing jumps to ${to}` });
     else {
       const before = rules.slice(0, at).find((rule) => !isNeighbour(rule) && rule !== jumpRule(to));
-      if (before !== undefined) found.push({ table, chain: from, kind: "shadowed-jump", detail: `a rule was put in front of ours: ${before}` });
+      if (before !== undefined)
+        found.push({ table, chain: from, kind: "shadowed-jump", detail: `a rule was put in front of ours: ${before}` });
     }
   }
   return found;
@@ -91,7 +97,8 @@ export function refillText(table: string, chain: string, rules: readonly string[
 /** Removes our jumps and chains from one table and nothing else; empty where nothing of ours is there. */
 export function removeText(wanted: TableWanted, saved: SavedTable): string {
   const lines: string[] = [];
-  for (const { from, to } of wanted.jumps) for (const rule of saved.chains.get(from) ?? []) if (rule === jumpRule(to)) lines.push(`-D ${from} ${rule}`);
+  for (const { from, to } of wanted.jumps)
+    for (const rule of saved.chains.get(from) ?? []) if (rule === jumpRule(to)) lines.push(`-D ${from} ${rule}`);
   const ours = [...saved.chains.keys()].filter((name) => name.startsWith("NG-"));
   for (const name of ours) lines.push(`-F ${name}`);
   for (const name of ours) lines.push(`-X ${name}`);

@@ -12,7 +12,10 @@ const TRIES: Readonly<Record<keyof Matches, string>> = {
 export async function probeMatches(iptables: Iptables): Promise<Matches> {
   const works = async (matches: readonly string[]): Promise<boolean> => {
     try {
-      await iptables.restore(4, [`*mangle`, `:${CHAIN} - [0:0]`, ...matches.map((match) => `-A ${CHAIN} ${match} -j RETURN`), "COMMIT", ""].join("\n"));
+      await iptables.restore(
+        4,
+        [`*mangle`, `:${CHAIN} - [0:0]`, ...matches.map((match) => `-A ${CHAIN} ${match} -j RETURN`), "COMMIT", ""].join("\n"),
+      );
       return true;
     } catch {
       return false;

@@ -71,7 +71,8 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   const clear = `-j MARK --set-xmark 0x0/${mask}`;
   const marked = `-m mark ! --mark 0x0/${mask}`;
   const name = (role: Parameters<typeof setName>[0]): string => setName(role, family);
-  const queue = (offset: number, bypass: boolean): string => `-j NFQUEUE --queue-num ${queueBase + offset}${bypass ? " --queue-bypass" : ""}`;
+  const queue = (offset: number, bypass: boolean): string =>
+    `-j NFQUEUE --queue-num ${queueBase + offset}${bypass ? " --queue-bypass" : ""}`;
   const deny = conn(VerdictClass.deny);
   // The client's payload of a connection under inspection. Monitor's watch stops nothing, with or without an agent.
   const inspection = [VerdictClass.inspect, VerdictClass.watch].flatMap((c) => {
@@ -83,7 +84,13 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   // Nothing works without neighbour discovery and multicast listener reports, and none of it goes further than the link:
   // hop limit 255 (RFC 4861 §7.1), so that a router's decrement shows, and 1 (RFC 3810 §5), which no router forwards.
   const discovery = family === 4 ? [] : [133, 134, 135, 136].map((type) => `-p ipv6-icmp -m icmp6 --icmpv6-type ${type}`);
-  const linkLocal = family === 4 ? [] : [...discovery.map((match) => `${match} -m hl --hl-eq 255 -j RETURN`), "-p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN"];
+  const linkLocal =
+    family === 4
+      ? []
+      : [
+          ...discovery.map((match) => `${match} -m hl --hl-eq 255 -j RETURN`),
+          "-p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN",
+        ];
   const routedDiscovery = discovery.map((match) => `${match} -m hl --hl-lt 255 -j DROP`);
 
   const asked = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
@@ -94,10 +101,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
       chains: [
         {
           name: "NG-RAW",
-          rules: [
-            `${marked} -g NG-MARKED`,
-            asked,
-          ],
+          rules: [`${marked} -g NG-MARKED`, asked],
         },
         {
           name: "NG-MARKED",
@@ -132,7 +136,12 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `-m mark --mark 0x0/${mask} -j SET --map-set ${name("guard")} src --map-mark`,
             // Whatever else comes out of a guarded pod's veth has a stolen address.
             ...(groups
-              ? ([["enforce", SourceClass.spoof], ["monitor", SourceClass.monitor]] as const).map(([group, c]) => `-m mark --mark 0x0/${mask} -m devgroup --src-group ${hex(GROUPS[group])} ${set(c)}`)
+              ? (
+                  [
+                    ["enforce", SourceClass.spoof],
+                    ["monitor", SourceClass.monitor],
+                  ] as const
+                ).map(([group, c]) => `-m mark --mark 0x0/${mask} -m devgroup --src-group ${hex(GROUPS[group])} ${set(c)}`)
               : []),
             ...(rpfilter ? [`-m mark --mark 0x0/${mask} ${conn(VerdictClass.dns)} -g NG-ANSWER`] : []),
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
@@ -177,11 +186,20 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         // Inspected here, before DNAT, where the destination is still the address that the name resolved to.
         {
           name: "NG-JUDGED",
-          rules: [clear, `${conn(VerdictClass.pass)} -j RETURN`, `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`, `${is(VerdictClass.deny)} -g NG-REFUSE`, ...inspection],
+          rules: [
+            clear,
+            `${conn(VerdictClass.pass)} -j RETURN`,
+            `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
+            `${is(VerdictClass.deny)} -g NG-REFUSE`,
+            ...inspection,
+          ],
         },
         // REJECT answers what came in by a bridge port past netfilter (nf_send_reset): behind DNAT the reset would have the
         // wrong source. Here, before DNAT, userspace can give it the right one; without an agent REJECT does what it can.
-        { name: "NG-REFUSE", rules: [`-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`, "-g NG-VERDICT"] },
+        {
+          name: "NG-REFUSE",
+          rules: [`-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`, "-g NG-VERDICT"],
+        },
         { name: BRIDGE_CHAIN, rules: [] },
         {
           name: "NG-VERDICT",
@@ -200,7 +218,13 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-INSPECT",
           // Only what PREROUTING did not see because somebody accepted it before us (Calico: established connections).
-          rules: [`${conn(VerdictClass.pass)} -j RETURN`, ...routedDiscovery, `${is(VerdictClass.ours)} -j RETURN`, `${marked} -g NG-VERDICT`, ...inspection],
+          rules: [
+            `${conn(VerdictClass.pass)} -j RETURN`,
+            ...routedDiscovery,
+            `${is(VerdictClass.ours)} -j RETURN`,
+            `${marked} -g NG-VERDICT`,
+            ...inspection,
+          ],
         },
         {
           name: "NG-REPLY",
@@ -224,7 +248,11 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
       chains: [
         {
           name: "NG-DENY",
-          rules: [`-m connmark ! --mark ${hex(marks.value(VerdictClass.deny))}/${mask} -j RETURN`, `-p tcp ${deny} -j REJECT --reject-with tcp-reset`, `${deny} -j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`],
+          rules: [
+            `-m connmark ! --mark ${hex(marks.value(VerdictClass.deny))}/${mask} -j RETURN`,
+            `-p tcp ${deny} -j REJECT --reject-with tcp-reset`,
+            `${deny} -j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`,
+          ],
         },
       ],
       jumps: [
@@ -262,13 +290,15 @@ export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: Rule
   const rules: string[] = [];
   for (const pod of pods) {
     for (const address of pod.addresses) {
-      if (familyOf(address) === family) rules.push(`-s ${ipText(address)}/${family === 4 ? 32 : 128} -m physdev --physdev-in ${pod.port} -j RETURN`);
+      if (familyOf(address) === family)
+        rules.push(`-s ${ipText(address)}/${family === 4 ? 32 : 128} -m physdev --physdev-in ${pod.port} -j RETURN`);
     }
     rules.push(`-m physdev --physdev-in ${pod.port} -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
   }
   rules.push(`-m mark ! --mark 0x0/${mask} -m physdev --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
   for (const bridge of new Set(pods.map((pod) => pod.bridge))) {
-    if (bridge !== undefined) rules.push(`-i ${bridge} -m physdev ! --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
+    if (bridge !== undefined)
+      rules.push(`-i ${bridge} -m physdev ! --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
   }
   return rules;
 }

@@ -12,7 +12,8 @@ export interface MetricsSource {
 export async function serveMetrics(at: string, source: MetricsSource): Promise<Server> {
   const colon = at.lastIndexOf(":");
   const port = Number(at.slice(colon + 1));
-  if (colon < 1 || !Number.isInteger(port) || port < 0 || port > 65535) throw new Fault("metrics", `${at} is not ADDR:PORT`, "for example --metrics 127.0.0.1:9810");
+  if (colon < 1 || !Number.isInteger(port) || port < 0 || port > 65535)
+    throw new Fault("metrics", `${at} is not ADDR:PORT`, "for example --metrics 127.0.0.1:9810");
   const server = createServer((request, response) => {
     const answer = (code: number, body: string, type = "text/plain; charset=utf-8"): void => {
       response.writeHead(code, { "content-type": type });
@@ -30,7 +31,16 @@ export async function serveMetrics(at: string, source: MetricsSource): Promise<S
   });
   server.requestTimeout = 10_000;
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => reject(new Fault("metrics", `cannot listen on ${at}: ${messageOf(error)}`, "choose another place with --metrics ADDR:PORT, or --metrics off", error)));
+    server.once("error", (error) =>
+      reject(
+        new Fault(
+          "metrics",
+          `cannot listen on ${at}: ${messageOf(error)}`,
+          "choose another place with --metrics ADDR:PORT, or --metrics off",
+          error,
+        ),
+      ),
+    );
     server.listen(port, at.slice(0, colon).replace(/^\[|\]$/g, ""), resolve);
   });
   return server;

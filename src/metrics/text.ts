@@ -18,20 +18,51 @@ const label = (text: string): string => text.replace(/[\\"\n]/g, (c) => (c === "
 export function metricsText(status: unknown): string {
   const s = status as Source;
   const lines: string[] = [];
-  const family = (name: string, type: "counter" | "gauge", help: string, samples: readonly (readonly [labels: string, value: number])[]): void => {
+  const family = (
+    name: string,
+    type: "counter" | "gauge",
+    help: string,
+    samples: readonly (readonly [labels: string, value: number])[],
+  ): void => {
     if (samples.length === 0) return;
     lines.push(`# HELP namegate_${name} ${help}`, `# TYPE namegate_${name} ${type}`);
     for (const [labels, value] of samples) lines.push(`namegate_${name}${labels === "" ? "" : `{${labels}}`} ${value}`);
   };
   family("ready", "gauge", "1 when the kernel answers as the policies say", [["", s.ready === true ? 1 : 0]]);
-  family("effective_mode", "gauge", "1 for the mode that is really in effect", MODES.map((mode) => [`mode="${mode}"`, s.effectiveMode === mode ? 1 : 0] as const));
-  family("configured_mode", "gauge", "1 for the strictest mode that a policy asks for", MODES.map((mode) => [`mode="${mode}"`, s.mode === mode ? 1 : 0] as const));
-  family("policy_valid", "gauge", "0 when the document as it is now is invalid", (s.policies ?? []).map(({ name, valid }) => [`policy="${label(name)}"`, valid ? 1 : 0] as const));
-  family("set_elements", "gauge", "elements in the kernel", Object.entries(s.sets ?? {}).map(([set, count]) => [`set="${set}"`, count] as const));
+  family(
+    "effective_mode",
+    "gauge",
+    "1 for the mode that is really in effect",
+    MODES.map((mode) => [`mode="${mode}"`, s.effectiveMode === mode ? 1 : 0] as const),
+  );
+  family(
+    "configured_mode",
+    "gauge",
+    "1 for the strictest mode that a policy asks for",
+    MODES.map((mode) => [`mode="${mode}"`, s.mode === mode ? 1 : 0] as const),
+  );
+  family(
+    "policy_valid",
+    "gauge",
+    "0 when the document as it is now is invalid",
+    (s.policies ?? []).map(({ name, valid }) => [`policy="${label(name)}"`, valid ? 1 : 0] as const),
+  );
+  family(
+    "set_elements",
+    "gauge",
+    "elements in the kernel",
+    Object.entries(s.sets ?? {}).map(([set, count]) => [`set="${set}"`, count] as const),
+  );
   for (const field of ["received", "settled", "gaps", "enobufs", "rebinds", "late"]) {
-    family(`queue_${field}_total`, "counter", `NFQUEUE: ${field}`, Object.entries(s.queues ?? {}).map(([queue, stats]) => [`queue="${queue}"`, stats[field] ?? 0] as const));
+    family(
+      `queue_${field}_total`,
+      "counter",
+      `NFQUEUE: ${field}`,
+      Object.entries(s.queues ?? {}).map(([queue, stats]) => [`queue="${queue}"`, stats[field] ?? 0] as const),
+    );
   }
-  for (const [name, value] of Object.entries(s.counters ?? {})) family(`${snake(name)}_total`, "counter", `counter ${name} of the packet thread`, [["", value]]);
+  for (const [name, value] of Object.entries(s.counters ?? {}))
+    family(`${snake(name)}_total`, "counter", `counter ${name} of the packet thread`, [["", value]]);
   family("rule_repairs_total", "counter", "times that altered rules were restored", [["", s.rules?.repairs ?? 0]]);
   return `${lines.join("\n")}\n`;
 }

@@ -1,5 +1,5 @@
 import type { Endpoint, Ip } from "../base/address.ts";
-import type { Policy, PolicyId } from "./policy.ts";
+import type { Policy } from "./policy.ts";
 
 /** `namespace/name`. */
 export type PodKey = string;
@@ -28,10 +28,4 @@ export interface Snapshot {
   readonly namespaces: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** Interface name prefixes of the CNI: a packet from such an interface that belongs to no known pod waits. May be empty. */
   readonly interfacePrefixes: readonly string[];
-}
-
-/** A pod and the policies that select it, in order of judgement. */
-export interface SelectedPod {
-  readonly pod: Pod;
-  readonly policies: readonly PolicyId[];
 }

@@ -16,7 +16,7 @@ import { KINDS, type Kind } from "./schema.ts";
 import { show } from "./words.ts";
 import { nodeAt, offsetAt, parseYaml, pathText, type Path, type YamlDocument } from "./yaml.ts";
 
-export type { DocumentPlace, ReadOptions, ReadResult } from "./document.ts";
+export type { ReadOptions, ReadResult } from "./document.ts";
 export { PROBLEMS_MAX } from "./document.ts";
 
 /** A ConfigMap holds at most 1 MiB (Kubernetes API); a quarter more for what YAML adds around it. */

@@ -69,7 +69,7 @@ function typeOf(value: unknown): string {
   if (value === null) return "nothing";
   if (Array.isArray(value)) return "a list";
   if (typeof value === "object") return "an object";
-  return typeof value === "string" ? `the text ${show(value)}` : `the ${typeof value} ${show(String(value))}`;
+  return typeof value === "string" ? `the text ${show(value)}` : `the ${typeof value} ${show(JSON.stringify(value))}`;
 }
 
 function typeHint(wanted: string, value: unknown, path: Path): string | undefined {

@@ -6,7 +6,7 @@ export type Labels = Readonly<Record<string, string>>;
 const TIER_ORDER: Readonly<Record<Tier, number>> = { Admin: 0, Namespace: 1, Baseline: 2 };
 
 /** The label every namespace carries with its own name; assumed where a namespace's labels are not known. */
-export const NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name";
+const NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name";
 
 function expressionMatches(expression: LabelExpression, labels: Labels): boolean {
   const has = Object.hasOwn(labels, expression.key);

@@ -138,7 +138,8 @@ function checkPort(port: Fields, path: Path, report: Report): void {
   const protocol = port["protocol"] ?? "TCP";
   const { port: first, endPort: last } = port;
   for (const field of isIcmp(protocol) ? ["port", "endPort"] : []) {
-    if (has(port, field)) report([...path, field], `${String(protocol)} has no ports`, "use `type` and `code`", "key");
+    if (has(port, field))
+      report([...path, field], `${typeof protocol === "string" ? protocol : "this protocol"} has no ports`, "use `type` and `code`", "key");
   }
   for (const field of isIcmp(protocol) ? [] : ["type", "code"]) {
     if (has(port, field)) report([...path, field], `only ICMP and ICMPv6 have a ${show(field)}`, "add protocol: ICMP or ICMPv6", "key");

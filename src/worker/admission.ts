@@ -7,7 +7,18 @@ import type { NameSeen } from "../model/binding.ts";
 import { Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
-import { type Context, describe, destinationOf, eachPacket, emitFor, evidenceOf, podOf, policiesOf, type Held, type Settlement } from "./context.ts";
+import {
+  type Context,
+  describe,
+  destinationOf,
+  eachPacket,
+  emitFor,
+  evidenceOf,
+  podOf,
+  policiesOf,
+  type Held,
+  type Settlement,
+} from "./context.ts";
 import type { Decision } from "./guard.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -44,14 +55,22 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
   counters.upcalls++;
   const nowMs = context.nowMs();
   if (!pod.upcalls.take(nowMs) || !pod.work.has(nowMs)) {
-    return limited(context, pod, held, monitor ? "info" : "deny", `more new connections than ${context.limits.upcallsPerSecond} a second, or than this pod's share of the packet thread: ${monitor ? "not judged" : "dropped"}`);
+    return limited(
+      context,
+      pod,
+      held,
+      monitor ? "info" : "deny",
+      `more new connections than ${context.limits.upcallsPerSecond} a second, or than this pod's share of the packet thread: ${monitor ? "not judged" : "dropped"}`,
+    );
   }
   const from = performance.now();
   const now = Math.floor(nowMs / 1000);
   const { protocol, destinationPort: port, destination } = packet;
   const names = pod.guard.seen(destination, now);
   const decision = pod.guard.decide(protocol, port, destination, names);
-  const kernelClass = { pass: VerdictClass.pass, inspect: VerdictClass.inspect, deny: VerdictClass.deny, watch: VerdictClass.watch }[decision.kernel];
+  const kernelClass = { pass: VerdictClass.pass, inspect: VerdictClass.inspect, deny: VerdictClass.deny, watch: VerdictClass.watch }[
+    decision.kernel
+  ];
   answer.verdict = NfVerdict.repeat;
   answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(kernelClass)) >>> 0;
   const cacheable = ELEMENT_PROTOCOLS.has(protocol);
@@ -76,10 +95,15 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
 }
 
 /** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
-function reset({ kernel, pods, nowMs }: Context, { packet }: Held, sender: RawSender): void {
-  if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & TcpFlag.RST) !== 0 || pods.of(packet.source)?.upcalls.take(nowMs()) !== true) return;
+function reset(context: Context, { packet }: Held, sender: RawSender): void {
+  if (
+    packet.protocol !== Protocol.TCP ||
+    (packet.tcpFlags & TcpFlag.RST) !== 0 ||
+    context.pods.of(packet.source)?.upcalls.take(context.nowMs()) !== true
+  )
+    return;
   const answer = tcpResetBack(packet);
-  sender.send(answer, answer.length, kernel.marks.value(VerdictClass.ours));
+  sender.send(answer, answer.length, context.kernel.marks.value(VerdictClass.ours));
 }
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {
@@ -134,7 +158,14 @@ export function limited(context: Context, pod: GuardedPod, { packet }: Held, ver
 }
 
 /** Turns a decision into events: a denial and a would-be denial always, an admission when it is the first use of a rule. */
-export function report(context: Context, pod: GuardedPod, held: Held, decision: Decision, names: readonly NameSeen[], evidence: Evidence | undefined): void {
+export function report(
+  context: Context,
+  pod: GuardedPod,
+  held: Held,
+  decision: Decision,
+  names: readonly NameSeen[],
+  evidence: Evidence | undefined,
+): void {
   const { packet } = held;
   const { verdict, wouldDeny } = decision;
   const said = wouldDeny ?? verdict;
@@ -150,7 +181,13 @@ export function report(context: Context, pod: GuardedPod, held: Held, decision: 
 export function denied(
   context: Context,
   pod: GuardedPod,
-  packet: { readonly source: Held["packet"]["source"]; readonly sourcePort: number; readonly destination: Held["packet"]["destination"]; readonly destinationPort: number; readonly protocol: number },
+  packet: {
+    readonly source: Held["packet"]["source"];
+    readonly sourcePort: number;
+    readonly destination: Held["packet"]["destination"];
+    readonly destinationPort: number;
+    readonly protocol: number;
+  },
   said: Verdict & { readonly action: "deny" },
   verdict: "deny" | "would-deny",
   names: readonly NameSeen[],

@@ -100,23 +100,36 @@ export class Comparison {
   private *passes(): Generator<void> {
     for (const of of FAMILIES) for (const role of FIXED_ROLES) yield* this.fixed(setName(role, of));
     for (const of of FAMILIES) {
-      yield* this.learned(setName("allow", of), of, this.allowed, this.missingAllowed);
-      yield* this.learned(setName("name", of), of, this.named, this.missingNamed);
+      yield* this.learned(setName("allow", of), of, this.allowed, (family, seen) => this.missingAllowed(family, seen));
+      yield* this.learned(setName("name", of), of, this.named, (family, seen) => this.missingNamed(family, seen));
     }
   }
 
   private *fixed(set: string): Generator<void> {
     const { kernel } = this.context;
     const there = new Map<string, Element>();
+    const changes = kernel.fixedChanges;
     if (!this.dump.start(set)) return;
     let state: string;
     do {
       state = this.dump.next((e) => {
-        there.set(elementKey(e), { address: e.address, bits: e.bits, protocol: e.protocol, port: e.port, address2: e.address2 === "" ? undefined : e.address2, bits2: e.bits2, iface: e.iface === "" ? undefined : e.iface, wildcard: e.wildcard, mark: e.mark, markMask: e.markMask });
+        there.set(elementKey(e), {
+          address: e.address,
+          bits: e.bits,
+          protocol: e.protocol,
+          port: e.port,
+          address2: e.address2 === "" ? undefined : e.address2,
+          bits2: e.bits2,
+          iface: e.iface === "" ? undefined : e.iface,
+          wildcard: e.wildcard,
+          mark: e.mark,
+          markMask: e.markMask,
+        });
       });
       yield;
     } while (state === "more");
-    if (state === "failed") return;
+    // What came or went meanwhile was perhaps not seen: the next round will tell.
+    if (state === "failed" || kernel.fixedChanges !== changes) return;
     const wanted = kernel.fixed.get(set) as Map<string, Element>;
     const missing = [...wanted].filter(([key, element]) => {
       const found = there.get(key);
@@ -124,17 +137,31 @@ export class Comparison {
     });
     const extra = [...there].filter(([key]) => !wanted.has(key));
     if (missing.length + extra.length === 0) return;
-    kernel.repairFixed(set, missing.map(([, element]) => element), extra.map(([, element]) => element));
+    kernel.repairFixed(
+      set,
+      missing.map(([, element]) => element),
+      extra.map(([, element]) => element),
+    );
     this.repaired(set, missing.length, extra.length);
   }
 
   private repaired(set: string, missing: number, extra: number): void {
     this.context.counters.repaired += missing + extra;
-    this.context.emit({ type: "rules", verdict: "info", why: "set-repaired", message: `${set} differed from what it should hold: ${missing} elements were missing, ${extra} were not ours; repaired` });
+    this.context.emit({
+      type: "rules",
+      verdict: "info",
+      why: "set-repaired",
+      message: `${set} differed from what it should hold: ${missing} elements were missing, ${extra} were not ours; repaired`,
+    });
   }
 
   /** One set that grows with traffic: strangers out, then what is missing back in. */
-  private *learned(set: string, of: Family, known: (e: DumpedElement) => Kind, missing: (of: Family, seen: ReadonlySet<string> | undefined) => number): Generator<void> {
+  private *learned(
+    set: string,
+    of: Family,
+    known: (e: DumpedElement) => Kind,
+    missing: (of: Family, seen: ReadonlySet<string> | undefined) => number,
+  ): Generator<void> {
     const { kernel } = this.context;
     for (let round = 0; round < 2; round++) {
       let found = 0;
@@ -161,7 +188,7 @@ export class Comparison {
       if (state === "failed") return;
       if (extra > 0) this.repaired(set, 0, extra);
       // What was learned while we read may stand behind the place where we were.
-      const short = missing.call(this, of, this.seen) - (kernel.writes - before);
+      const short = missing(of, this.seen) - (kernel.writes - before);
       if (round === 1) {
         if (short > 0) this.repaired(set, short, 0);
         this.seen = undefined;
@@ -183,7 +210,8 @@ export class Comparison {
     if (e.packets > packets) {
       const names = pod.guard.seen(e.address, now);
       const decision = pod.guard.decide(e.protocol, e.port, e.address, names);
-      if (decision.kernel === "pass") allowed(this.context, pod, decision, e.address, e.port, e.protocol, names, undefined, e.packets - packets);
+      if (decision.kernel === "pass")
+        allowed(this.context, pod, decision, e.address, e.port, e.protocol, names, undefined, e.packets - packets);
     }
     elements[at + 3] = e.packets;
     return "named";
@@ -192,7 +220,9 @@ export class Comparison {
   private readonly named = (e: DumpedElement): Kind => {
     const pod = this.context.pods.of(e.address2 as Ip);
     const binding = pod?.guard.names.get(e.address)?.bindings.find(({ slot }) => slot === e.port);
-    return binding !== undefined && e.timeout !== FOR_EVER && (binding.via === "cname" ? `~${binding.name}` : binding.name) === e.comment ? "named" : "stranger";
+    return binding !== undefined && e.timeout !== FOR_EVER && (binding.via === "cname" ? `~${binding.name}` : binding.name) === e.comment
+      ? "named"
+      : "stranger";
   };
 
   /** Without `seen`: how many elements of a family there should be. With it: how many were missing, and are put back. */
@@ -206,7 +236,11 @@ export class Comparison {
           const [portKey, kernelClass, expires] = [elements[at] as number, elements[at + 1] as number, elements[at + 2] as number];
           if (expires <= now + NEAR_END) continue;
           for (const own of pod.pod.addresses) {
-            if (family(own) !== of || (seen?.has(elementKey({ address, protocol: portKey >>> 16, port: portKey & 0xffff, address2: own })) ?? false)) continue;
+            if (
+              family(own) !== of ||
+              (seen?.has(elementKey({ address, protocol: portKey >>> 16, port: portKey & 0xffff, address2: own })) ?? false)
+            )
+              continue;
             count++;
             if (seen !== undefined) this.context.kernel.allow(own, address, portKey, kernelClass, expires - now);
           }

@@ -71,7 +71,13 @@ export interface Settlement {
  * Runs `handle` over a batch. Every packet is settled: the handler writes verdict and mark into `answer`, which starts as
  * `fault` (also the answer when it throws, or when the packet cannot be read).
  */
-export function eachPacket(context: Context, queue: PacketQueue, count: number, fault: number, handle: (held: Held, answer: Settlement) => void): void {
+export function eachPacket(
+  context: Context,
+  queue: PacketQueue,
+  count: number,
+  fault: number,
+  handle: (held: Held, answer: Settlement) => void,
+): void {
   const { records, verdicts, packets } = queue;
   for (let i = 0; i < count; i++) {
     const at = i * RECORD_WORDS;
@@ -93,7 +99,9 @@ export function eachPacket(context: Context, queue: PacketQueue, count: number, 
       answer.verdict = fault;
       answer.mark = held.mark;
       context.counters.faults++;
-      context.log("error", "a packet could not be judged; it got the safe verdict", { error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+      context.log("error", "a packet could not be judged; it got the safe verdict", {
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      });
     }
     verdicts[2 * i] = answer.verdict;
     verdicts[2 * i + 1] = answer.mark;
@@ -136,7 +144,10 @@ export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): v
     ...draft,
     pod: podOf(pod),
     policies: policiesOf(pod),
-    message: heldBack === 0 ? (draft.message ?? null) : `${draft.message ?? ""} (${heldBack} events of this pod were held back before this one)`.trim(),
+    message:
+      heldBack === 0
+        ? (draft.message ?? null)
+        : `${draft.message ?? ""} (${heldBack} events of this pod were held back before this one)`.trim(),
   });
 }
 

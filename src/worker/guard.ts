@@ -49,14 +49,30 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
   const enforce = enforcing.length > 0 ? buildView(enforcing) : undefined;
   const shadow = enforcing.length < counted.length ? buildView(counted) : undefined;
   const mode = STRICTNESS[Math.max(...counted.map((policy) => STRICTNESS.indexOf(policy.mode)))] as Mode;
-  return { policies, mode: discover ? "Discover" : mode, enforce, shadow, wide: (shadow ?? enforce) as View, restrictsQueries: enforce !== undefined && restrictsQueries(enforce) };
+  return {
+    policies,
+    mode: discover ? "Discover" : mode,
+    enforce,
+    shadow,
+    wide: (shadow ?? enforce) as View,
+    restrictsQueries: enforce !== undefined && restrictsQueries(enforce),
+  };
 }
 
 /**
  * Addresses that no name opens, because whoever owns the name's zone chooses them (DNS rebinding): unspecified, loopback,
  * link-local (cloud metadata among them), multicast, broadcast. A rule may still have them as `networks`.
  */
-const NEVER_BY_NAME = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"].flatMap((text) => parseCidr(text) ?? []);
+const NEVER_BY_NAME = [
+  "0.0.0.0/8",
+  "127.0.0.0/8",
+  "169.254.0.0/16",
+  "224.0.0.0/4",
+  "255.255.255.255/32",
+  "::/127",
+  "fe80::/10",
+  "ff00::/8",
+].flatMap((text) => parseCidr(text) ?? []);
 
 function neverByName(address: Ip): boolean {
   return NEVER_BY_NAME.some((cidr) => inCidr(address, cidr));
@@ -186,7 +202,11 @@ export class Guard {
    * from its fresh names. Whatever would be denied, or said by a Monitor policy, is not among them: it is asked for.
    * So is everything when there are too many names, or when it takes longer than `until` (of performance.now()).
    */
-  elements(address: Ip, now: number, until = Infinity): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] {
+  elements(
+    address: Ip,
+    now: number,
+    until = Infinity,
+  ): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] {
     const entry = this.names.get(address);
     if (entry === undefined) return [];
     const fresh = entry.bindings.filter((binding) => binding.expires > now);
@@ -203,7 +223,8 @@ export class Guard {
         // With several names the answer may change when the first of them expires; then it is asked for again.
         const alone = (one: NameSeen): boolean => this.decide(protocol, port, address, [one]).kernel === kernel;
         const lasting = fresh.length === 1 ? fresh : fresh.filter((_, i) => alone(all[i] as NameSeen));
-        const expires = lasting.length === fresh.length ? Math.max(...fresh.map((b) => b.expires)) : Math.min(...fresh.map((b) => b.expires));
+        const expires =
+          lasting.length === fresh.length ? Math.max(...fresh.map((b) => b.expires)) : Math.min(...fresh.map((b) => b.expires));
         wanted.set(portKey, { kernel, expires });
       }
     }

@@ -23,28 +23,46 @@ export function inspectPayload(context: Context, queue: PacketQueue, count: numb
       return;
     }
     const nowMs = context.nowMs();
-    if (!pod.work.has(nowMs)) return limited(context, pod, held, watch ? "info" : "deny", "more first packets than this pod's share of the packet thread can read");
+    if (!pod.work.has(nowMs))
+      return limited(context, pod, held, watch ? "info" : "deny", "more first packets than this pod's share of the packet thread can read");
     const from = performance.now();
     counters.inspected++;
     const reading = inspect(undefined, packet.bytes, packet.payloadStart, packet.payloadEnd, packet.protocol);
     const names = pod.guard.seen(packet.destination, context.now());
-    const { decision, evidence } = decideByReading(pod.guard, { protocol: packet.protocol, port: packet.destinationPort, address: packet.destination, names }, reading, watch);
+    const { decision, evidence } = decideByReading(
+      pod.guard,
+      { protocol: packet.protocol, port: packet.destinationPort, address: packet.destination, names },
+      reading,
+      watch,
+    );
     if (decision.kernel === "deny") counters.inspectedDenied++;
     answer.verdict = NfVerdict.repeat;
-    answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass)) >>> 0;
+    answer.mark =
+      ((held.mark & ~kernel.marks.mask) | kernel.marks.value(decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass)) >>> 0;
     report(context, pod, held, decision, names, evidence);
     pod.work.spend(performance.now() - from);
   });
 }
 
 /** The decision once the first payload bytes were read. Bytes that do not tell yet are `incomplete`: no more are waited for. */
-export function decideByReading(guard: Guard, { protocol, port, address, names }: Question, reading: Reading, watch: boolean): { readonly decision: Decision; readonly evidence: Evidence } {
+export function decideByReading(
+  guard: Guard,
+  { protocol, port, address, names }: Question,
+  reading: Reading,
+  watch: boolean,
+): { readonly decision: Decision; readonly evidence: Evidence } {
   const evidence: Evidence = "need" in reading || "bad" in reading ? { application: undefined, serverName: undefined } : reading;
   const decision = guard.decide(protocol, port, address, names, evidence);
   return { decision: "need" in reading ? incomplete(decision, watch) : decision, evidence };
 }
 
 function incomplete(decision: Decision, watch: boolean): Decision {
-  const verdict: Verdict & { action: "deny" } = { action: "deny", why: "incomplete", policy: undefined, rule: undefined, nearest: "nearest" in decision.verdict ? decision.verdict.nearest : undefined };
+  const verdict: Verdict & { action: "deny" } = {
+    action: "deny",
+    why: "incomplete",
+    policy: undefined,
+    rule: undefined,
+    nearest: "nearest" in decision.verdict ? decision.verdict.nearest : undefined,
+  };
   return watch ? { ...decision, kernel: "pass", wouldDeny: verdict } : { kernel: "deny", verdict, mode: "Enforce", wouldDeny: undefined };
 }

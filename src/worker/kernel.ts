@@ -56,6 +56,8 @@ export class Kernel {
   private readonly batch = new IpsetBatch();
   /** What the fixed sets are to hold: set name → element key → element. */
   readonly fixed = new Map<string, Map<string, Element>>();
+  /** Changes of what the fixed sets are to hold. */
+  fixedChanges = 0;
   private denyAgainMs = 0;
   /** Elements refused because a set was full. */
   full = 0;
@@ -74,7 +76,12 @@ export class Kernel {
   /** Makes the sets that are not there. One left behind with other parameters is replaced; a Fault says what is lacking. */
   ensureSets(): void {
     const version = this.ipset.protocol();
-    if ("code" in version) throw new Fault("ipset", `the kernel does not answer ipset requests: ${version.text}`, version.code === "permission" ? "run as root, or with CAP_NET_ADMIN" : "load the module ip_set (CONFIG_IP_SET)");
+    if ("code" in version)
+      throw new Fault(
+        "ipset",
+        `the kernel does not answer ipset requests: ${version.text}`,
+        version.code === "permission" ? "run as root, or with CAP_NET_ADMIN" : "load the module ip_set (CONFIG_IP_SET)",
+      );
     for (const spec of FAMILIES.flatMap(specs)) {
       let refusal = this.ipset.create(spec);
       if (refusal?.code === "set-exists") {
@@ -84,7 +91,13 @@ export class Kernel {
         this.ipset.destroy(spare);
       }
       if (refusal !== undefined) {
-        throw new Fault("ipset", `the set ${spec.name} (${spec.type}) cannot be made: ${refusal.text}`, refusal.code === "type" ? `this kernel lacks ${spec.type}: CONFIG_IP_SET_${spec.type.toUpperCase().replace(":", "_").replaceAll(",", "")}` : "run `namegate doctor`, or `namegate uninstall` to start afresh");
+        throw new Fault(
+          "ipset",
+          `the set ${spec.name} (${spec.type}) cannot be made: ${refusal.text}`,
+          refusal.code === "type"
+            ? `this kernel lacks ${spec.type}: CONFIG_IP_SET_${spec.type.toUpperCase().replace(":", "_").replaceAll(",", "")}`
+            : "run `namegate doctor`, or `namegate uninstall` to start afresh",
+        );
       }
     }
   }
@@ -109,6 +122,7 @@ export class Kernel {
 
   /** Adds or changes an element of a fixed set. */
   putFixed(role: FixedRole, of: Family, element: Element): void {
+    this.fixedChanges++;
     const set = setName(role, of);
     const mark = element.mark === undefined ? element : { ...element, mark: this.marks.value(element.mark), markMask: this.marks.mask };
     (this.fixed.get(set) as Map<string, Element>).set(elementKey(element), mark);
@@ -116,6 +130,7 @@ export class Kernel {
   }
 
   removeFixed(role: FixedRole, of: Family, element: Element): void {
+    this.fixedChanges++;
     const set = setName(role, of);
     (this.fixed.get(set) as Map<string, Element>).delete(elementKey(element));
     this.batch.del(set, element);
@@ -130,7 +145,17 @@ export class Kernel {
   /** The decision `kernelClass` (a VerdictClass) for connections of `pod` to `address` and port, for `seconds`. */
   allow(pod: Ip, address: Ip, portKey: number, kernelClass: number, seconds: number): void {
     this.makeRoom();
-    this.batch.addIpPortIp(setName("allow", family(address)), address, portKey >>> 16, portKey & 0xffff, pod, seconds, this.marks.value(kernelClass), this.marks.mask, "");
+    this.batch.addIpPortIp(
+      setName("allow", family(address)),
+      address,
+      portKey >>> 16,
+      portKey & 0xffff,
+      pod,
+      seconds,
+      this.marks.value(kernelClass),
+      this.marks.mask,
+      "",
+    );
   }
 
   unallow(pod: Ip, address: Ip, portKey: number): void {
@@ -152,7 +177,17 @@ export class Kernel {
   /** Remembers a binding in the kernel, for the next agent: the slot is the element's port, the name its comment. */
   remember(pod: Ip, address: Ip, slot: number, name: DnsName, via: Via, seconds: number): void {
     this.makeRoom();
-    this.batch.addIpPortIp(setName("name", family(address)), address, Protocol.TCP, slot, pod, seconds, 0, 0, via === "cname" ? `~${name}` : name);
+    this.batch.addIpPortIp(
+      setName("name", family(address)),
+      address,
+      Protocol.TCP,
+      slot,
+      pod,
+      seconds,
+      0,
+      0,
+      via === "cname" ? `~${name}` : name,
+    );
   }
 
   forget(pod: Ip, address: Ip, slot: number): void {
@@ -178,8 +213,7 @@ export class Kernel {
         this.full++;
         // Each further attempt costs ten times a good one, and a denial that is not cached is only asked for again.
         if (set.startsWith("ng-deny")) this.denyAgainMs = performance.now() + DENY_PAUSE_MS;
-      }
-      else this.failures++;
+      } else this.failures++;
       this.lastFailure = `${command} ${set}: ${refusal.text}`;
     }
     return result;

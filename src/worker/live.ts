@@ -100,7 +100,8 @@ export class Live {
       return;
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
-    if (alive && (current === VerdictClass.pass || current === VerdictClass.inspect || current === VerdictClass.watch)) this.keep(pod, entry.origDestination);
+    if (alive && (current === VerdictClass.pass || current === VerdictClass.inspect || current === VerdictClass.watch))
+      this.keep(pod, entry.origDestination);
     const lenient = judged.get(pod);
     if (lenient !== undefined && current !== VerdictClass.dns) this.judgeOne(pod, entry, current, lenient);
   }
@@ -113,7 +114,8 @@ export class Live {
     if (entry.bindings.every(({ expires }) => expires > now + KEEP_SECONDS / 2)) return;
     if (!pod.guard.names.use(address, now, now + KEEP_SECONDS)) return;
     const own = pod.guard.address(family(address));
-    if (own !== undefined) for (const { slot, name, via, expires } of entry.bindings) this.context.kernel.remember(own, address, slot, name, via, expires - now);
+    if (own !== undefined)
+      for (const { slot, name, via, expires } of entry.bindings) this.context.kernel.remember(own, address, slot, name, via, expires - now);
     pod.refresh(address, now);
   }
 
@@ -125,7 +127,8 @@ export class Live {
     const { kernel, verdict, wouldDeny } = pod.guard.decide(protocol, port, address, names);
     if (kernel !== "deny") {
       // Evidence of a connection that is under way cannot be had any more; its destination is right.
-      if (current === 0 || current === VerdictClass.deny || (kernel === "pass" && current !== VerdictClass.pass)) this.changes.setMark(entry, marks.value(VerdictClass.pass), marks.mask);
+      if (current === 0 || current === VerdictClass.deny || (kernel === "pass" && current !== VerdictClass.pass))
+        this.changes.setMark(entry, marks.value(VerdictClass.pass), marks.mask);
       return;
     }
     if (current === VerdictClass.deny) return;
@@ -156,7 +159,8 @@ export class Live {
     kernel.commit();
     if (this.changes.count > 0) {
       const { failures } = this.changes.commit(kernel.socket);
-      if (failures.length > 0) this.context.log("warn", "conntrack entries could not be changed", { count: failures.length, first: failures[0]?.refusal.text });
+      if (failures.length > 0)
+        this.context.log("warn", "conntrack entries could not be changed", { count: failures.length, first: failures[0]?.refusal.text });
     }
     for (const probe of this.probes) {
       try {

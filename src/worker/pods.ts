@@ -31,7 +31,12 @@ export const DENIAL_SECONDS = 5;
 /** Words of one entry of AddressNames.elements: port key, class, expiry, packets seen. */
 export const ELEMENT_WORDS = 4;
 
-const CLASS: Readonly<Record<KernelClass, number>> = { pass: VerdictClass.pass, inspect: VerdictClass.inspect, deny: VerdictClass.deny, watch: VerdictClass.watch };
+const CLASS: Readonly<Record<KernelClass, number>> = {
+  pass: VerdictClass.pass,
+  inspect: VerdictClass.inspect,
+  deny: VerdictClass.deny,
+  watch: VerdictClass.watch,
+};
 
 interface Fixed {
   readonly role: FixedRole;
@@ -66,7 +71,15 @@ export class GuardedPod {
   private readonly groups: boolean;
 
   /** `room`: see PodNames. */
-  constructor(pod: Pod, book: Rulebook, attachment: Attachment, kernel: Kernel, limits: Limits, room?: (now: number) => boolean, groups = true) {
+  constructor(
+    pod: Pod,
+    book: Rulebook,
+    attachment: Attachment,
+    kernel: Kernel,
+    limits: Limits,
+    room?: (now: number) => boolean,
+    groups = true,
+  ) {
     this.kernel = kernel;
     this.groups = groups;
     this.attachment = attachment;
@@ -125,7 +138,8 @@ export class GuardedPod {
           if (cidr.ip.length !== address.length) continue;
           // The kernel has no /0 here: two halves.
           const halves = cidr.bits > 0 ? [cidr] : [cidr, { ip: (String.fromCharCode(128) + cidr.ip.slice(1)) as Ip, bits: 1 }];
-          for (const half of halves) want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernel] });
+          for (const half of halves)
+            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernel] });
         }
       }
       // Without interface groups: whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
@@ -293,7 +307,8 @@ export class PodTable {
   makeRoom(limit: number, now: number): boolean {
     if (this.bindings() < limit) return true;
     let largest: GuardedPod | undefined;
-    for (const pod of this.byKey.values()) if (largest === undefined || pod.guard.names.bindings > largest.guard.names.bindings) largest = pod;
+    for (const pod of this.byKey.values())
+      if (largest === undefined || pod.guard.names.bindings > largest.guard.names.bindings) largest = pod;
     return largest?.guard.names.makeRoom(now) ?? false;
   }
 

@@ -56,13 +56,20 @@ export interface Connections {
   readonly part: "keep" | "more" | "done" | "failed";
 }
 
-export type ToWorker = Update | Connections | { readonly kind: "bind" } | { readonly kind: "status"; readonly id: number } | { readonly kind: "stop" };
+export type ToWorker =
+  | Update
+  | Connections
+  | { readonly kind: "bind" }
+  | { readonly kind: "status"; readonly id: number }
+  | { readonly kind: "stop" };
 
 export interface WorkerStatus {
   readonly queues: Readonly<Record<string, QueueStats>>;
   readonly sets: Readonly<Record<string, number>>;
   readonly counters: Readonly<Record<string, number>>;
-  readonly pods: Readonly<Record<PodKey, { readonly bindings: number; readonly addresses: number; readonly ruleHits: Readonly<Record<string, number>> }>>;
+  readonly pods: Readonly<
+    Record<PodKey, { readonly bindings: number; readonly addresses: number; readonly ruleHits: Readonly<Record<string, number>> }>
+  >;
 }
 
 export type FromWorker =
@@ -73,5 +80,10 @@ export type FromWorker =
   | { readonly kind: "read-connections"; readonly sources: readonly Ip[] | undefined }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
-  | { readonly kind: "log"; readonly level: "info" | "warn" | "error"; readonly message: string; readonly detail?: Readonly<Record<string, unknown>> }
+  | {
+      readonly kind: "log";
+      readonly level: "info" | "warn" | "error";
+      readonly message: string;
+      readonly detail?: Readonly<Record<string, unknown>>;
+    }
   | { readonly kind: "failed"; readonly code: string; readonly message: string; readonly fix: string };

@@ -33,11 +33,13 @@ export class Queries {
       this.held = held;
       this.denied = undefined;
       const nowMs = this.context.nowMs();
-      if (this.pod?.work.has(nowMs) === false) return limited(this.context, this.pod, held, "deny", "more DNS queries than this pod's share of the packet thread: dropped");
+      if (this.pod?.work.has(nowMs) === false)
+        return limited(this.context, this.pod, held, "deny", "more DNS queries than this pod's share of the packet thread: dropped");
       const from = performance.now();
       if (this.pod !== undefined) {
         if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd);
-        else if (packet.protocol === Protocol.TCP && !this.stream(this.pod, held, answer)) return this.pod.work.spend(performance.now() - from);
+        else if (packet.protocol === Protocol.TCP && !this.stream(this.pod, held, answer))
+          return this.pod.work.spend(performance.now() - from);
       }
       if (this.denied !== undefined) this.refuse(queue, held, answer, this.denied);
       else {
@@ -96,7 +98,12 @@ export class Queries {
       why: verdict?.why ?? "malformed",
       policy: verdict?.policy ?? null,
       rule: verdict?.rule ?? null,
-      destination: { address: ipText(packet.destination), port: packet.destinationPort, protocol: packet.protocol === Protocol.TCP ? "TCP" : "UDP", names: name === undefined ? [] : [name] },
+      destination: {
+        address: ipText(packet.destination),
+        port: packet.destinationPort,
+        protocol: packet.protocol === Protocol.TCP ? "TCP" : "UDP",
+        names: name === undefined ? [] : [name],
+      },
       source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
       message: name === undefined ? "a DNS query that cannot be read was refused" : `the query for ${name} was answered with REFUSED`,
     });

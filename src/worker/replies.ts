@@ -86,11 +86,16 @@ export class Replies {
       }
       if (++count > LEARNED_ALWAYS && count % LOOK_EVERY === 0 && performance.now() > from + LEARN_MS) {
         context.counters.bindingsRefused += learned.length - count;
-        this.limited(pod, "too-much-work", `a DNS reply for ${one.name} was made to cost time: ${learned.length - count} of its addresses were not learned`);
+        this.limited(
+          pod,
+          "too-much-work",
+          `a DNS reply for ${one.name} was made to cost time: ${learned.length - count} of its addresses were not learned`,
+        );
         break;
       }
     }
-    if (pod.guard.names.evictions > evictions) this.limited(pod, "bindings-evicted", "addresses that no connection uses were forgotten to make room for newer ones");
+    if (pod.guard.names.evictions > evictions)
+      this.limited(pod, "bindings-evicted", "addresses that no connection uses were forgotten to make room for newer ones");
     pod.work.spend(performance.now() - from);
   };
 

@@ -160,7 +160,12 @@ class Desired {
       this.context.kernel.commit();
       const first = !this.ready;
       if (first) this.takeOver();
-      send({ kind: "applied", id: update.id, microseconds: Math.round((performance.now() - from) * 1000), bindings: this.context.pods.bindings() });
+      send({
+        kind: "applied",
+        id: update.id,
+        microseconds: Math.round((performance.now() - from) * 1000),
+        bindings: this.context.pods.bindings(),
+      });
       this.live.tick();
       this.next();
     };
@@ -210,7 +215,11 @@ class Desired {
     if (!this.books.has(key)) this.books.set(key, rulebook(policies.flatMap((id) => this.policies.get(id) ?? [])));
     const book = this.books.get(key);
     const old = pods.byKey.get(pod.key);
-    const same = old !== undefined && old.pod.uid === pod.uid && old.pod.interface === pod.interface && old.pod.addresses.join() === pod.addresses.join();
+    const same =
+      old !== undefined &&
+      old.pod.uid === pod.uid &&
+      old.pod.interface === pod.interface &&
+      old.pod.addresses.join() === pod.addresses.join();
     if (old !== undefined && (!same || book === undefined)) this.remove(old);
     // Whoever had one of its addresses has another by now, or is gone; removed later, it would take ours along.
     for (const address of pod.addresses) {
@@ -218,7 +227,11 @@ class Desired {
       if (holder !== undefined && holder.pod.key !== pod.key) this.remove(holder);
     }
     const covered = (iface: string): boolean => this.prefixes.some((prefix) => iface.startsWith(prefix));
-    this.setFree(pod.key, book === undefined && attachment.kind === "routed" && covered(attachment.interface) ? pod.addresses : [], attachment.interface);
+    this.setFree(
+      pod.key,
+      book === undefined && attachment.kind === "routed" && covered(attachment.interface) ? pod.addresses : [],
+      attachment.interface,
+    );
     if (book === undefined) return;
     if (old !== undefined && same) {
       yield* old.update(book, attachment, covered, this.context.now(), pod);
@@ -241,7 +254,10 @@ class Desired {
       // The address may be a guarded pod's by now.
       if (role === "src" || pods.of(element.address) === undefined) kernel.removeFixed(role, family(element.address), element);
     }
-    const elements = addresses.flatMap((address) => [["src", { address, bits: address.length * 8, iface, mark: SourceClass.unguarded }] as const, ["guard", { address, mark: SourceClass.spoof }] as const]);
+    const elements = addresses.flatMap((address) => [
+      ["src", { address, bits: address.length * 8, iface, mark: SourceClass.unguarded }] as const,
+      ["guard", { address, mark: SourceClass.spoof }] as const,
+    ]);
     for (const [role, element] of elements) kernel.putFixed(role, family(element.address), element);
     if (elements.length > 0) this.free.set(key, elements);
     else this.free.delete(key);
@@ -249,7 +265,10 @@ class Desired {
 
   private setResolvers(resolvers: NonNullable<Update["resolvers"]>): void {
     const { kernel } = this.context;
-    const each = (list: typeof resolvers, put: (of: 4 | 6, element: { address: (typeof resolvers)[number]["address"]; protocol: number; port: number }) => void): void => {
+    const each = (
+      list: typeof resolvers,
+      put: (of: 4 | 6, element: { address: (typeof resolvers)[number]["address"]; protocol: number; port: number }) => void,
+    ): void => {
       for (const { address, port } of list) for (const protocol of [6, 17]) put(address.length === 4 ? 4 : 6, { address, protocol, port });
     };
     each(this.resolvers, (of, element) => kernel.removeFixed("resolver", of, element));
@@ -270,8 +289,21 @@ class Desired {
   }
 }
 
-function openQueues(native: Addon, context: Context, queues: Map<string, PacketQueue>, sender: RawSender, replies: Replies, queries: Queries): void {
-  const open = (name: string, offset: number, copyRange: number, monitor: boolean, handle: (queue: PacketQueue, count: number) => void): void => {
+function openQueues(
+  native: Addon,
+  context: Context,
+  queues: Map<string, PacketQueue>,
+  sender: RawSender,
+  replies: Replies,
+  queries: Queries,
+): void {
+  const open = (
+    name: string,
+    offset: number,
+    copyRange: number,
+    monitor: boolean,
+    handle: (queue: PacketQueue, count: number) => void,
+  ): void => {
     const queue = new native.PacketQueue({
       queue: options.queueBase + offset,
       copyRange,
@@ -308,9 +340,18 @@ function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): Wor
   return {
     queues: stats,
     sets: kernel.sizes(),
-    counters: { ...counters, bindingsEvicted: [...pods.byKey.values()].reduce((sum, { guard }) => sum + guard.names.evictions, 0), setWrites: kernel.writes, setFull: kernel.full, setFailures: kernel.failures },
+    counters: {
+      ...counters,
+      bindingsEvicted: [...pods.byKey.values()].reduce((sum, { guard }) => sum + guard.names.evictions, 0),
+      setWrites: kernel.writes,
+      setFull: kernel.full,
+      setFailures: kernel.failures,
+    },
     pods: Object.fromEntries(
-      [...pods.byKey].map(([key, pod]) => [key, { bindings: pod.guard.names.bindings, addresses: pod.guard.names.size, ruleHits: Object.fromEntries(pod.ruleHits) }]),
+      [...pods.byKey].map(([key, pod]) => [
+        key,
+        { bindings: pod.guard.names.bindings, addresses: pod.guard.names.size, ruleHits: Object.fromEntries(pod.ruleHits) },
+      ]),
     ),
   };
 }
@@ -322,9 +363,19 @@ function fail(error: unknown): void {
 
 function explain(error: unknown): Fault {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
-  if (code === "EPERM" || code === "EACCES") return new Fault("no-privilege", `the kernel refused: ${messageOf(error)}`, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW");
-  if (code === "EBUSY") return new Fault("queue-busy", `another process listens on our queues: ${messageOf(error)}`, "is another agent running on this node? stop it, or choose other queues with --queue-base");
-  return new Fault("kernel", `the kernel side cannot be set up: ${messageOf(error)}`, "run `namegate doctor` to see what this kernel lacks");
+  if (code === "EPERM" || code === "EACCES")
+    return new Fault("no-privilege", `the kernel refused: ${messageOf(error)}`, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW");
+  if (code === "EBUSY")
+    return new Fault(
+      "queue-busy",
+      `another process listens on our queues: ${messageOf(error)}`,
+      "is another agent running on this node? stop it, or choose other queues with --queue-base",
+    );
+  return new Fault(
+    "kernel",
+    `the kernel side cannot be set up: ${messageOf(error)}`,
+    "run `namegate doctor` to see what this kernel lacks",
+  );
 }
 
 try {

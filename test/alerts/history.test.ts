@@ -13,7 +13,8 @@ test("every event has every field of the contract, its number and its time", () 
   assert.equal(event.id, "run-2");
   assert.equal(event.seq, 2);
   assert.equal(event.time, "2027-01-15T08:00:00.123Z");
-  for (const field of ["id", "seq", "time", "type", "verdict", "mode", "why", "pod", "policy", "rule", "destination", "evidence"]) assert.ok(field in event, field);
+  for (const field of ["id", "seq", "time", "type", "verdict", "mode", "why", "pod", "policy", "rule", "destination", "evidence"])
+    assert.ok(field in event, field);
 });
 
 test("the history is bounded and in order; a follower that stops is let go", () => {
@@ -22,7 +23,10 @@ test("the history is bounded and in order; a follower that stops is let go", () 
   const seen: number[] = [];
   assert.ok(history.follow((event) => seen.push(event.seq) < 3));
   for (let i = 0; i < 10_050; i++) history.push(stamp({ type: "agent", verdict: "info" }, 0));
-  assert.deepEqual(history.last(2).map(({ seq }) => seq), [10_049, 10_050]);
+  assert.deepEqual(
+    history.last(2).map(({ seq }) => seq),
+    [10_049, 10_050],
+  );
   assert.equal(history.last(100_000).length, 10_000);
   assert.equal(history.last(100_000)[0]?.seq, 51);
   assert.deepEqual(seen, [1, 2, 3]);
@@ -37,7 +41,13 @@ test("a reader of stdout that does not read loses lines, and they are counted", 
 
 test("metrics: no status breaks a scrape, and labels are escaped", () => {
   assert.match(metricsText({}), /namegate_ready 0/);
-  const text = metricsText({ ready: true, effectiveMode: "Enforce", policies: [{ name: 'a"b\\c\nd', valid: false }], counters: { upcallsDenied: 3 }, queues: { reply: { received: 7 } } });
+  const text = metricsText({
+    ready: true,
+    effectiveMode: "Enforce",
+    policies: [{ name: 'a"b\\c\nd', valid: false }],
+    counters: { upcallsDenied: 3 },
+    queues: { reply: { received: 7 } },
+  });
   assert.match(text, /^namegate_policy_valid\{policy="a\\"b\\\\c\\nd"\} 0$/m);
   assert.match(text, /^namegate_upcalls_denied_total 3$/m);
   assert.match(text, /^namegate_effective_mode\{mode="Enforce"\} 1$/m);

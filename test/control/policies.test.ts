@@ -17,12 +17,21 @@ test("an invalid document keeps its last good version, and a restart does too", 
   const folder = mkdtempSync(join(tmpdir(), "namegate-test-"));
   t.after(() => rmSync(folder, { recursive: true }));
   const keeper = new PolicyKeeper(folder);
-  assert.deepEqual(keeper.update(read(["a.yaml", doc("one", "Enforce")])).map(({ id }) => id), ["shop/one"]);
+  assert.deepEqual(
+    keeper.update(read(["a.yaml", doc("one", "Enforce")])).map(({ id }) => id),
+    ["shop/one"],
+  );
   keeper.save();
   const bad = read(["a.yaml", doc("one", "Enforc")]);
   for (const next of [keeper, new PolicyKeeper(folder)]) {
-    assert.deepEqual(next.update(bad).map(({ id, mode }) => [id, mode]), [["shop/one", "Enforce"]]);
-    assert.deepEqual(next.states.map(({ id, valid, problems }) => [id, valid, problems.length]), [["shop/one", false, 1]]);
+    assert.deepEqual(
+      next.update(bad).map(({ id, mode }) => [id, mode]),
+      [["shop/one", "Enforce"]],
+    );
+    assert.deepEqual(
+      next.states.map(({ id, valid, problems }) => [id, valid, problems.length]),
+      [["shop/one", false, 1]],
+    );
   }
   assert.equal(statSync(join(folder, "policies.json")).mode & 0o777, 0o600);
 });
@@ -40,19 +49,47 @@ test("a file that is no YAML any more keeps all of its policies", () => {
   keeper.update(read(["a.yaml", `${doc("one", "Enforce")}---\n${doc("two", "Monitor")}`], ["b.yaml", doc("three", "Enforce")]));
   const kept = keeper.update(read(["a.yaml", "a: [ b\n: }"], ["b.yaml", doc("three", "Enforce", "b.example")]));
   assert.deepEqual(kept.map(({ id }) => id).sort(), ["shop/one", "shop/three", "shop/two"]);
-  assert.deepEqual(keeper.states.filter(({ valid }) => !valid).map(({ id }) => id).sort(), ["shop/one", "shop/two"]);
+  assert.deepEqual(
+    keeper.states
+      .filter(({ valid }) => !valid)
+      .map(({ id }) => id)
+      .sort(),
+    ["shop/one", "shop/two"],
+  );
 });
 
 test("problems belong to their document", () => {
   const keeper = new PolicyKeeper(undefined);
   keeper.update(read(["a.yaml", `${doc("one", "Enforce")}---\n${doc("two", "Monitr")}`]));
-  assert.deepEqual(keeper.states.map(({ id, valid, problems }) => [id, valid, problems.length]), [["shop/one", true, 0], ["shop/two", false, 1]]);
+  assert.deepEqual(
+    keeper.states.map(({ id, valid, problems }) => [id, valid, problems.length]),
+    [
+      ["shop/one", true, 0],
+      ["shop/two", false, 1],
+    ],
+  );
   assert.deepEqual(keeper.loose, []);
 });
 
 test("only what changed is told", () => {
-  const pod = (name: string, labels: Record<string, string> = {}): Pod => ({ key: `shop/${name}`, uid: name, namespace: "shop", name, labels, serviceAccountName: "default", interface: `veth${name}`, addresses: [parseIp(`10.0.0.${name.charCodeAt(0)}`) as Ip], searches: [] });
-  const snapshot = (policies: Snapshot["policies"], pods: readonly Pod[]): Snapshot => ({ policies, pods, resolvers: [], namespaces: {}, interfacePrefixes: [] });
+  const pod = (name: string, labels: Record<string, string> = {}): Pod => ({
+    key: `shop/${name}`,
+    uid: name,
+    namespace: "shop",
+    name,
+    labels,
+    serviceAccountName: "default",
+    interface: `veth${name}`,
+    addresses: [parseIp(`10.0.0.${name.charCodeAt(0)}`) as Ip],
+    searches: [],
+  });
+  const snapshot = (policies: Snapshot["policies"], pods: readonly Pod[]): Snapshot => ({
+    policies,
+    pods,
+    resolvers: [],
+    namespaces: {},
+    interfacePrefixes: [],
+  });
   const attach = (name: string) => ({ kind: "routed" as const, interface: name, index: 1 });
   const [one] = read(["a.yaml", doc("one", "Enforce")]).policies;
   const [other] = read(["a.yaml", doc("one", "Monitor")]).policies;
@@ -62,7 +99,10 @@ test("only what changed is told", () => {
   assert.deepEqual([first?.policies.length, first?.pods.length, first?.resolvers], [1, 2, []]);
   assert.equal(changes.next(snapshot([one], [pod("a"), pod("b")]), attach), undefined);
   const relabelled = changes.next(snapshot([one], [pod("a", { x: "1" }), pod("b")]), attach);
-  assert.deepEqual(relabelled?.pods.map((u) => u.pod.name), ["a"]);
+  assert.deepEqual(
+    relabelled?.pods.map((u) => u.pod.name),
+    ["a"],
+  );
   const changed = changes.next(snapshot([other], [pod("a", { x: "1" }), pod("b")]), attach);
   assert.deepEqual([changed?.policies.length, changed?.pods.length], [1, 2]);
   const gone = changes.next(snapshot([], [pod("b")]), attach);

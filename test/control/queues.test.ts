@@ -14,7 +14,10 @@ test("what the kernel dropped is counted, and said at once and then now and then
   watch.tick(list(0, 0), 0);
   assert.equal(events.length, 0);
   watch.tick(list(10, 0, 2), 1000);
-  assert.deepEqual([events.length, events[0]?.why, events[0]?.count, watch.dropped["admission"], watch.dropped["reply"]], [1, "queue-full", 12, 12, 0]);
+  assert.deepEqual(
+    [events.length, events[0]?.why, events[0]?.count, watch.dropped["admission"], watch.dropped["reply"]],
+    [1, "queue-full", 12, 12, 0],
+  );
   watch.tick(list(15, 3, 2), 2000);
   watch.tick(list(15, 3, 2), 3000);
   assert.equal(events.length, 1, "not every second");

@@ -17,7 +17,11 @@ test("classes spread over the mask's bits and come back", () => {
 });
 
 test("a mask of another width is refused with a fix", () => {
-  for (const mask of [0, 1, 0x3000, 0xf000, -1, 2 ** 33]) assert.throws(() => marks(mask), (error) => error instanceof Fault && error.fix !== "");
+  for (const mask of [0, 1, 0x3000, 0xf000, -1, 2 ** 33])
+    assert.throws(
+      () => marks(mask),
+      (error) => error instanceof Fault && error.fix !== "",
+    );
 });
 
 test("the default meets none of the known neighbours", () => {

@@ -63,7 +63,8 @@ class FakeIptables implements Iptables {
         chainOf(chain).splice(at, 1);
       } else if (word === "-F") chainOf(chain).length = 0;
       else if (word === "-X") {
-        for (const rules of next.values()) for (const rule of rules) assert.ok(!new RegExp(`-[jg] ${chain}$`).test(rule), `${chain} is still referred to`);
+        for (const rules of next.values())
+          for (const rule of rules) assert.ok(!new RegExp(`-[jg] ${chain}$`).test(rule), `${chain} is still referred to`);
         next.delete(chain);
       } else if (line === "COMMIT") {
         this.tables.set(`${family}${name}`, next);
@@ -80,7 +81,11 @@ test("install, and nothing differs; install again, and nothing doubles", async (
   assert.deepEqual(await keeper.check(), []);
   const before = JSON.stringify([...iptables.tables].map(([key, chains]) => [key, [...chains]]));
   await new RuleKeeper(iptables, OPTIONS).install();
-  assert.equal(JSON.stringify([...iptables.tables].map(([key, chains]) => [key, [...chains]])), before, "a restarted agent takes over what is there");
+  assert.equal(
+    JSON.stringify([...iptables.tables].map(([key, chains]) => [key, [...chains]])),
+    before,
+    "a restarted agent takes over what is there",
+  );
   assert.deepEqual(iptables.table(4, "mangle").get("PREROUTING"), ["-j NG-ADMIT"]);
 });
 
@@ -101,9 +106,15 @@ for (const [what, tamper, kind] of TAMPERING) {
     const keeper = new RuleKeeper(iptables, OPTIONS);
     await keeper.install();
     tamper(iptables.table(6, "mangle"));
-    const foreign = iptables.table(6, "mangle").get("FORWARD")?.filter((rule) => !rule.includes("NG-"));
+    const foreign = iptables
+      .table(6, "mangle")
+      .get("FORWARD")
+      ?.filter((rule) => !rule.includes("NG-"));
     const found = await keeper.check();
-    assert.ok(found.some((one) => one.kind === kind && one.family === 6 && one.table === "mangle"), JSON.stringify(found));
+    assert.ok(
+      found.some((one) => one.kind === kind && one.family === 6 && one.table === "mangle"),
+      JSON.stringify(found),
+    );
     await keeper.restore(found);
     assert.deepEqual(await keeper.check(), []);
     assert.deepEqual(iptables.table(6, "mangle").get("FORWARD"), ["-j NG-INSPECT", ...(foreign ?? [])]);
@@ -116,9 +127,14 @@ test("Calico's jump may stay in front of ours; anybody else's may not", () => {
   const saved = readSaved(":FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment cali:x -j cali-FORWARD\n-A FORWARD -j KUBE-FORWARD\n");
   assert.match(restoreText(wanted, saved), /^-I FORWARD 2 -j NG-DENY$/m);
   const installed = new Map(wanted.chains.map(({ name, rules }) => [name, rules] as const));
-  const chains = (forward: string[]) => ({ chains: new Map<string, readonly string[]>([...installed, ["INPUT", ["-j NG-DENY"]], ["FORWARD", forward]]) });
+  const chains = (forward: string[]) => ({
+    chains: new Map<string, readonly string[]>([...installed, ["INPUT", ["-j NG-DENY"]], ["FORWARD", forward]]),
+  });
   assert.deepEqual(drift(wanted, chains(["-m comment --comment cali:x -j cali-FORWARD", "-j NG-DENY"]), installed), []);
-  assert.deepEqual(drift(wanted, chains(["-j KUBE-FORWARD", "-j NG-DENY"]), installed).map(({ kind }) => kind), ["shadowed-jump"]);
+  assert.deepEqual(
+    drift(wanted, chains(["-j KUBE-FORWARD", "-j NG-DENY"]), installed).map(({ kind }) => kind),
+    ["shadowed-jump"],
+  );
 });
 
 test("bridged pods fill one chain, and leave it again", async () => {
@@ -126,7 +142,10 @@ test("bridged pods fill one chain, and leave it again", async () => {
   const keeper = new RuleKeeper(iptables, OPTIONS);
   await keeper.install();
   await keeper.setBridged([{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip, parseIp("fd00::5") as Ip] }]);
-  assert.match((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /-s 10\.1\.0\.5\/32 -m physdev --physdev-in veth1 -j RETURN/);
+  assert.match(
+    (iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"),
+    /-s 10\.1\.0\.5\/32 -m physdev --physdev-in veth1 -j RETURN/,
+  );
   assert.doesNotMatch((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /fd00/);
   assert.match((iptables.table(6, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /-s fd00::5\/128/);
   assert.deepEqual(await keeper.check(), []);

@@ -22,14 +22,21 @@ test("what did not change stays the same object, and only that", () => {
     const changed = text.replace("app: a7 ", "app: other ");
     const after = read("p", changed).pods;
     assert.deepEqual(after, readPods("p", changed).pods);
-    assert.deepEqual(after?.pods.map((pod, i) => pod === before[i]), before.map((_, i) => i !== 7));
+    assert.deepEqual(
+      after?.pods.map((pod, i) => pod === before[i]),
+      before.map((_, i) => i !== 7),
+    );
     const fewer = changed.replace(item(3, indent), "");
     assert.equal(read("p", fewer).pods?.pods[3], after?.pods[4]);
   }
 });
 
 test("JSON as programs write it is read in pieces too", () => {
-  const value = { resolvers: ["10.96.0.10"], pods: [1, 2, 3].map((i) => ({ namespace: "a", name: `p${i}`, interface: `v${i}`, addresses: [`10.0.0.${i}`] })), interfacePrefixes: ["cali"] };
+  const value = {
+    resolvers: ["10.96.0.10"],
+    pods: [1, 2, 3].map((i) => ({ namespace: "a", name: `p${i}`, interface: `v${i}`, addresses: [`10.0.0.${i}`] })),
+    interfacePrefixes: ["cali"],
+  };
   for (const spaces of [undefined, 2, 4]) {
     const read = podsReader();
     const before = read("p", JSON.stringify(value, null, spaces));
@@ -109,27 +116,78 @@ test("odd files give what the whole parse gives", () => {
   }
 });
 
-const PIECES = ["\n", " ", "  ", "- ", "-", "#", " # c\n", '"', "'", "{", "}", "[ ]", ":", ": ", ",", "&a ", "*a", "!", "|", ">\n", "\t", "\r", "%", "---\n", "...\n", "pods:\n", "name", "10.1.0.1", "é", "? ", "<<: ", "\n\n", "- namespace: a\n  name: z\n  interface: v\n", "    ", "interfacePrefixes: [ a ]\n"];
+const PIECES = [
+  "\n",
+  " ",
+  "  ",
+  "- ",
+  "-",
+  "#",
+  " # c\n",
+  '"',
+  "'",
+  "{",
+  "}",
+  "[ ]",
+  ":",
+  ": ",
+  ",",
+  "&a ",
+  "*a",
+  "!",
+  "|",
+  ">\n",
+  "\t",
+  "\r",
+  "%",
+  "---\n",
+  "...\n",
+  "pods:\n",
+  "name",
+  "10.1.0.1",
+  "é",
+  "? ",
+  "<<: ",
+  "\n\n",
+  "- namespace: a\n  name: z\n  interface: v\n",
+  "    ",
+  "interfacePrefixes: [ a ]\n",
+];
 
 test("property: after any edits the same as the whole parse", () => {
-  const edit = fc.record({ at: fc.nat(), remove: fc.oneof(fc.constant(0), fc.nat(12), fc.nat(120)), line: fc.boolean(), put: fc.oneof(fc.constantFrom("", ...PIECES), fc.nat(12).map((i) => item(i)), fc.nat(12).map((i) => item(i, "  "))) });
+  const edit = fc.record({
+    at: fc.nat(),
+    remove: fc.oneof(fc.constant(0), fc.nat(12), fc.nat(120)),
+    line: fc.boolean(),
+    put: fc.oneof(
+      fc.constantFrom("", ...PIECES),
+      fc.nat(12).map((i) => item(i)),
+      fc.nat(12).map((i) => item(i, "  ")),
+    ),
+  });
   let whole = 0;
   fc.assert(
-    fc.property(fc.nat(6), fc.constantFrom("", "  ", " "), fc.boolean(), fc.array(edit, { minLength: 1, maxLength: 6 }), (count, indent, tail, edits) => {
-      const read = podsReader();
-      const start = file(count, indent) + (tail ? "interfacePrefixes: [ cali ]\n" : "");
-      let text = start;
-      read("p", text);
-      for (const { at, remove, line, put } of edits) {
-        let from = at % (text.length + 1);
-        if (line) from = text.lastIndexOf("\n", from) + 1;
-        text = text.slice(0, from) + put + text.slice(from + remove);
-        const expected = readPods("p", text);
-        assert.deepEqual(read("p", text), expected, JSON.stringify(text));
-        if (expected.pods === undefined) text = start;
-        else whole++;
-      }
-    }),
+    fc.property(
+      fc.nat(6),
+      fc.constantFrom("", "  ", " "),
+      fc.boolean(),
+      fc.array(edit, { minLength: 1, maxLength: 6 }),
+      (count, indent, tail, edits) => {
+        const read = podsReader();
+        const start = file(count, indent) + (tail ? "interfacePrefixes: [ cali ]\n" : "");
+        let text = start;
+        read("p", text);
+        for (const { at, remove, line, put } of edits) {
+          let from = at % (text.length + 1);
+          if (line) from = text.lastIndexOf("\n", from) + 1;
+          text = text.slice(0, from) + put + text.slice(from + remove);
+          const expected = readPods("p", text);
+          assert.deepEqual(read("p", text), expected, JSON.stringify(text));
+          if (expected.pods === undefined) text = start;
+          else whole++;
+        }
+      },
+    ),
     { numRuns: 1500 },
   );
   assert.ok(whole > 100, `only ${whole} of the edited files were without problems`);

@@ -17,7 +17,10 @@ pods:
 test("the pods file of the design page", () => {
   const { pods, problems } = readPods("pods.yaml", GOOD);
   assert.deepEqual(problems, []);
-  assert.deepEqual(pods?.resolvers.map(({ address, port }) => `${ipText(address)} ${port}`), ["10.96.0.10 53", "fd00:10:96::a 53"]);
+  assert.deepEqual(
+    pods?.resolvers.map(({ address, port }) => `${ipText(address)} ${port}`),
+    ["10.96.0.10 53", "fd00:10:96::a 53"],
+  );
   const [pod] = pods?.pods ?? [];
   assert.equal(pod?.key, "shop/checkout-0");
   assert.equal(pod?.uid, "shop/checkout-0");
@@ -44,7 +47,10 @@ for (const [what, text, message, line] of BAD) {
   test(`${what}: said with its place, and no half list`, () => {
     const { pods, problems } = readPods("pods.yaml", text);
     assert.equal(pods, undefined);
-    assert.ok(problems.some((one) => message.test(one.message) && one.line === line), JSON.stringify(problems));
+    assert.ok(
+      problems.some((one) => message.test(one.message) && one.line === line),
+      JSON.stringify(problems),
+    );
   });
 }
 
@@ -54,6 +60,7 @@ test("every problem at once", () => {
 });
 
 test("endpoints", () => {
-  for (const bad of ["", "1.2.3.4:0", "1.2.3.4:65536", "[1.2.3.4]:53x", "fd00::a:53x", "host:53"]) assert.equal(parseEndpoint(bad), undefined, bad);
+  for (const bad of ["", "1.2.3.4:0", "1.2.3.4:65536", "[1.2.3.4]:53x", "fd00::a:53x", "host:53"])
+    assert.equal(parseEndpoint(bad), undefined, bad);
   assert.equal(parseEndpoint("[fd00::a]:5353")?.port, 5353);
 });

@@ -85,6 +85,12 @@ test("what is not a plain file is refused and named, and nobody waits for it", {
   truncateSync(join(folder, "huge.yaml"), 2 ** 31);
   writeFileSync(join(folder, "good.yaml"), "a: b");
   const { files, failed } = readFolder(folder);
-  assert.deepEqual(files.map(({ text }) => text), ["a: b"]);
-  assert.deepEqual(failed.map(({ file }) => basename(file)), ["device.yaml", "folder.yaml", "huge.yaml", "pipe.yaml"]);
+  assert.deepEqual(
+    files.map(({ text }) => text),
+    ["a: b"],
+  );
+  assert.deepEqual(
+    failed.map(({ file }) => basename(file)),
+    ["device.yaml", "folder.yaml", "huge.yaml", "pipe.yaml"],
+  );
 });

@@ -11,7 +11,13 @@ const NOW = 1_800_000_000;
 
 function table(limits: Partial<NameLimits> = {}): { names: PodNames; evicted: string[] } {
   const evicted: string[] = [];
-  return { names: new PodNames((address, _, why) => evicted.push(`${[...address].map((c) => c.charCodeAt(0)).join(".")} ${why}`), { ...NAME_LIMITS, ...limits }), evicted };
+  return {
+    names: new PodNames((address, _, why) => evicted.push(`${[...address].map((c) => c.charCodeAt(0)).join(".")} ${why}`), {
+      ...NAME_LIMITS,
+      ...limits,
+    }),
+    evicted,
+  };
 }
 
 test("a binding is fresh until its second, then explains, then is forgotten", () => {
@@ -60,12 +66,22 @@ test("a name may have a thousand addresses, and churns through more", () => {
 test("names of one address each have a slot of their own", () => {
   const { names } = table({ namesPerAddress: 3 });
   for (const one of ["a", "b", "c"]) names.bind(name(`${one}.example`), "asked", ip(1), NOW + (one === "b" ? 1 : 100), NOW);
-  assert.deepEqual(names.get(ip(1))?.bindings.map(({ slot }) => slot), [1, 2, 3]);
+  assert.deepEqual(
+    names.get(ip(1))?.bindings.map(({ slot }) => slot),
+    [1, 2, 3],
+  );
   const later = names.bind(name("d.example"), "asked", ip(1), NOW + 100, NOW);
   assert.equal(later.kind === "full" ? 0 : later.binding.slot, 2, "the slot of the name that would have run out first");
-  assert.deepEqual(names.seen(ip(1), NOW).map((one) => one.name), ["a.example", "c.example", "d.example"]);
+  assert.deepEqual(
+    names.seen(ip(1), NOW).map((one) => one.name),
+    ["a.example", "c.example", "d.example"],
+  );
   names.bind(name("e.example"), "asked", ip(1), NOW + 100, NOW);
-  assert.deepEqual(names.seen(ip(1), NOW).map((one) => one.name), ["c.example", "d.example", "e.example"], "the latest name asked for counts");
+  assert.deepEqual(
+    names.seen(ip(1), NOW).map((one) => one.name),
+    ["c.example", "d.example", "e.example"],
+    "the latest name asked for counts",
+  );
 });
 
 test("a name that churns finds its oldest address behind thousands of others, and takes no other name along", () => {
@@ -76,7 +92,10 @@ test("a name that churns finds its oldest address behind thousands of others, an
   names.use(ip(0), NOW, NOW + 100);
   for (let n = 1000; n < 1002; n++) assert.equal(names.bind(name("cdn.example"), "asked", ip(n), NOW + 100, NOW).kind, "new");
   assert.equal(names.seen(ip(0), NOW).length, 1, "in use");
-  assert.deepEqual(names.seen(ip(1), NOW).map((one) => one.name), ["shop.example"]);
+  assert.deepEqual(
+    names.seen(ip(1), NOW).map((one) => one.name),
+    ["shop.example"],
+  );
   assert.equal(names.get(ip(2)), undefined);
   assert.equal(evicted.length, 2);
   assert.equal(names.bindings, 5000 + 1000 + 1);

@@ -6,7 +6,16 @@ import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import { addon, HOLD, NfVerdict, type PacketQueue, type PacketQueueOptions, type QueueStats, RECORD_WORDS, RecordWord } from "../../src/base/addon.ts";
+import {
+  addon,
+  HOLD,
+  NfVerdict,
+  type PacketQueue,
+  type PacketQueueOptions,
+  type QueueStats,
+  RECORD_WORDS,
+  RecordWord,
+} from "../../src/base/addon.ts";
 import type { QueueWork } from "./queueWorker.ts";
 
 /**
@@ -34,8 +43,16 @@ const MARK = 0x40;
 
 function options(queue: number, more: Partial<PacketQueueOptions> = {}): PacketQueueOptions {
   return {
-    queue, copyRange: 2048, maxLength: 4096, receiveBuffer: 8 << 20, batch: 64, gso: true, failOpen: false,
-    deadlineMs: 5000, deadlineVerdict: NfVerdict.drop, ...more,
+    queue,
+    copyRange: 2048,
+    maxLength: 4096,
+    receiveBuffer: 8 << 20,
+    batch: 64,
+    gso: true,
+    failOpen: false,
+    deadlineMs: 5000,
+    deadlineVerdict: NfVerdict.drop,
+    ...more,
   };
 }
 
@@ -76,7 +93,8 @@ function payload(queue: PacketQueue, i: number): string {
   return Buffer.from(queue.packets.subarray(offset + header, offset + length)).toString("latin1");
 }
 
-const word = (queue: PacketQueue, i: number, which: keyof typeof RecordWord) => queue.records[i * RECORD_WORDS + RecordWord[which]] as number;
+const word = (queue: PacketQueue, i: number, which: keyof typeof RecordWord) =>
+  queue.records[i * RECORD_WORDS + RecordWord[which]] as number;
 
 function checksum(bytes: Uint8Array): number {
   let sum = 0;
@@ -113,20 +131,28 @@ function udp6(source: number, destination: number, text: string): Buffer {
   return packet;
 }
 
-async function worker(work: QueueWork): Promise<{ worker: Worker; batches: () => number; look: () => Promise<{ stats: QueueStats; events: string[] }> }> {
+async function worker(
+  work: QueueWork,
+): Promise<{ worker: Worker; batches: () => number; look: () => Promise<{ stats: QueueStats; events: string[] }> }> {
   const thread = new Worker(new URL("./queueWorker.js", import.meta.url), { workerData: work });
   let packets = 0;
-  thread.on("message", (message: { batch?: number }) => { packets += message.batch ?? 0; });
-  await new Promise<void>((done, fail) => { thread.once("message", () => done()); thread.once("error", fail); });
-  const look = () => new Promise<{ stats: QueueStats; events: string[] }>((done) => {
-    const listen = (message: { stats?: QueueStats }) => {
-      if (message.stats === undefined) return;
-      thread.off("message", listen);
-      done(message as { stats: QueueStats; events: string[] });
-    };
-    thread.on("message", listen);
-    thread.postMessage("look");
+  thread.on("message", (message: { batch?: number }) => {
+    packets += message.batch ?? 0;
   });
+  await new Promise<void>((done, fail) => {
+    thread.once("message", () => done());
+    thread.once("error", fail);
+  });
+  const look = () =>
+    new Promise<{ stats: QueueStats; events: string[] }>((done) => {
+      const listen = (message: { stats?: QueueStats }) => {
+        if (message.stats === undefined) return;
+        thread.off("message", listen);
+        done(message as { stats: QueueStats; events: string[] });
+      };
+      thread.on("message", listen);
+      thread.postMessage("look");
+    });
   return { worker: thread, batches: () => packets, look };
 }
 
@@ -223,7 +249,8 @@ function inside(): void {
         if (text === "later") {
           held = word(queue, i, "id");
           queue.verdicts[2 * i] = HOLD;
-        } else if (text !== "same") queue.replace(i, udp4(client.address().port, WATCHED_PORT, text === "a" ? "longer than before".repeat(50) : "s"));
+        } else if (text !== "same")
+          queue.replace(i, udp4(client.address().port, WATCHED_PORT, text === "a" ? "longer than before".repeat(50) : "s"));
       }
       assert.throws(() => queue.replace(count, new Uint8Array(1)), RangeError);
     }, onLost);
@@ -267,12 +294,18 @@ function inside(): void {
     const to = await sink(WATCHED_PORT);
     const queue = new Queue(options(0));
     const reports: string[] = [];
-    queue.start((count) => {
-      for (let i = 0; i < count; i++) {
-        if (payload(queue, i) === "bad") throw new TypeError("broken on purpose");
-        queue.verdicts[2 * i] = payload(queue, i) === "nonsense" ? 99 : NfVerdict.accept;
-      }
-    }, (what, detail) => { reports.push(`${what}: ${detail}`); throw new Error("and so is the reporter"); });
+    queue.start(
+      (count) => {
+        for (let i = 0; i < count; i++) {
+          if (payload(queue, i) === "bad") throw new TypeError("broken on purpose");
+          queue.verdicts[2 * i] = payload(queue, i) === "nonsense" ? 99 : NfVerdict.accept;
+        }
+      },
+      (what, detail) => {
+        reports.push(`${what}: ${detail}`);
+        throw new Error("and so is the reporter");
+      },
+    );
     send("good", WATCHED_PORT);
     await until("good", () => to.got.length === 1);
     send("bad", WATCHED_PORT);
@@ -330,12 +363,22 @@ function inside(): void {
     const code = `
       import { addon } from ${JSON.stringify(new URL("../../src/base/addon.js", import.meta.url).href)};
       try { new (addon().PacketQueue)(${JSON.stringify(options(9))}); } catch (error) { process.stdout.write(error.code); }`;
-    const child = spawnSync("setpriv", ["--bounding-set=-net_admin", process.execPath, "--input-type=module", "-e", code], { encoding: "utf8" });
+    const child = spawnSync("setpriv", ["--bounding-set=-net_admin", process.execPath, "--input-type=module", "-e", code], {
+      encoding: "utf8",
+    });
     assert.equal(child.stdout, "EPERM", child.stderr);
   });
 
   test("wrong options are refused by name", () => {
-    for (const [name, value] of Object.entries({ queue: 65536, copyRange: 70000, maxLength: 0, batch: 65, deadlineMs: 0, deadlineVerdict: 4, gso: 1 })) {
+    for (const [name, value] of Object.entries({
+      queue: 65536,
+      copyRange: 70000,
+      maxLength: 0,
+      batch: 65,
+      deadlineMs: 0,
+      deadlineVerdict: 4,
+      gso: 1,
+    })) {
       assert.throws(() => new Queue({ ...options(0), [name]: value } as PacketQueueOptions), new RegExp(name), name);
     }
     assert.throws(() => (Queue as unknown as () => void)(), TypeError);
@@ -345,7 +388,12 @@ function inside(): void {
     const to = await sink(WATCHED_PORT);
     const queue = new Queue(options(0, { deadlineMs: 60, deadlineVerdict: NfVerdict.accept }));
     const reports: string[] = [];
-    queue.start((count) => { for (let i = 0; i < count; i++) queue.verdicts[2 * i] = HOLD; }, (what, detail) => reports.push(`${what}: ${detail}`));
+    queue.start(
+      (count) => {
+        for (let i = 0; i < count; i++) queue.verdicts[2 * i] = HOLD;
+      },
+      (what, detail) => reports.push(`${what}: ${detail}`),
+    );
     const start = performance.now();
     send("late", WATCHED_PORT);
     await until("the packet", () => to.got.length === 1);
@@ -361,7 +409,11 @@ function inside(): void {
 
   test("a blocked worker: its batch and what waits unread are settled by the watchdog", async () => {
     const to = await sink(WATCHED_PORT + 2);
-    const it = await worker({ options: options(2, { deadlineMs: 100, deadlineVerdict: NfVerdict.accept }), behave: "block", blockMs: 1500 });
+    const it = await worker({
+      options: options(2, { deadlineMs: 100, deadlineVerdict: NfVerdict.accept }),
+      behave: "block",
+      blockMs: 1500,
+    });
     const start = performance.now();
     send("first", WATCHED_PORT + 2);
     await sleep(50);
@@ -372,7 +424,10 @@ function inside(): void {
     assert.equal(stats.late, 201);
     assert.equal(stats.held, 0);
     assert.equal(stats.gaps, 0);
-    assert.ok(events.some((event) => event.startsWith("watchdog")), events.join());
+    assert.ok(
+      events.some((event) => event.startsWith("watchdog")),
+      events.join(),
+    );
     await it.worker.terminate();
     to.close();
   });
@@ -382,7 +437,10 @@ function inside(): void {
     const b = await sink(WATCHED_PORT + 4);
     const one = await worker({ options: options(3), behave: "hold", blockMs: 0 });
     const two = await worker({ options: options(4), behave: "accept", blockMs: 0 });
-    for (let i = 0; i < 50; i++) { send(`${i}`, WATCHED_PORT + 3); send(`${i}`, WATCHED_PORT + 4); }
+    for (let i = 0; i < 50; i++) {
+      send(`${i}`, WATCHED_PORT + 3);
+      send(`${i}`, WATCHED_PORT + 4);
+    }
     await until("both", () => one.batches() === 50 && b.got.length === 50);
     assert.equal((await one.look()).stats.held, 50);
     await one.worker.terminate();
@@ -437,7 +495,12 @@ function inside(): void {
     const queue = new Queue(options(7, { receiveBuffer: 16 << 10, batch: 8 }));
     const reports: string[] = [];
     let seen = 0;
-    queue.start((count) => { seen += count; }, (what) => reports.push(what));
+    queue.start(
+      (count) => {
+        seen += count;
+      },
+      (what) => reports.push(what),
+    );
     for (let i = 0; i < 300; i++) send("x".repeat(400), WATCHED_PORT + 7);
     // Nobody reads while this loop runs: sends of node:dgram go out at once.
     await until("some", () => seen > 0);
@@ -457,9 +520,15 @@ function inside(): void {
     assert.ok(fd !== undefined);
     const ids: number[] = [];
     const reports: string[] = [];
-    queue.start((count) => {
-      for (let i = 0; i < count; i++) { ids.push(word(queue, i, "id")); queue.verdicts[2 * i] = NfVerdict.accept; }
-    }, (what, detail) => reports.push(`${what}: ${detail}`));
+    queue.start(
+      (count) => {
+        for (let i = 0; i < count; i++) {
+          ids.push(word(queue, i, "id"));
+          queue.verdicts[2 * i] = NfVerdict.accept;
+        }
+      },
+      (what, detail) => reports.push(`${what}: ${detail}`),
+    );
     send("before", WATCHED_PORT + 8);
     await until("before", () => to.got.length === 1);
     // The kernel gives the lowest free number: the file takes the socket's place, readable and never a socket.
@@ -479,10 +548,13 @@ function inside(): void {
     const to = await sink(WATCHED_PORT);
     const queue = new Queue(options(0));
     const reports: string[] = [];
-    queue.start((count) => {
-      queue.verdicts.fill(NfVerdict.accept, 0, 2 * count);
-      structuredClone(queue.packets.buffer, { transfer: [queue.packets.buffer as ArrayBuffer] });
-    }, (what, detail) => reports.push(`${what}: ${detail}`));
+    queue.start(
+      (count) => {
+        queue.verdicts.fill(NfVerdict.accept, 0, 2 * count);
+        structuredClone(queue.packets.buffer, { transfer: [queue.packets.buffer as ArrayBuffer] });
+      },
+      (what, detail) => reports.push(`${what}: ${detail}`),
+    );
     send("x", WATCHED_PORT);
     await until("the report", () => reports.length === 1);
     assert.match(reports[0] as string, /^fault: the packet memory was transferred/);
@@ -579,6 +651,10 @@ function inside(): void {
 /** Numbers of this process's sockets. */
 function sockets(): string[] {
   return readdirSync("/proc/self/fd").filter((name) => {
-    try { return readlinkSync(`/proc/self/fd/${name}`).startsWith("socket:"); } catch { return false; }
+    try {
+      return readlinkSync(`/proc/self/fd/${name}`).startsWith("socket:");
+    } catch {
+      return false;
+    }
   });
 }

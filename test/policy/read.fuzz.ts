@@ -11,8 +11,48 @@ import { ROOT } from "../support/need.ts";
 import { randomFrom } from "../dns/encode.ts";
 
 const FIXTURES = join(ROOT, "test", "policy", "fixtures");
-const SEEDS = readdirSync(FIXTURES).filter((name) => name.endsWith(".yaml")).map((name) => readFileSync(join(FIXTURES, name), "utf8"));
-const PIECES = ["", " ", "\n", "\t", ":", "- ", "[", "]", "{", "}", "|", ">", "&a ", "*a ", "!!js ", '"', "'", "#", "---\n", "\0", "é", "\ud800", "__proto__: 1\n", "constructor: {}\n", "? ", "<<: ", "0x10", "1e309", "*.", "..", "/33", "::", "999999999999", "Enforce", "Deny", "null", "~"];
+const SEEDS = readdirSync(FIXTURES)
+  .filter((name) => name.endsWith(".yaml"))
+  .map((name) => readFileSync(join(FIXTURES, name), "utf8"));
+const PIECES = [
+  "",
+  " ",
+  "\n",
+  "\t",
+  ":",
+  "- ",
+  "[",
+  "]",
+  "{",
+  "}",
+  "|",
+  ">",
+  "&a ",
+  "*a ",
+  "!!js ",
+  '"',
+  "'",
+  "#",
+  "---\n",
+  "\0",
+  "é",
+  "\ud800",
+  "__proto__: 1\n",
+  "constructor: {}\n",
+  "? ",
+  "<<: ",
+  "0x10",
+  "1e309",
+  "*.",
+  "..",
+  "/33",
+  "::",
+  "999999999999",
+  "Enforce",
+  "Deny",
+  "null",
+  "~",
+];
 /** A manifest of a few kilobytes takes milliseconds; a pause of the machine is told from slow code by trying again. */
 const SLOW_MS = 500;
 
@@ -40,8 +80,14 @@ while (performance.now() < end) {
       count.policies += policies.length;
       count.problems += problems.length;
       const lines = text.split("\n").length;
-      for (const { line, column, message } of problems) assert.ok(line >= 1 && line <= lines && column >= 1 && message !== "", `${line}:${column} ${message}`);
-      for (const { id, valid } of documents) assert.equal(valid, policies.some((policy) => policy.id === id), id);
+      for (const { line, column, message } of problems)
+        assert.ok(line >= 1 && line <= lines && column >= 1 && message !== "", `${line}:${column} ${message}`);
+      for (const { id, valid } of documents)
+        assert.equal(
+          valid,
+          policies.some((policy) => policy.id === id),
+          id,
+        );
       rulebook(policies); // whatever is valid compiles
     }
     count.slowestMs = Math.max(count.slowestMs, tookMs);

@@ -28,8 +28,22 @@ export interface AgentStatus {
   readonly ready: boolean;
   readonly mode: string;
   readonly effectiveMode: string;
-  readonly pods: readonly { readonly namespace: string; readonly name: string; readonly guarded: boolean; readonly mode: string | null; readonly policies: readonly string[]; readonly attachment: { readonly kind: string }; readonly bindings?: number; readonly ruleHits?: Readonly<Record<string, number>> }[];
-  readonly policies: readonly { readonly name: string; readonly valid: boolean; readonly inForce: boolean; readonly errors: readonly string[] }[];
+  readonly pods: readonly {
+    readonly namespace: string;
+    readonly name: string;
+    readonly guarded: boolean;
+    readonly mode: string | null;
+    readonly policies: readonly string[];
+    readonly attachment: { readonly kind: string };
+    readonly bindings?: number;
+    readonly ruleHits?: Readonly<Record<string, number>>;
+  }[];
+  readonly policies: readonly {
+    readonly name: string;
+    readonly valid: boolean;
+    readonly inForce: boolean;
+    readonly errors: readonly string[];
+  }[];
   readonly queues: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets: Readonly<Record<string, number>>;
   readonly counters: Readonly<Record<string, number>>;
@@ -37,7 +51,11 @@ export interface AgentStatus {
 }
 
 /** A ConfigMap manifest that holds one policy document; `spec` is YAML or JSON text, indented or not. */
-export function policy(name: string, spec: unknown, { namespace = "shop", kind = "EgressPolicy" }: { namespace?: string; kind?: string } = {}): string {
+export function policy(
+  name: string,
+  spec: unknown,
+  { namespace = "shop", kind = "EgressPolicy" }: { namespace?: string; kind?: string } = {},
+): string {
   const document = JSON.stringify({ apiVersion: "namegate.dev/v1alpha1", kind, metadata: { name }, spec });
   return `${JSON.stringify({ apiVersion: "v1", kind: "ConfigMap", metadata: { name: `policy-${name}`, namespace, labels: { "namegate.dev/policy": "true" } }, data: { [`${name}.yaml`]: document } })}\n`;
 }
@@ -63,10 +81,30 @@ export function namegate(lab: Lab, ...argv: string[]): ReturnType<Lab["exec"]> {
 export const socketOf = (lab: Lab): string => join(lab.dir, "agent.sock");
 
 /** Starts the agent and waits until it is ready. `args`: further options. */
-export async function startAgent(lab: Lab, { args = [], iptables = "nft", ready = true }: { args?: readonly string[]; iptables?: "nft" | "legacy" | "auto"; ready?: boolean } = {}): Promise<TestAgent> {
+export async function startAgent(
+  lab: Lab,
+  { args = [], iptables = "nft", ready = true }: { args?: readonly string[]; iptables?: "nft" | "legacy" | "auto"; ready?: boolean } = {},
+): Promise<TestAgent> {
   mkdirSync(folder(lab), { recursive: true });
   const pods = lab.writePodsFile();
-  const child = lab.spawn("node", [process.execPath, MAIN, "agent", "--policies", folder(lab), "--pods", pods, "--state", join(lab.dir, "state"), "--socket", socketOf(lab), "--metrics", "off", "--iptables", iptables, ...args]);
+  const child = lab.spawn("node", [
+    process.execPath,
+    MAIN,
+    "agent",
+    "--policies",
+    folder(lab),
+    "--pods",
+    pods,
+    "--state",
+    join(lab.dir, "state"),
+    "--socket",
+    socketOf(lab),
+    "--metrics",
+    "off",
+    "--iptables",
+    iptables,
+    ...args,
+  ]);
   const events = (): Event[] => child.out.flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as Event] : []));
   const agent: TestAgent = {
     child,

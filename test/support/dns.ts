@@ -7,7 +7,10 @@ import { encode, type Labels, labels } from "../dns/encode.ts";
 /** What tests of DNS share: queries octet by octet, and a client that resolves and connects as fast as it can. */
 
 /** A query in wire form. `name` as text or as labels (latin1). */
-export function query(name: string | Labels, { type = 1, id = 0x1234, edns = false }: { type?: number; id?: number; edns?: boolean } = {}): Uint8Array {
+export function query(
+  name: string | Labels,
+  { type = 1, id = 0x1234, edns = false }: { type?: number; id?: number; edns?: boolean } = {},
+): Uint8Array {
   const additionals = edns ? [{ name: [], type: 41, class: 4096, ttl: 0, data: new Uint8Array(0) }] : [];
   return encode({ id, flags: 0x0100, questions: [{ name: typeof name === "string" ? labels(name) : name, type }], additionals });
 }
@@ -51,14 +54,20 @@ export interface Burst {
 
 export async function burst(lab: Lab, where: string, options: BurstOptions): Promise<Burst> {
   const env = { UV_THREADPOOL_SIZE: String(options.inFlight), ...(options.tcp === true ? { RES_OPTIONS: "use-vc" } : {}) };
-  const text = await lab.run(where, [process.execPath, fileURLToPath(import.meta.url), JSON.stringify(options)], { timeoutMs: 60_000, env });
+  const text = await lab.run(where, [process.execPath, fileURLToPath(import.meta.url), JSON.stringify(options)], {
+    timeoutMs: 60_000,
+    env,
+  });
   return JSON.parse(text) as Burst;
 }
 
 /** Segments that a namespace sent twice, SYNs among them, since it exists. */
 export async function retransmitted(lab: Lab, where: string): Promise<number> {
   const snmp = await lab.run(where, ["cat", "/proc/net/snmp"]);
-  const [names, values] = snmp.split("\n").filter((line) => line.startsWith("Tcp:")).map((line) => line.split(" "));
+  const [names, values] = snmp
+    .split("\n")
+    .filter((line) => line.startsWith("Tcp:"))
+    .map((line) => line.split(" "));
   return Number(values?.[names?.indexOf("RetransSegs") ?? -1]);
 }
 
@@ -95,7 +104,13 @@ async function main({ prefix, suffix, count, how, server, type = "A", port, inFl
         });
         void Promise.all(all).then(() => resolve());
       };
-      if (how === "glibc") lookup(name, { all: true }, (error, list) => resolved(error, (list ?? []).map(({ address }) => address)));
+      if (how === "glibc")
+        lookup(name, { all: true }, (error, list) =>
+          resolved(
+            error,
+            (list ?? []).map(({ address }) => address),
+          ),
+        );
       else {
         const resolver = new Resolver({ timeout: 4000, tries: 1 });
         if (server !== undefined) resolver.setServers([server]);

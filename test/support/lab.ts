@@ -2,7 +2,7 @@ import type { TestContext } from "node:test";
 import { createLab } from "../../src/cli/lab.ts";
 import type { Lab, LabOptions } from "../../src/cli/lab-types.ts";
 
-export { type Child, until } from "../../src/cli/lab-process.ts";
+export { until } from "../../src/cli/lab-process.ts";
 export type * from "../../src/cli/lab-types.ts";
 
 /** The programs that a lab itself needs. */

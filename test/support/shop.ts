@@ -36,7 +36,12 @@ const LISTEN: readonly Listen[] = [
 ];
 
 /** `checkout` may speak HTTPS to Stripe. */
-export const STRIPE = { name: "stripe", action: "Accept", to: [{ domainNames: ["*.stripe.com"] }], ports: [{ protocol: "TCP", port: 443 }] };
+export const STRIPE = {
+  name: "stripe",
+  action: "Accept",
+  to: [{ domainNames: ["*.stripe.com"] }],
+  ports: [{ protocol: "TCP", port: 443 }],
+};
 export const CHECKOUT = { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "checkout" } } }, egress: [STRIPE] };
 
 /** A lab with cluster DNS, one server outside, pods and an agent. */

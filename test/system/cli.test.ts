@@ -54,9 +54,17 @@ for (const iptables of ["nft", "legacy"] as const) {
     await it.agent.kill();
     const done = await namegate(lab, "uninstall", "--socket", socketOf(lab));
     assert.equal(done.status, 0, done.stderr);
-    const trimmed = (text: string): string => text.split("\n").filter((line) => !/^\*|^COMMIT|^:(PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING) /.test(line)).join("\n").replace(/\n+/g, "\n");
+    const trimmed = (text: string): string =>
+      text
+        .split("\n")
+        .filter((line) => !/^\*|^COMMIT|^:(PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING) /.test(line))
+        .join("\n")
+        .replace(/\n+/g, "\n");
     const after = [await rules(lab), await sets(lab)];
-    assert.deepEqual(after.map((text) => trimmed(text as string)), before.map((text) => trimmed(text as string)));
+    assert.deepEqual(
+      after.map((text) => trimmed(text as string)),
+      before.map((text) => trimmed(text as string)),
+    );
     assert.equal((await client.connect({ host: OUT.bank, port: 443, send: "x" })).data, "x");
     assert.equal((await namegate(lab, "uninstall", "--socket", socketOf(lab))).status, 0, "twice does no harm");
   });
@@ -66,7 +74,22 @@ test("what the agent refuses, it refuses with one message, a fix, and exit 2", a
   if (!need(t, { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, "setpriv"] })) return;
   const it = await shop(t, { policies: { checkout: CHECKOUT } });
   const { lab } = it;
-  const other = (...more: string[]): string[] => ["agent", "--policies", join(lab.dir, "policies"), "--pods", join(lab.dir, "pods.yaml"), "--state", join(lab.dir, "other"), "--socket", join(lab.dir, "other.sock"), "--metrics", "off", "--log-level", "fatal", ...more];
+  const other = (...more: string[]): string[] => [
+    "agent",
+    "--policies",
+    join(lab.dir, "policies"),
+    "--pods",
+    join(lab.dir, "pods.yaml"),
+    "--state",
+    join(lab.dir, "other"),
+    "--socket",
+    join(lab.dir, "other.sock"),
+    "--metrics",
+    "off",
+    "--log-level",
+    "fatal",
+    ...more,
+  ];
   const client = await it.client("checkout");
   const guarded = async (): Promise<void> => {
     assert.equal((await client.connect({ host: OUT.bank, port: 443 })).code, "ECONNREFUSED");
@@ -77,7 +100,11 @@ test("what the agent refuses, it refuses with one message, a fix, and exit 2", a
     await guarded();
     refused(await namegate(lab, ...other()), /another (process|agent)/);
     await guarded();
-    assert.deepEqual(it.agent.events().filter(({ type }) => type === "rules"), [], "nothing had to be repaired");
+    assert.deepEqual(
+      it.agent.events().filter(({ type }) => type === "rules"),
+      [],
+      "nothing had to be repaired",
+    );
   });
   await t.test("the same socket", async () => {
     refused(await namegate(lab, ...other("--socket", socketOf(lab))), /agent/);
@@ -86,7 +113,10 @@ test("what the agent refuses, it refuses with one message, a fix, and exit 2", a
   });
   await it.agent.kill();
   await t.test("not root", async () => {
-    refused(await lab.exec("node", ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", process.execPath, MAIN, ...other()]), /CAP_NET_ADMIN/);
+    refused(
+      await lab.exec("node", ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", process.execPath, MAIN, ...other()]),
+      /CAP_NET_ADMIN/,
+    );
   });
   await t.test("no iptables", async () => {
     const bin = join(lab.dir, "bin");
@@ -107,7 +137,10 @@ test("what the agent refuses, it refuses with one message, a fix, and exit 2", a
     const unknown = await namegate(lab, ...other("--polices", "x"));
     assert.equal(unknown.status, 2);
     assert.match(unknown.stderr, /--polices/);
-    refused(await namegate(lab, ...other("--pods", lab.file("bad-pods.yaml", "pods:\n- namespace: shop\n  nam: x\n"))), /bad-pods\.yaml:\d+:\d+: .*nam/);
+    refused(
+      await namegate(lab, ...other("--pods", lab.file("bad-pods.yaml", "pods:\n- namespace: shop\n  nam: x\n"))),
+      /bad-pods\.yaml:\d+:\d+: .*nam/,
+    );
     refused(await namegate(lab, ...other("--pods", "/nonexistent/pods.yaml")), /cannot be read/);
   });
 });
@@ -123,7 +156,10 @@ test("status, observe and check tell a person and a program the same", async (t)
   const json = (await it.agent.status()) as unknown as Record<string, unknown>;
   for (const field of ["ready", "mode", "effectiveMode", "pods", "policies", "queues", "sets", "alerts"]) assert.ok(field in json, field);
   const [pod] = json["pods"] as Record<string, unknown>[];
-  assert.deepEqual([pod?.["namespace"], pod?.["name"], pod?.["guarded"], pod?.["mode"], pod?.["policies"]], ["shop", "checkout", true, "Enforce", ["shop/checkout"]]);
+  assert.deepEqual(
+    [pod?.["namespace"], pod?.["name"], pod?.["guarded"], pod?.["mode"], pod?.["policies"]],
+    ["shop", "checkout", true, "Enforce", ["shop/checkout"]],
+  );
   const text = await namegate(lab, "status", "--socket", socketOf(lab));
   assert.equal(text.status, 0);
   assert.match(text.stdout, /^ready; mode Enforce, in effect Enforce/);
@@ -133,17 +169,22 @@ test("status, observe and check tell a person and a program the same", async (t)
   const observer = lab.spawn("node", [process.execPath, MAIN, "observe", "-o", "json", "--socket", socketOf(lab)]);
   const denied = await until("seen by the observer", async () => {
     await client.connect({ host: OUT.bank, port: 443 });
-    await client.connect({ host: OUT.bank, port: 10_000 + Math.floor(performance.now()) % 50_000 });
+    await client.connect({ host: OUT.bank, port: 10_000 + (Math.floor(performance.now()) % 50_000) });
     return observer.out.map((line) => JSON.parse(line) as Record<string, unknown>).find((event) => event["verdict"] === "deny");
   });
-  for (const field of ["id", "seq", "time", "type", "verdict", "mode", "why", "pod", "policy", "rule", "destination", "evidence"]) assert.ok(field in denied, field);
+  for (const field of ["id", "seq", "time", "type", "verdict", "mode", "why", "pod", "policy", "rule", "destination", "evidence"])
+    assert.ok(field in denied, field);
   const past = await namegate(lab, "observe", "--no-follow", "--socket", socketOf(lab));
   assert.equal(past.status, 0);
   assert.match(past.stdout, /DENY +shop\/checkout → 198\.51\.100\.12:443\/TCP no-name \(nearest: shop\/checkout\/stripe/);
   assert.match(past.stdout, /ALLOW +shop\/checkout → api\.stripe\.com 198\.51\.100\.10:443\/TCP by shop\/checkout\/stripe/);
 
   assert.equal((await namegate(lab, "check", join(lab.dir, "policies", "checkout.yaml"))).status, 0);
-  const wrong = await namegate(lab, "check", lab.file("wrong.yaml", policy("wrong", { mode: "Enforced", egres: [], egress: [{ action: "Acept" }] })));
+  const wrong = await namegate(
+    lab,
+    "check",
+    lab.file("wrong.yaml", policy("wrong", { mode: "Enforced", egres: [], egress: [{ action: "Acept" }] })),
+  );
   assert.equal(wrong.status, 1);
   assert.equal((wrong.stdout + wrong.stderr).match(/wrong\.yaml:\d+:\d+/g)?.length, 3, "every problem at once");
 
@@ -153,7 +194,16 @@ test("status, observe and check tell a person and a program the same", async (t)
 
 test("with interfacePrefixes a pod that nobody knows yet waits, and works once it is listed", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
-  const it = await shop(t, { agent: false, pods: [{ name: "checkout" }, { name: "late", labels: { app: "checkout" }, listed: false }, { name: "free" }, { name: "lone", labels: { app: "none" }, listed: false }], policies: { checkout: CHECKOUT } });
+  const it = await shop(t, {
+    agent: false,
+    pods: [
+      { name: "checkout" },
+      { name: "late", labels: { app: "checkout" }, listed: false },
+      { name: "free" },
+      { name: "lone", labels: { app: "none" }, listed: false },
+    ],
+    policies: { checkout: CHECKOUT },
+  });
   type PodsFile = { interfacePrefixes?: string[]; pods: unknown[] };
   const list = (...more: string[]): void => {
     const file = parse(it.lab.podsFile()) as PodsFile;
@@ -169,10 +219,15 @@ test("with interfacePrefixes a pod that nobody knows yet waits, and works once i
   const late = await it.client("late");
   const free = await it.client("free");
   const lone = await it.client("lone");
-  const open = async (client: typeof late): Promise<boolean> => (await client.connect({ host: OUT.bank, port: 443, send: "x", timeoutMs: 400 })).ok;
+  const open = async (client: typeof late): Promise<boolean> =>
+    (await client.connect({ host: OUT.bank, port: 443, send: "x", timeoutMs: 400 })).ok;
   list("coredns");
   await until("an unknown pod waits", async () => !(await open(late)));
-  assert.equal((await late.connect({ host: OUT.evil6, port: 443, timeoutMs: 400 })).code, "ETIMEDOUT", "IPv6 too; neither allowed nor refused");
+  assert.equal(
+    (await late.connect({ host: OUT.evil6, port: 443, timeoutMs: 400 })).code,
+    "ETIMEDOUT",
+    "IPv6 too; neither allowed nor refused",
+  );
   assert.equal(await open(free), true, "a known pod without a policy goes on");
   assert.ok(((await it.agent.status()).counters["unknownPod"] as number) > 0);
   const waits = late.connect({ host: OUT.evil, port: 443, timeoutMs: 10_000 });

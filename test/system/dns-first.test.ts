@@ -15,7 +15,11 @@ import { serve } from "../support/servers.ts";
 const NAMES = 250;
 const IN_FLIGHT = 8;
 
-type Client = Pick<BurstOptions, "how" | "tcp" | "type"> & { readonly kind: "routed" | "bridge"; readonly over: 4 | 6; readonly cut?: boolean };
+type Client = Pick<BurstOptions, "how" | "tcp" | "type"> & {
+  readonly kind: "routed" | "bridge";
+  readonly over: 4 | 6;
+  readonly cut?: boolean;
+};
 
 const CLIENTS: Readonly<Record<string, Client>> = {
   "glibc over UDP, IPv4, routed": { how: "glibc", kind: "routed", over: 4 },
@@ -53,7 +57,12 @@ for (const { iptables, queries } of [
     putPolicy(
       lab,
       "all.yaml",
-      policy("all", { mode: "Enforce", subject: { podSelector: {} }, dns: { queries }, egress: [{ action: "Accept", to: [{ domainNames: ["*.example.com"] }], ports: [{ protocol: "TCP", port: 443 }] }] }),
+      policy("all", {
+        mode: "Enforce",
+        subject: { podSelector: {} },
+        dns: { queries },
+        egress: [{ action: "Accept", to: [{ domainNames: ["*.example.com"] }], ports: [{ protocol: "TCP", port: 443 }] }],
+      }),
     );
     const agent = await startAgent(lab, { iptables });
 
@@ -62,13 +71,22 @@ for (const { iptables, queries } of [
         const pod = pods.get(what) as string;
         lab.setResolvers([over === 4 ? dns.v4 : dns.v6]);
         const asked = server.queries().length;
-        const result = await burst(lab, pod, { ...how, prefix: cut ? "cut" : "n", suffix: ".example.com", count: NAMES, port: 443, inFlight: IN_FLIGHT });
+        const result = await burst(lab, pod, {
+          ...how,
+          prefix: cut ? "cut" : "n",
+          suffix: ".example.com",
+          count: NAMES,
+          port: 443,
+          inFlight: IN_FLIGHT,
+        });
         assert.deepEqual(result.failures, []);
         assert.equal(result.connects, how.how === "glibc" ? 2 * NAMES : NAMES);
         assert.equal(await retransmitted(lab, pod), 0, "segments sent twice");
         // glibc asks for both families, c-ares for one; a truncated reply is asked for again.
         assert.equal(server.queries().length - asked, how.how === "glibc" || cut ? 2 * NAMES : NAMES, "no query was sent twice");
-        t.diagnostic(`${what}: ${result.connects} connects, slowest lookup ${result.lookupMs.toFixed(1)} ms, slowest connect ${result.connectMs.toFixed(1)} ms`);
+        t.diagnostic(
+          `${what}: ${result.connects} connects, slowest lookup ${result.lookupMs.toFixed(1)} ms, slowest connect ${result.connectMs.toFixed(1)} ms`,
+        );
       });
     }
     const { counters } = await agent.status();

@@ -10,10 +10,17 @@ import { serve } from "../support/servers.ts";
 
 /** Many addresses, many names, and both changing all the time (PEERS 1, 3, 5, 8). */
 
-const accept = (names: readonly string[], port: number): object => ({ name: `port-${port}`, action: "Accept", to: [{ domainNames: names }], ports: [{ protocol: "TCP", port }] });
-const only = (app: string, ...egress: readonly object[]): string => policy(app, { mode: "Enforce", subject: { podSelector: { matchLabels: { app } } }, egress });
+const accept = (names: readonly string[], port: number): object => ({
+  name: `port-${port}`,
+  action: "Accept",
+  to: [{ domainNames: names }],
+  ports: [{ protocol: "TCP", port }],
+});
+const only = (app: string, ...egress: readonly object[]): string =>
+  policy(app, { mode: "Enforce", subject: { podSelector: { matchLabels: { app } } }, egress });
 
-const code = async (client: Client, host: string, port = 443): Promise<string | null> => (await client.connect({ host, port, send: "x" })).code;
+const code = async (client: Client, host: string, port = 443): Promise<string | null> =>
+  (await client.connect({ host, port, send: "x" })).code;
 
 /** Which of the connections fail, eight at a time. */
 async function failing(client: Client, hosts: readonly string[]): Promise<string[]> {
@@ -40,9 +47,21 @@ test("a name with 1000 addresses: all are usable, newer ones take the place of t
   const probe = "198.51.100.10";
   await lab.addServer({ name: "out", addresses: [...first, ...more, probe] });
   await serve(lab, "out", [{ kind: "echo", port: 443 }]);
-  const server = await dnsServer(lab, dns.pod, { port: dns.port, names: { "many.example.com": { AAAA: first }, "probe.example.org": { A: [probe], ttl: 1 } } });
+  const server = await dnsServer(lab, dns.pod, {
+    port: dns.port,
+    names: { "many.example.com": { AAAA: first }, "probe.example.org": { A: [probe], ttl: 1 } },
+  });
   putPolicy(lab, "client.yaml", only("client", accept(["*.example.com"], 443)));
-  putPolicy(lab, "short.yaml", policy("short", { mode: "Enforce", subject: { podSelector: {} }, dns: { minTtl: "1s", grace: "0s" }, egress: [accept(["probe.example.org"], 443)] }));
+  putPolicy(
+    lab,
+    "short.yaml",
+    policy("short", {
+      mode: "Enforce",
+      subject: { podSelector: {} },
+      dns: { minTtl: "1s", grace: "0s" },
+      egress: [accept(["probe.example.org"], 443)],
+    }),
+  );
   const agent = await startAgent(lab);
   const client = await clientIn(lab, "client");
   const learn = async (wanted: readonly string[]): Promise<void> => {
@@ -124,7 +143,8 @@ async function flood(lab: Lab, pod: string, server: string, suffix: string, coun
   assert.deepEqual(JSON.parse(text), { sent: count, got: count }, "no reply was lost");
 }
 
-const residentMb = (agent: TestAgent): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${agent.child.pid}/status`, "utf8"))?.[1]) / 1024;
+const residentMb = (agent: TestAgent): number =>
+  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${agent.child.pid}/status`, "utf8"))?.[1]) / 1024;
 
 test("ever-new names of one pod: memory is bounded, and other pods keep and learn theirs", async (t) => {
   if (!need(t, { root: true, addon: true, commands: [...LAB_COMMANDS] })) return;
@@ -181,7 +201,10 @@ test("an address with hundreds of names: the latest one asked for counts", async
   await lab.addPod({ name: "client" });
   const shared = "198.51.100.10";
   await lab.addServer({ name: "out", addresses: [shared] });
-  await serve(lab, "out", [{ kind: "echo", port: 443 }, { kind: "echo", port: 5432 }]);
+  await serve(lab, "out", [
+    { kind: "echo", port: 443 },
+    { kind: "echo", port: 5432 },
+  ]);
   const dnsPod = lab.pods.find(({ name }) => name === dns.pod)?.v4 as string;
   await lab.script(dns.pod, COUNTING, [String(dns.port), shared, dnsPod]).line((line) => line === "ready");
   // A bucket, a tenant, a shard: names of a wildcard, all of one front end; and a database that happens to live there.

@@ -25,12 +25,21 @@ for (const kind of ["routed", "bridge"] as const) {
       4: { good: "198.51.100.10", bad: "198.51.100.11", own: pod.v4 as string, later: "198.51.100.12", net: "203.0.113.10" },
       6: { good: "2001:db8::10", bad: "2001:db8::11", own: pod.v6 as string, later: "2001:db8::12", net: "2001:db8:1::10" },
     } as const;
-    await lab.addServer({ name: "out", addresses: [4, 6].flatMap((v) => [of[v as 4].good, of[v as 4].bad, of[v as 4].later, of[v as 4].net]) });
+    await lab.addServer({
+      name: "out",
+      addresses: [4, 6].flatMap((v) => [of[v as 4].good, of[v as 4].bad, of[v as 4].later, of[v as 4].net]),
+    });
     await serve(lab, "out", [{ kind: "echo", port: 443 }]);
-    const names = { "good.example.com": { A: [of[4].good], AAAA: [of[6].good] }, "later.example.com": { A: [of[4].later], AAAA: [of[6].later] } };
+    const names = {
+      "good.example.com": { A: [of[4].good], AAAA: [of[6].good] },
+      "later.example.com": { A: [of[4].later], AAAA: [of[6].later] },
+    };
     await dnsServer(lab, dns.pod, { port: dns.port, names });
     const rule = { action: "Accept", ports: [{ protocol: "TCP", port: 443 }] };
-    const egress = [{ ...rule, to: [{ domainNames: ["*.example.com"] }] }, { ...rule, to: [{ networks: ["203.0.113.0/24", "2001:db8:1::/48"] }] }];
+    const egress = [
+      { ...rule, to: [{ domainNames: ["*.example.com"] }] },
+      { ...rule, to: [{ networks: ["203.0.113.0/24", "2001:db8:1::/48"] }] },
+    ];
     putPolicy(lab, "all.yaml", policy("all", { mode: "Enforce", subject: { podSelector: {} }, dns: { queries: "AllowedOnly" }, egress }));
     const agent = await startAgent(lab);
     const client = await clientIn(lab, "client");
@@ -42,9 +51,17 @@ for (const kind of ["routed", "bridge"] as const) {
     const ipset = (...words: readonly string[]): Promise<string> => lab.run("node", ["ipset", ...words]);
     const elements = async (set: string): Promise<string[]> => {
       const text = await ipset("list", set);
-      return text.slice(text.indexOf("Members:\n") + 9).split("\n").flatMap((line) => (line === "" ? [] : [line.split(" ")[0] as string])).sort();
+      return text
+        .slice(text.indexOf("Members:\n") + 9)
+        .split("\n")
+        .flatMap((line) => (line === "" ? [] : [line.split(" ")[0] as string]))
+        .sort();
     };
-    const said = (set: string, from: number): Promise<unknown> => agent.event(`${set} was repaired`, (e) => e.why === "set-repaired" && (e.message ?? "").startsWith(`${set} `), { from, timeoutMs: REPAIR_MS });
+    const said = (set: string, from: number): Promise<unknown> =>
+      agent.event(`${set} was repaired`, (e) => e.why === "set-repaired" && (e.message ?? "").startsWith(`${set} `), {
+        from,
+        timeoutMs: REPAIR_MS,
+      });
 
     await learn("good.example.com");
     for (const role of ["src", "resolver", "guard", "query", "net", "allow", "name"]) {

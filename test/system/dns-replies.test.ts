@@ -87,10 +87,15 @@ function hexByte(n: number): string {
   return (n & 255).toString(16).padStart(2, "0");
 }
 function ip4(text: string): string {
-  return text.split(".").map((part) => hexByte(Number(part))).join("");
+  return text
+    .split(".")
+    .map((part) => hexByte(Number(part)))
+    .join("");
 }
 function addressHex(v6: string): string {
-  return Number.parseInt(v6.slice(v6.lastIndexOf(":") + 1), 16).toString(16).padStart(3, "0");
+  return Number.parseInt(v6.slice(v6.lastIndexOf(":") + 1), 16)
+    .toString(16)
+    .padStart(3, "0");
 }
 
 describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_COMMANDS, "dig"] }) }, () => {
@@ -106,15 +111,43 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
     dns = await clusterDns(lab);
     await lab.addPod({ name: "client" });
     await lab.addPod({ name: "cnames", kind: "bridge" });
-    await lab.addServer({ name: "out", addresses: Array.from({ length: addresses }, (_, i) => [`198.51.100.${i + 1}`, `2001:db8::1:${(i + 1).toString(16)}`]).flat() });
+    await lab.addServer({
+      name: "out",
+      addresses: Array.from({ length: addresses }, (_, i) => [`198.51.100.${i + 1}`, `2001:db8::1:${(i + 1).toString(16)}`]).flat(),
+    });
     await serve(lab, "out", [{ kind: "echo", port: 443 }]);
     server = await dnsServer(lab, dns.pod, { port: dns.port, names: NAMES });
     const rule = { action: "Accept", ports: [{ protocol: "TCP", port: 443 }] };
-    putPolicy(lab, "client.yaml", policy("client", { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "client" } } }, egress: [{ ...rule, to: [{ domainNames: ["*.example.com"] }] }] }));
+    putPolicy(
+      lab,
+      "client.yaml",
+      policy("client", {
+        mode: "Enforce",
+        subject: { podSelector: { matchLabels: { app: "client" } } },
+        egress: [{ ...rule, to: [{ domainNames: ["*.example.com"] }] }],
+      }),
+    );
     // The bridged pod is for large replies, too.
-    putPolicy(lab, "big.yaml", policy("big", { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "cnames" } } }, egress: [{ ...rule, to: [{ domainNames: ["big.example.com", "huge.example.com", "huge-tcp.example.com", "pieces.example.com", "cut.example.com"] }] }] }));
+    putPolicy(
+      lab,
+      "big.yaml",
+      policy("big", {
+        mode: "Enforce",
+        subject: { podSelector: { matchLabels: { app: "cnames" } } },
+        egress: [
+          {
+            ...rule,
+            to: [{ domainNames: ["big.example.com", "huge.example.com", "huge-tcp.example.com", "pieces.example.com", "cut.example.com"] }],
+          },
+        ],
+      }),
+    );
     // Names a target of the chain only: `match` says that it counts although nobody asked for it.
-    const targets = { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "cnames" } } }, egress: [{ ...rule, to: [{ domainNames: ["edge.cdn.example.net"], cnames: "Ignore" }] }] };
+    const targets = {
+      mode: "Enforce",
+      subject: { podSelector: { matchLabels: { app: "cnames" } } },
+      egress: [{ ...rule, to: [{ domainNames: ["edge.cdn.example.net"], cnames: "Ignore" }] }],
+    };
     putPolicy(lab, "cnames.yaml", policy("cnames", targets));
     agent = await startAgent(lab);
     client = await clientIn(lab, "client");
@@ -124,7 +157,8 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
   /** How a connection to each address ends: null is good. */
   const codes = async (from: Client, ...hosts: readonly string[]): Promise<(string | null)[]> =>
     (await Promise.all(hosts.map((host) => from.connect({ host, port: 443, send: "x" })))).map(({ code }) => code);
-  const dig = async (where: string, ...words: readonly string[]): Promise<string> => (await lab.run(where, ["dig", "+tries=1", "+time=3", ...words])).trim();
+  const dig = async (where: string, ...words: readonly string[]): Promise<string> =>
+    (await lab.run(where, ["dig", "+tries=1", "+time=3", ...words])).trim();
   /** Asks over UDP with the client's own octets. */
   const ask = (message: Uint8Array): Promise<string> => client.datagram({ host: dns.v4, port: 53, send: message }).then(({ data }) => data);
 
@@ -138,7 +172,18 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
   test("a target of the chain counts only where the rule says so", async () => {
     assert.equal((await cnames.resolve({ name: "matched.example.com" })).ok, true);
     assert.deepEqual(await codes(cnames, matched.v4), ["ECONNREFUSED"], "cnames: Ignore");
-    const spec = { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "cnames" } } }, egress: [{ name: "edge", action: "Accept", to: [{ domainNames: ["edge.cdn.example.net"], cnames: "Match" }], ports: [{ protocol: "TCP", port: 443 }] }] };
+    const spec = {
+      mode: "Enforce",
+      subject: { podSelector: { matchLabels: { app: "cnames" } } },
+      egress: [
+        {
+          name: "edge",
+          action: "Accept",
+          to: [{ domainNames: ["edge.cdn.example.net"], cnames: "Match" }],
+          ports: [{ protocol: "TCP", port: 443 }],
+        },
+      ],
+    };
     const from = agent.events().length;
     putPolicy(lab, "cnames.yaml", policy("cnames", spec));
     await agent.event("the changed policy", (e) => e.why === "policy-accepted" && e.policy === "shop/cnames", { from });
@@ -172,9 +217,15 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
     ["over TCP, three octets a segment", "pieces.example.com", pieces, ["+tcp"], 50],
     ["truncated, then over TCP", "cut.example.com", cut, [], 40],
   ] as const) {
-    for (const [family, type] of [["v4", "A"], ["v6", "AAAA"]] as const) {
+    for (const [family, type] of [
+      ["v4", "A"],
+      ["v6", "AAAA"],
+    ] as const) {
       test(`a reply ${what}, IP${family}`, async () => {
-        for (const [where, from] of [["client", client], ["cnames", cnames]] as const) {
+        for (const [where, from] of [
+          ["client", client],
+          ["cnames", cnames],
+        ] as const) {
           assert.deepEqual(await codes(from, addressOf[family]), ["ECONNREFUSED"], `${where} before`);
           const shown = await dig(where, `@${dns[family]}`, name, type, ...options, "+noall", "+answer", "+stats");
           assert.ok(Number(/MSG SIZE {2}rcvd: (\d+)/.exec(shown)?.[1]) >= least, `${where}: ${shown.slice(-200)}`);
@@ -231,7 +282,13 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
   });
 
   test("a TCP connection to the resolver that is older than the agent goes on to teach", async () => {
-    const held = await client.connect({ host: dns.v4, port: 53, send: framed(query("chain.example.com", { id: 1 })), expect: 40, hold: true });
+    const held = await client.connect({
+      host: dns.v4,
+      port: 53,
+      send: framed(query("chain.example.com", { id: 1 })),
+      expect: 40,
+      hold: true,
+    });
     assert.equal(held.ok, true);
     await agent.kill();
     agent = await startAgent(lab);

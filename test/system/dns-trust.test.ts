@@ -40,7 +40,15 @@ test("a reply of another server on port 53 teaches nothing, nor does one that no
   const names = { "api.example.com": { A: [v4], AAAA: [v6] } };
   await dnsServer(lab, "rogue", { names });
   await dnsServer(lab, dns.pod, { port: dns.port, names });
-  const anyDns = { name: "dns", action: "Accept", to: [{ networks: [`${rogue.v4}/32`, `${rogue.v6}/128`] }], ports: [{ protocol: "UDP", port: 53 }, { protocol: "TCP", port: 53 }] };
+  const anyDns = {
+    name: "dns",
+    action: "Accept",
+    to: [{ networks: [`${rogue.v4}/32`, `${rogue.v6}/128`] }],
+    ports: [
+      { protocol: "UDP", port: 53 },
+      { protocol: "TCP", port: 53 },
+    ],
+  };
   putPolicy(lab, "all.yaml", policy("all", { ...ALL, egress: [EXAMPLE, anyDns] }));
   const agent = await startAgent(lab);
 
@@ -73,11 +81,18 @@ test("a reply to one pod opens nothing for another, whoever of them has the wide
   const kinds = { a: "routed", b: "routed", c: "bridge" } as const;
   for (const [name, kind] of Object.entries(kinds)) await lab.addPod({ name, kind });
   await lab.addServer({ name: "out", addresses: [shared, shared6] });
-  await serve(lab, "out", [{ kind: "echo", port: 443 }, { kind: "echo", port: 5432 }]);
+  await serve(lab, "out", [
+    { kind: "echo", port: 443 },
+    { kind: "echo", port: 5432 },
+  ]);
   const both = { A: [shared], AAAA: [shared6] };
   await dnsServer(lab, dns.pod, { port: dns.port, names: { "one.example.com": both, "two.example.org": both } });
   const only = (app: string, pattern: string, port: number): string =>
-    policy(app, { mode: "Enforce", subject: { podSelector: { matchLabels: { app } } }, egress: [{ name: app, action: "Accept", to: [{ domainNames: [pattern] }], ports: [{ protocol: "TCP", port }] }] });
+    policy(app, {
+      mode: "Enforce",
+      subject: { podSelector: { matchLabels: { app } } },
+      egress: [{ name: app, action: "Accept", to: [{ domainNames: [pattern] }], ports: [{ protocol: "TCP", port }] }],
+    });
   putPolicy(lab, "a.yaml", only("a", "*.example.com", 443));
   putPolicy(lab, "b.yaml", only("b", "*.example.org", 5432));
   putPolicy(lab, "c.yaml", only("c", "*.example.com", 443));
@@ -87,19 +102,25 @@ test("a reply to one pod opens nothing for another, whoever of them has the wide
     await client.resolve({ name, server: dns.v4 });
     await client.resolve({ name, type: "AAAA", server: dns.v4 });
   };
-  for (const host of [shared, shared6]) assert.deepEqual(await Promise.all([code(a, host), code(b, host, 5432), code(c, host)]), Array(3).fill("ECONNREFUSED"));
+  for (const host of [shared, shared6])
+    assert.deepEqual(await Promise.all([code(a, host), code(b, host, 5432), code(c, host)]), Array(3).fill("ECONNREFUSED"));
   await learn(a, "one.example.com");
   // The same rule, the same address, another pod: it never asked.
-  for (const host of [shared, shared6]) assert.deepEqual(await Promise.all([code(a, host), code(b, host, 5432), code(c, host)]), [null, "ECONNREFUSED", "ECONNREFUSED"]);
+  for (const host of [shared, shared6])
+    assert.deepEqual(await Promise.all([code(a, host), code(b, host, 5432), code(c, host)]), [null, "ECONNREFUSED", "ECONNREFUSED"]);
   await learn(b, "one.example.com"); // a name that is not its own
-  for (const host of [shared, shared6]) assert.deepEqual(await Promise.all([code(b, host), code(b, host, 5432)]), ["ECONNREFUSED", "ECONNREFUSED"]);
+  for (const host of [shared, shared6])
+    assert.deepEqual(await Promise.all([code(b, host), code(b, host, 5432)]), ["ECONNREFUSED", "ECONNREFUSED"]);
   await learn(b, "two.example.org");
   // Two wildcards, one address (PEERS 3): each pod has its own, on its own port, and neither takes the other's.
   for (const host of [shared, shared6]) {
     assert.deepEqual(await Promise.all([code(a, host), code(b, host, 5432)]), [null, null]);
     assert.deepEqual(await Promise.all([code(a, host, 5432), code(b, host), code(c, host)]), Array(3).fill("ECONNREFUSED"));
   }
-  const denied = await agent.event("b on a's port", (e) => e.verdict === "deny" && e.pod?.name === "b" && e.destination?.port === 443 && e.destination.names.length === 2);
+  const denied = await agent.event(
+    "b on a's port",
+    (e) => e.verdict === "deny" && e.pod?.name === "b" && e.destination?.port === 443 && e.destination.names.length === 2,
+  );
   assert.equal(denied.why, "wrong-port");
 });
 
@@ -116,10 +137,16 @@ for (const iptables of ["nft", "legacy"] as const) {
     const many = ["198.51.100.150", ...Array.from({ length: 400 }, (_, i) => `198.18.${i >> 8}.${i & 255}`)];
     await lab.nodeLocal(local, { notrack: true });
     lab.setResolvers(local);
-    const records = Object.fromEntries([...wide.map((list, i) => [`n${i}.example.com`, list] as const), ["evil.example.net", ["198.51.100.200"]]]);
+    const records = Object.fromEntries([
+      ...wide.map((list, i) => [`n${i}.example.com`, list] as const),
+      ["evil.example.net", ["198.51.100.200"]],
+    ]);
     if (iptables === "nft") await unbound(lab, "node", { records });
     else {
-      const of = (list: readonly string[]): object => ({ A: list.filter((one) => !one.includes(":")), AAAA: list.filter((one) => one.includes(":")) });
+      const of = (list: readonly string[]): object => ({
+        A: list.filter((one) => !one.includes(":")),
+        AAAA: list.filter((one) => one.includes(":")),
+      });
       const names = { ...records, "wide.example.com": many };
       await dnsServer(lab, "node", { names: Object.fromEntries(Object.entries(names).map(([name, list]) => [name, of(list)])) });
     }
@@ -145,7 +172,16 @@ for (const iptables of ["nft", "legacy"] as const) {
       }
       assert.equal(await code(client, "198.51.100.200"), "ECONNREFUSED");
       if (iptables === "nft") continue; // unbound says little over UDP
-      const shown = await lab.run(name, ["dig", `@${local[0]}`, "+notcp", "+ignore", "+bufsize=65535", "+short", "+tries=1", "wide.example.com"]);
+      const shown = await lab.run(name, [
+        "dig",
+        `@${local[0]}`,
+        "+notcp",
+        "+ignore",
+        "+bufsize=65535",
+        "+short",
+        "+tries=1",
+        "wide.example.com",
+      ]);
       assert.equal(shown.trim().split("\n").length, many.length, "in fragments, untracked");
       assert.equal(await code(client, "198.51.100.150"), null);
     }
@@ -164,12 +200,19 @@ for (const kind of ["routed", "bridge"] as const) {
     putPolicy(lab, "all.yaml", policy("all", { ...ALL, egress: [EXAMPLE] }));
     await startAgent(lab);
     const start = { dnsmasq, unbound };
-    for (const [which, addresses] of [["dnsmasq", [v4, v6]], ["unbound", [w4, w6]]] as const) {
+    for (const [which, addresses] of [
+      ["dnsmasq", [v4, v6]],
+      ["unbound", [w4, w6]],
+    ] as const) {
       const resolver = await start[which](lab, dns.pod, { port: dns.port, records: { [`${which}.example.com`]: addresses } });
       for (const server of [dns.v4, dns.v6]) {
         lab.setResolvers([server]);
         const shown = await lab.run("client", ["getent", "ahosts", `${which}.example.com`]);
-        assert.deepEqual(new Set(shown.split("\n").flatMap((line) => line.split(/\s+/)[0] || [])), new Set(addresses), `${which} ${server}`);
+        assert.deepEqual(
+          new Set(shown.split("\n").flatMap((line) => line.split(/\s+/)[0] || [])),
+          new Set(addresses),
+          `${which} ${server}`,
+        );
         for (const family of ["-4", "-6"]) {
           const got = await lab.exec("client", ["curl", "-sS", family, "--max-time", "3", `http://${which}.example.com:443/`]);
           assert.ok(got.stdout.includes(`"host":"${which}.example.com:443"`), `${which} ${server} ${family}: ${got.stderr}`);

@@ -29,16 +29,35 @@ test("how long a reply is good for", { concurrency: true }, async (t) => {
   const names: Record<string, { A: string[]; AAAA: string[]; ttl: number }> = {};
   for (const [i, [name, { kind, ports, ...one }]] of Object.entries(cases).entries()) {
     await lab.addPod({ name, kind });
-    names[`${name}.example.com`] = { A: [`198.51.100.${i + 1}`], AAAA: [`2001:db8::${i + 1}`], ttl: { held: 5, max: 3600, zero: 0 }[name] ?? 1 };
-    const egress = [{ name: "it", action: "Accept", to: [{ domainNames: [`${name}.example.com`] }], ...(ports === undefined ? {} : { ports }) }];
-    putPolicy(lab, `${name}.yaml`, policy(name, { mode: "Enforce", subject: { podSelector: { matchLabels: { app: name } } }, dns: one.dns, egress }));
+    names[`${name}.example.com`] = {
+      A: [`198.51.100.${i + 1}`],
+      AAAA: [`2001:db8::${i + 1}`],
+      ttl: { held: 5, max: 3600, zero: 0 }[name] ?? 1,
+    };
+    const egress = [
+      { name: "it", action: "Accept", to: [{ domainNames: [`${name}.example.com`] }], ...(ports === undefined ? {} : { ports }) },
+    ];
+    putPolicy(
+      lab,
+      `${name}.yaml`,
+      policy(name, { mode: "Enforce", subject: { podSelector: { matchLabels: { app: name } } }, dns: one.dns, egress }),
+    );
   }
   await lab.addServer({ name: "out", addresses: Object.values(names).flatMap(({ A, AAAA }) => [...A, ...AAAA]) });
   await serve(lab, "out", [{ kind: "echo", port: 443 }]);
   const server = await dnsServer(lab, dns.pod, { port: dns.port, names });
   const agent = await startAgent(lab);
 
-  const one = async (name: keyof typeof cases, run: (of: { connect: (host?: string) => Promise<string | null>; learn: () => Promise<void>; v4: string; v6: string; client: Awaited<ReturnType<typeof clientIn>> }) => Promise<void>): Promise<void> => {
+  const one = async (
+    name: keyof typeof cases,
+    run: (of: {
+      connect: (host?: string) => Promise<string | null>;
+      learn: () => Promise<void>;
+      v4: string;
+      v6: string;
+      client: Awaited<ReturnType<typeof clientIn>>;
+    }) => Promise<void>,
+  ): Promise<void> => {
     const client = await clientIn(lab, name);
     const asked = `${name}.example.com`;
     const [v4, v6] = [names[asked]?.A[0] as string, names[asked]?.AAAA[0] as string];
@@ -54,7 +73,15 @@ test("how long a reply is good for", { concurrency: true }, async (t) => {
     });
   };
   const stale = (name: string, address: string): Promise<unknown> =>
-    agent.event(`${name} is stale`, (e) => e.verdict === "deny" && e.why === "stale-dns" && e.pod?.name === name && e.destination?.address === address && e.nearest?.clause === "stale");
+    agent.event(
+      `${name} is stale`,
+      (e) =>
+        e.verdict === "deny" &&
+        e.why === "stale-dns" &&
+        e.pod?.name === name &&
+        e.destination?.address === address &&
+        e.nearest?.clause === "stale",
+    );
 
   const expires = (name: "ports" | "any"): Promise<void> =>
     one(name, async ({ connect, learn, v4, v6 }) => {

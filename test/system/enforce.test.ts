@@ -21,8 +21,14 @@ for (const iptables of ["nft", "legacy"] as const) {
       const dns = await clusterDns(lab);
       const pod = await lab.addPod({ name: "checkout", kind });
       await lab.addServer({ name: "out", addresses: ["198.51.100.10", "198.51.100.11", "2001:db8::10", "2001:db8::11"] });
-      await dnsmasq(lab, dns.pod, { port: dns.port, records: { "api.stripe.com": ["198.51.100.10", "2001:db8::10"], "evil.example.net": ["198.51.100.11", "2001:db8::11"] } });
-      const servers = await serve(lab, "out", [{ kind: "echo", port: 443 }, { kind: "echo", port: 5432 }]);
+      await dnsmasq(lab, dns.pod, {
+        port: dns.port,
+        records: { "api.stripe.com": ["198.51.100.10", "2001:db8::10"], "evil.example.net": ["198.51.100.11", "2001:db8::11"] },
+      });
+      const servers = await serve(lab, "out", [
+        { kind: "echo", port: 443 },
+        { kind: "echo", port: 5432 },
+      ]);
       putPolicy(lab, "checkout.yaml", policy("checkout", CHECKOUT));
       const agent = await startAgent(lab, { iptables });
       const client = await clientIn(lab, pod.name);
@@ -47,7 +53,10 @@ for (const iptables of ["nft", "legacy"] as const) {
         assert.deepEqual(denied.destination?.names, ["evil.example.net"]);
         await agent.event("allowed, the first use of the rule", (e) => e.verdict === "allow" && e.rule === "stripe");
       }
-      assert.deepEqual(new Set(servers.seen().map(({ local, port }) => `${local}:${port}`)), new Set(["198.51.100.10:443", "2001:db8::10:443"]));
+      assert.deepEqual(
+        new Set(servers.seen().map(({ local, port }) => `${local}:${port}`)),
+        new Set(["198.51.100.10:443", "2001:db8::10:443"]),
+      );
     });
   }
 }

@@ -3,7 +3,13 @@ import { test } from "node:test";
 import { need } from "../support/need.ts";
 import { OUT, SHOP_NEEDS, type Shop, shop } from "../support/shop.ts";
 
-const WEB = { name: "web", action: "Accept", to: [{ domainNames: ["web.example.com"] }], ports: [{ protocol: "TCP", port: 443 }], application: "tls" };
+const WEB = {
+  name: "web",
+  action: "Accept",
+  to: [{ domainNames: ["web.example.com"] }],
+  ports: [{ protocol: "TCP", port: 443 }],
+  application: "tls",
+};
 const POLICY = { mode: "Enforce", subject: { podSelector: { matchLabels: { app: "checkout" } } }, egress: [WEB] };
 const SERVICE = { v4: "10.96.0.60", v6: "fd00:10:96::60" };
 
@@ -48,7 +54,15 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
     await t.test(`${host}: the right name passes`, async () => {
       const got = await client.connect({ host, port: 443, serverName: "web.example.com", send: request, expect: 12 });
       assert.match(got.data, /^HTTP\/1.1 200/, String(got.code));
-      const curl = await it.lab.exec("checkout", ["curl", "-sk", "-m", "5", "--resolve", `web.example.com:443:${place}`, "https://web.example.com/"]);
+      const curl = await it.lab.exec("checkout", [
+        "curl",
+        "-sk",
+        "-m",
+        "5",
+        "--resolve",
+        `web.example.com:443:${place}`,
+        "https://web.example.com/",
+      ]);
       assert.match(curl.stdout, /"host":"web.example.com"/, curl.stderr);
     });
 
@@ -58,7 +72,9 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
       assert.equal(other.code, "ECONNRESET");
       assert.deepEqual(await why(it, from), ["wrong-server-name", "evil.example.com"]);
       from = it.agent.events().length;
-      const nameless = await it.lab.exec("checkout", ["openssl", "s_client", "-connect", `${place}:443`, "-noservername"], { timeoutMs: 5000 });
+      const nameless = await it.lab.exec("checkout", ["openssl", "s_client", "-connect", `${place}:443`, "-noservername"], {
+        timeoutMs: 5000,
+      });
       assert.doesNotMatch(nameless.stdout, /BEGIN CERTIFICATE/);
       assert.deepEqual(await why(it, from), ["no-server-name", null]);
       from = it.agent.events().length;
@@ -69,7 +85,9 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
   }
 
   await t.test("openssl's own client passes with the right name", async () => {
-    const got = await it.lab.exec("checkout", ["openssl", "s_client", "-connect", `${OUT.stripe}:443`, "-servername", "web.example.com"], { timeoutMs: 5000 });
+    const got = await it.lab.exec("checkout", ["openssl", "s_client", "-connect", `${OUT.stripe}:443`, "-servername", "web.example.com"], {
+      timeoutMs: 5000,
+    });
     assert.match(got.stdout, /BEGIN CERTIFICATE/);
   });
 
@@ -82,7 +100,14 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
 
   await t.test("a connection that was judged is not looked at again", async () => {
     const received = async (): Promise<number> => (await it.agent.status()).queues["inspect"]?.["received"] as number;
-    const got = await client.connect({ host: OUT.stripe, port: 443, serverName: "web.example.com", send: request, expect: 100, hold: true });
+    const got = await client.connect({
+      host: OUT.stripe,
+      port: 443,
+      serverName: "web.example.com",
+      send: request,
+      expect: 100,
+      hold: true,
+    });
     const before = await received();
     for (let i = 0; i < 20; i++) assert.ok((await client.talk({ hold: got.hold as number, send: request, expect: 100 })).ok);
     assert.equal(await received(), before);

@@ -45,7 +45,9 @@ test("one pod's flood of new connections is limited and named; another pod does 
   } while (flooding);
   await done;
   took.sort((a, b) => a - b);
-  t.diagnostic(`another pod's lookup and connection: median ${took[took.length >> 1]?.toFixed(1)} ms, worst ${took.at(-1)?.toFixed(1)} ms of ${took.length}`);
+  t.diagnostic(
+    `another pod's lookup and connection: median ${took[took.length >> 1]?.toFixed(1)} ms, worst ${took.at(-1)?.toFixed(1)} ms of ${took.length}`,
+  );
   assert.ok((took[took.length >> 1] as number) < 100);
   const event = await it.agent.event("limit", (e) => e.why === "upcall-limit", { from });
   assert.deepEqual([event.type, event.pod?.name], ["limit", "checkout"]);

@@ -9,7 +9,8 @@ import { CHECKOUT, OUT, SHOP_NEEDS, type Shop, shop } from "../support/shop.ts";
 const MONITOR = { ...CHECKOUT, mode: "Monitor" };
 const DISCOVER = { ...CHECKOUT, mode: "Discover" };
 
-const reaches = async (client: Client, host: string, port = 5432): Promise<boolean> => (await client.connect({ host, port, send: "x", timeoutMs: 2000 })).ok;
+const reaches = async (client: Client, host: string, port = 5432): Promise<boolean> =>
+  (await client.connect({ host, port, send: "x", timeoutMs: 2000 })).ok;
 
 function wouldDeny(it: Shop, address: string, from: number): Promise<Event> {
   return it.agent.event(`would deny ${address}`, (e) => e.verdict === "would-deny" && e.destination?.address === address, { from });
@@ -34,7 +35,10 @@ for (const kind of ["routed", "bridge"] as const) {
     });
 
     await t.test("a Deny rule is named", async () => {
-      await it.put("checkout", { ...MONITOR, egress: [...MONITOR.egress, { name: "never", action: "Deny", to: [{ networks: [`${OUT.far}/32`] }] }] });
+      await it.put("checkout", {
+        ...MONITOR,
+        egress: [...MONITOR.egress, { name: "never", action: "Deny", to: [{ networks: [`${OUT.far}/32`] }] }],
+      });
       const from = it.agent.events().length;
       assert.equal(await reaches(client, OUT.far), true);
       const event = await wouldDeny(it, OUT.far, from);
@@ -46,12 +50,20 @@ for (const kind of ["routed", "bridge"] as const) {
       const from = it.agent.events().length;
       assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
       await it.agent.event("first use", (e) => e.verdict === "allow" && e.rule === "stripe", { from });
-      assert.ok(!it.agent.events().slice(from).some(({ verdict }) => verdict === "would-deny" || verdict === "deny"));
+      assert.ok(
+        !it.agent
+          .events()
+          .slice(from)
+          .some(({ verdict }) => verdict === "would-deny" || verdict === "deny"),
+      );
     });
 
     await t.test("a frozen agent keeps new connections waiting, no longer; a dead one not at all", async () => {
       it.agent.child.kill("SIGSTOP");
-      const held = [client.connect({ host: OUT.evil, port: 8085, send: "x", timeoutMs: 8000 }), client.datagram({ host: OUT.evil6, port: 7000, send: "x", timeoutMs: 8000 })];
+      const held = [
+        client.connect({ host: OUT.evil, port: 8085, send: "x", timeoutMs: 8000 }),
+        client.datagram({ host: OUT.evil6, port: 7000, send: "x", timeoutMs: 8000 }),
+      ];
       await new Promise((resolve) => setTimeout(resolve, 2500)); // longer than the watchdog's deadline of 2 s
       it.agent.child.kill("SIGCONT");
       for (const got of await Promise.all(held)) assert.equal(got.data, "x");
@@ -68,7 +80,12 @@ for (const kind of ["routed", "bridge"] as const) {
 
 test("Monitor and Enforce on one pod: only Enforce denies, and Monitor says what it would add", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
-  const net = (name: string, address: string): object => ({ name, action: "Accept", to: [{ networks: [`${address}/32`] }], ports: [{ protocol: "TCP" }] });
+  const net = (name: string, address: string): object => ({
+    name,
+    action: "Accept",
+    to: [{ networks: [`${address}/32`] }],
+    ports: [{ protocol: "TCP" }],
+  });
   const it = await shop(t, {
     policies: {
       real: { ...CHECKOUT, egress: [net("bank", OUT.bank), net("far", OUT.far)] },
@@ -82,7 +99,10 @@ test("Monitor and Enforce on one pod: only Enforce denies, and Monitor says what
   assert.equal(await reaches(client, OUT.far), true);
   const event = await wouldDeny(it, OUT.far, from);
   assert.deepEqual([event.policy, event.rule, event.mode], ["shop/trial", "no-far", "Monitor"]);
-  await it.put("trial", { ...CHECKOUT, egress: [net("evil", OUT.evil), { name: "no-far", action: "Deny", to: [{ networks: [`${OUT.far}/32`] }] }] });
+  await it.put("trial", {
+    ...CHECKOUT,
+    egress: [net("evil", OUT.evil), { name: "no-far", action: "Deny", to: [{ networks: [`${OUT.far}/32`] }] }],
+  });
   assert.equal(await reaches(client, OUT.far), false, "in force now");
   assert.equal(await reaches(client, OUT.evil), true);
 });
@@ -106,7 +126,10 @@ test("Discover touches no rule and no packet, and says what the policies would d
   assert.equal((await client.resolve({ name: "evil.example.net" })).ok, true);
   assert.equal(await reaches(client, OUT.evil, 443), true);
   const event = await wouldDeny(it, OUT.evil, from);
-  assert.deepEqual([event.mode, event.why, event.pod?.name, event.destination?.names], ["Discover", "wrong-name", "checkout", ["evil.example.net"]]);
+  assert.deepEqual(
+    [event.mode, event.why, event.pod?.name, event.destination?.names],
+    ["Discover", "wrong-name", "checkout", ["evil.example.net"]],
+  );
   assert.equal(await reaches(client, OUT.evil6), true);
   await wouldDeny(it, OUT.evil6, from);
   await client.resolve({ name: "api.stripe.com" });
@@ -142,7 +165,14 @@ test("a mode may change while the agent runs, and status and events say so", asy
     assert.equal(await reaches(client, OUT.bank), open, `${i}: ${mode}`);
     assert.equal(await reaches(client, OUT.evil6), open, `${i}: ${mode}`);
     assert.deepEqual(await modes(), [mode, mode, mode, guarded, true], `${i}`);
-    if (i > 0) assert.equal(it.agent.events().slice(from).find(({ why }) => why === "policy-accepted")?.mode, mode);
+    if (i > 0)
+      assert.equal(
+        it.agent
+          .events()
+          .slice(from)
+          .find(({ why }) => why === "policy-accepted")?.mode,
+        mode,
+      );
     // Whatever the mode, a name that a rule has can be reached; in Enforce, at once.
     assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x", `${i}: ${mode}`);
   }

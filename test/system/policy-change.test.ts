@@ -19,7 +19,11 @@ for (const kind of ["routed", "bridge"] as const) {
   test(`a change of policy reaches the live connections of a ${kind} pod`, async (t) => {
     if (!need(t, SHOP_NEEDS)) return;
     const it = await shop(t, {
-      pods: [{ name: "checkout", kind }, { name: "twin", kind }, { name: "free", kind }],
+      pods: [
+        { name: "checkout", kind },
+        { name: "twin", kind },
+        { name: "free", kind },
+      ],
       names: { ...NAMES, "svc.example.com": { A: [SERVICE.v4], AAAA: [SERVICE.v6] } },
       policies: { checkout: BOTH, twin: { ...BOTH, subject: { podSelector: { matchLabels: { app: "twin" } } } } },
     });
@@ -30,7 +34,14 @@ for (const kind of ["routed", "bridge"] as const) {
     const free = await it.client("free");
 
     const open = async (who: typeof client, name: string, six = false): Promise<number> => {
-      const { connected, resolved } = await who.resolveThenConnect({ name, port: 443, send: "hi", expect: 2, hold: true, ...(six ? { type: "AAAA" as const } : {}) });
+      const { connected, resolved } = await who.resolveThenConnect({
+        name,
+        port: 443,
+        send: "hi",
+        expect: 2,
+        hold: true,
+        ...(six ? { type: "AAAA" as const } : {}),
+      });
       assert.equal(connected?.data, "hi", `${name}: ${resolved.code ?? connected?.code}`);
       return connected?.hold as number;
     };
@@ -72,20 +83,27 @@ for (const kind of ["routed", "bridge"] as const) {
       const idle = gone.map((hold) => waiting(client, hold));
       await it.put("checkout", { ...CHECKOUT, egress: [FAR] });
       const fresh = [SERVICE.v4, SERVICE.v6].map((host) => client.connect({ host, port: 443 }));
-      assert.deepEqual((await Promise.all([...idle, ...fresh])).map(({ code }) => code), ["ECONNRESET", "ECONNRESET", "ECONNREFUSED", "ECONNREFUSED"]);
+      assert.deepEqual(
+        (await Promise.all([...idle, ...fresh])).map(({ code }) => code),
+        ["ECONNRESET", "ECONNRESET", "ECONNREFUSED", "ECONNREFUSED"],
+      );
     });
 
     await t.test("what is newly allowed works at once, without another DNS query", async () => {
       const queries = it.dns.queries().length;
       await it.put("checkout", BOTH);
-      for (const host of [OUT.stripe, OUT.stripe6, SERVICE.v4, SERVICE.v6]) assert.equal((await client.connect({ host, port: 443, send: "x" })).data, "x", host);
+      for (const host of [OUT.stripe, OUT.stripe6, SERVICE.v4, SERVICE.v6])
+        assert.equal((await client.connect({ host, port: 443, send: "x" })).data, "x", host);
       assert.equal(it.dns.queries().length, queries);
     });
 
     await t.test("a Deny that arrives cuts what an Accept let through", async () => {
       const hold = await direct(client, OUT.far);
       const idle = waiting(client, hold);
-      await it.put("checkout", { ...BOTH, egress: [...BOTH.egress, { name: "no", action: "Deny", to: [{ networks: ["203.0.113.0/24"] }] }] });
+      await it.put("checkout", {
+        ...BOTH,
+        egress: [...BOTH.egress, { name: "no", action: "Deny", to: [{ networks: ["203.0.113.0/24"] }] }],
+      });
       assert.equal((await idle).code, "ECONNRESET");
     });
 
@@ -111,7 +129,7 @@ for (const kind of ["routed", "bridge"] as const) {
       }
       micros.sort((a, b) => a - b);
       t.diagnostic(`${kind}: from change to kernel, median ${micros[2]} µs`);
-      assert.ok((micros[2] as number) < 10_000, `${micros}`);
+      assert.ok((micros[2] as number) < 10_000, micros.join());
     });
   });
 }
@@ -130,12 +148,22 @@ function repod(it: Shop, change: (file: PodsFile) => void): void {
 
 test("the pods file may change: pods come, go, change labels, addresses and interfaces", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
-  const it = await shop(t, { pods: [{ name: "checkout" }, { name: "later", labels: { app: "checkout" }, listed: false }], policies: { checkout: CHECKOUT } });
+  const it = await shop(t, {
+    pods: [{ name: "checkout" }, { name: "later", labels: { app: "checkout" }, listed: false }],
+    policies: { checkout: CHECKOUT },
+  });
   const client = await it.client("checkout");
   const later = await it.client("later");
-  const can = async (who: typeof client, host: string = OUT.bank): Promise<boolean> => (await who.connect({ host, port: 5432, send: "x", timeoutMs: 500 })).ok;
+  const can = async (who: typeof client, host: string = OUT.bank): Promise<boolean> =>
+    (await who.connect({ host, port: 5432, send: "x", timeoutMs: 500 })).ok;
   const pod = it.lab.pods.find(({ name }) => name === "later");
-  const entry = { namespace: "shop", name: "later", labels: { app: "checkout" }, interface: pod?.interface ?? "", addresses: [...(pod?.addresses ?? [])] };
+  const entry = {
+    namespace: "shop",
+    name: "later",
+    labels: { app: "checkout" },
+    interface: pod?.interface ?? "",
+    addresses: [...(pod?.addresses ?? [])],
+  };
 
   await t.test("a pod that is listed is guarded", async () => {
     assert.equal(await can(later), true);
@@ -159,13 +187,23 @@ test("the pods file may change: pods come, go, change labels, addresses and inte
     await it.lab.run("later", ["ip", "addr", "add", `${new4}/32`, "dev", "eth0"]);
     await it.lab.run("later", ["ip", "route", "replace", "default", "via", "169.254.1.1", "dev", "eth0", "src", new4]);
     repod(it, (file) => file.pods.push({ ...entry, addresses: [new4, ...entry.addresses.slice(1)] }));
-    await until("guarded by its new address", async () => (await later.connect({ host: OUT.bank, port: 5432, timeoutMs: 500 })).code === "ECONNREFUSED");
+    await until(
+      "guarded by its new address",
+      async () => (await later.connect({ host: OUT.bank, port: 5432, timeoutMs: 500 })).code === "ECONNREFUSED",
+    );
     assert.equal((await later.connect({ host: OUT.stripe, port: 443, timeoutMs: 500 })).code, "ECONNREFUSED", "nothing is inherited");
     assert.equal((await later.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
     await it.lab.run("later", ["ip", "route", "replace", "default", "via", "169.254.1.1", "dev", "eth0", "src", old4 as string]);
-    assert.equal((await later.connect({ host: OUT.stripe, port: 443, timeoutMs: 500 })).code, "ETIMEDOUT", "the old address is spoofed now");
+    assert.equal(
+      (await later.connect({ host: OUT.stripe, port: 443, timeoutMs: 500 })).code,
+      "ETIMEDOUT",
+      "the old address is spoofed now",
+    );
     repod(it, (file) => file.pods.push(entry));
-    await until("guarded by its old address", async () => (await later.connect({ host: OUT.bank, port: 5432, timeoutMs: 500 })).code === "ECONNREFUSED");
+    await until(
+      "guarded by its old address",
+      async () => (await later.connect({ host: OUT.bank, port: 5432, timeoutMs: 500 })).code === "ECONNREFUSED",
+    );
   });
 
   await t.test("a pod that is gone is not guarded, and leaves nothing behind", async () => {
@@ -174,8 +212,12 @@ test("the pods file may change: pods come, go, change labels, addresses and inte
     repod(it, () => undefined);
     await until("unguarded", () => can(later));
     const { sets, pods } = await it.agent.status();
-    assert.deepEqual(pods.map(({ name }) => name), ["checkout"]);
-    for (const set of ["ng-src4", "ng-guard4", "ng-guard6", "ng-allow4"]) assert.ok((sets[set] as number) < (before[set] as number), `${set}: ${sets[set]}, before ${before[set]}`);
+    assert.deepEqual(
+      pods.map(({ name }) => name),
+      ["checkout"],
+    );
+    for (const set of ["ng-src4", "ng-guard4", "ng-guard6", "ng-allow4"])
+      assert.ok((sets[set] as number) < (before[set] as number), `${set}: ${sets[set]}, before ${before[set]}`);
   });
 
   await t.test("an interface that comes later is guarded when it comes", async () => {
@@ -184,7 +226,13 @@ test("the pods file may change: pods come, go, change labels, addresses and inte
     const said = await it.agent.event("not enforceable", (e) => e.why === "unenforceable", { from });
     assert.match(String(said.message), /shop\/soon.*cali77/);
     const pods = (await it.agent.status()).pods;
-    assert.deepEqual(pods.map(({ name, attachment }) => [name, attachment.kind]), [["checkout", "routed"], ["soon", "missing"]]);
+    assert.deepEqual(
+      pods.map(({ name, attachment }) => [name, attachment.kind]),
+      [
+        ["checkout", "routed"],
+        ["soon", "missing"],
+      ],
+    );
     const soon = await it.lab.addPod({ name: "soon", interface: "cali77", v4: "10.244.0.99", v6: false, listed: false });
     const new1 = await it.client(soon.name);
     await until("guarded", async () => (await new1.connect({ host: OUT.bank, port: 5432, timeoutMs: 500 })).code === "ECONNREFUSED");

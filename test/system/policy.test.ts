@@ -11,11 +11,21 @@ for (const kind of ["routed", "bridge"] as const) {
   test(`what a ${kind} pod's denial is like, and what it leaves alone`, async (t) => {
     if (!need(t, SHOP_NEEDS)) return;
     const it = await shop(t, {
-      pods: [{ name: "checkout", kind }, { name: "free", kind }, { name: "other", kind: "routed" }],
+      pods: [
+        { name: "checkout", kind },
+        { name: "free", kind },
+        { name: "other", kind: "routed" },
+      ],
       policies: { checkout: CHECKOUT },
     });
-    await serve(it.lab, "node", [{ kind: "echo", port: 8443 }, { kind: "udp-echo", port: 8443 }]);
-    await serve(it.lab, "checkout", [{ kind: "echo", port: 9000 }, { kind: "udp-echo", port: 9000 }]);
+    await serve(it.lab, "node", [
+      { kind: "echo", port: 8443 },
+      { kind: "udp-echo", port: 8443 },
+    ]);
+    await serve(it.lab, "checkout", [
+      { kind: "echo", port: 9000 },
+      { kind: "udp-echo", port: 9000 },
+    ]);
 
     await t.test("TCP is reset at once", async () => {
       const client = await it.client("checkout");
@@ -33,7 +43,8 @@ for (const kind of ["routed", "bridge"] as const) {
       const client = await it.client("checkout");
       for (const host of [OUT.evil, OUT.evil6, it.lab.node.v4, it.lab.node.v6]) {
         const wanted = host.includes(":") ? PROHIBITED.v6 : PROHIBITED.v4;
-        for (let i = 0; i < 2; i++) assert.equal((await client.datagram({ host, port: 8443, send: "x" })).code, wanted, `${host}, ${i === 0 ? "judged" : "cached"}`);
+        for (let i = 0; i < 2; i++)
+          assert.equal((await client.datagram({ host, port: 8443, send: "x" })).code, wanted, `${host}, ${i === 0 ? "judged" : "cached"}`);
       }
     });
 
@@ -43,7 +54,17 @@ for (const kind of ["routed", "bridge"] as const) {
       await client.connect({ host: OUT.bank, port: 5432 });
       const event = await it.agent.event("denial", (e) => e.verdict === "deny" && e.destination?.address === OUT.bank, { from });
       assert.deepEqual(
-        [event.type, event.mode, event.why, event.pod?.namespace, event.pod?.name, event.pod?.labels, event.policies, event.destination?.port, event.destination?.protocol],
+        [
+          event.type,
+          event.mode,
+          event.why,
+          event.pod?.namespace,
+          event.pod?.name,
+          event.pod?.labels,
+          event.policies,
+          event.destination?.port,
+          event.destination?.protocol,
+        ],
         ["connection", "Enforce", "no-rule", "shop", "checkout", { app: "checkout" }, ["shop/checkout"], 5432, "TCP"],
       );
       assert.ok(event.source?.address.startsWith("10.244."));
@@ -93,16 +114,31 @@ for (const kind of ["routed", "bridge"] as const) {
     await t.test("the node's own traffic is nobody's business", async () => {
       const node = await it.client("node");
       for (const host of [OUT.evil, OUT.evil6]) assert.equal((await node.connect({ host, port: 5432, send: "x" })).data, "x");
-      assert.equal((await it.lab.exec("node", ["ping", "-c1", "-W2", it.lab.pods.find(({ name }) => name === "checkout")?.v4 as string])).status, 0);
+      assert.equal(
+        (await it.lab.exec("node", ["ping", "-c1", "-W2", it.lab.pods.find(({ name }) => name === "checkout")?.v4 as string])).status,
+        0,
+      );
     });
 
     await t.test("ping goes where the policy lets it", async () => {
       // Denied pings are answered too, but Linux sends one host only a few ICMP errors a second (icmp_ratelimit).
-      const pings = async (host: string): Promise<boolean> => (await it.lab.exec("checkout", ["ping", "-c1", "-W1", host])).stdout.includes(" 1 received");
+      const pings = async (host: string): Promise<boolean> =>
+        (await it.lab.exec("checkout", ["ping", "-c1", "-W1", host])).stdout.includes(" 1 received");
       assert.deepEqual([await pings(OUT.far), await pings(OUT.evil6)], [false, false]);
       await it.put("checkout", {
         ...CHECKOUT,
-        egress: [STRIPE, { name: "ping", action: "Accept", to: [{ networks: [`${OUT.far}/32`, `${OUT.evil6}/128`] }], ports: [{ protocol: "ICMP", type: 8 }, { protocol: "ICMPv6", type: 128 }] }],
+        egress: [
+          STRIPE,
+          {
+            name: "ping",
+            action: "Accept",
+            to: [{ networks: [`${OUT.far}/32`, `${OUT.evil6}/128`] }],
+            ports: [
+              { protocol: "ICMP", type: 8 },
+              { protocol: "ICMPv6", type: 128 },
+            ],
+          },
+        ],
       });
       assert.deepEqual([await pings(OUT.far), await pings(OUT.evil6), await pings(OUT.evil)], [true, true, false]);
       await it.put("checkout", CHECKOUT);

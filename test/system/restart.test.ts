@@ -6,16 +6,21 @@ import { need } from "../support/need.ts";
 import { until } from "../support/lab.ts";
 import { CHECKOUT, NAMES, OUT, SHOP_NEEDS, shop } from "../support/shop.ts";
 
-for (const [kind, iptables] of [["routed", "nft"], ["bridge", "legacy"]] as const) {
+for (const [kind, iptables] of [
+  ["routed", "nft"],
+  ["bridge", "legacy"],
+] as const) {
   test(`kill -9 and back: a ${kind} pod (iptables-${iptables})`, async (t) => {
     if (!need(t, SHOP_NEEDS)) return;
     const it = await shop(t, { pods: [{ name: "checkout", kind }], iptables, policies: { checkout: CHECKOUT } });
     const client = await it.client("checkout");
-    const resolved = async (six = false): Promise<void> => void assert.ok((await client.resolve({ name: "api.stripe.com", ...(six ? { type: "AAAA" as const } : {}) })).ok);
+    const resolved = async (six = false): Promise<void> =>
+      assert.ok((await client.resolve({ name: "api.stripe.com", ...(six ? { type: "AAAA" as const } : {}) })).ok);
     await resolved();
     await resolved(true);
     const held: number[] = [];
-    for (const host of [OUT.stripe, OUT.stripe6]) held.push((await client.connect({ host, port: 443, send: "hi", expect: 2, hold: true })).hold as number);
+    for (const host of [OUT.stripe, OUT.stripe6])
+      held.push((await client.connect({ host, port: 443, send: "hi", expect: 2, hold: true })).hold as number);
     const alive = async (why: string): Promise<void> => {
       for (const hold of held) {
         const said = await client.talk({ hold, send: "on", expect: 2, timeoutMs: 1000 });
@@ -35,7 +40,10 @@ for (const [kind, iptables] of [["routed", "nft"], ["bridge", "legacy"]] as cons
       }
       assert.deepEqual((await client.resolve({ name: "bank.example.com" })).addresses, [OUT.bank]);
       const queries = it.dns.queries().length;
-      unknown = [client.connect({ host: OUT.evil, port: 443, timeoutMs: 15_000 }), client.connect({ host: OUT.evil6, port: 443, timeoutMs: 15_000 })];
+      unknown = [
+        client.connect({ host: OUT.evil, port: 443, timeoutMs: 15_000 }),
+        client.connect({ host: OUT.evil6, port: 443, timeoutMs: 15_000 }),
+      ];
       let settled = false;
       void Promise.race(unknown).then(() => {
         settled = true;
@@ -55,15 +63,32 @@ for (const [kind, iptables] of [["routed", "nft"], ["bridge", "legacy"]] as cons
       const status = await agent.status();
       assert.equal(status.pods[0]?.bindings, 2, "the bindings were read back");
       assert.equal(status.effectiveMode, "Enforce");
-      assert.ok(!agent.events().some(({ why }) => why === "rules-restored" || why === "set-repaired"), "its predecessor's rules and sets were recognised");
+      assert.ok(
+        !agent.events().some(({ why }) => why === "rules-restored" || why === "set-repaired"),
+        "its predecessor's rules and sets were recognised",
+      );
       await resolved();
       await alive("later");
-      assert.equal((await client.connect({ host: OUT.bank, port: 443 })).code, "ECONNREFUSED", "a name heard while it was dead taught nothing");
+      assert.equal(
+        (await client.connect({ host: OUT.bank, port: 443 })).code,
+        "ECONNREFUSED",
+        "a name heard while it was dead taught nothing",
+      );
     });
 
     await t.test("an allowed connection that waits is opened", async () => {
       await it.agent.kill();
-      putPolicy(it.lab, "checkout.yaml", policy("checkout", { ...CHECKOUT, egress: [...CHECKOUT.egress, { name: "far", action: "Accept", to: [{ networks: [`${OUT.far}/32`] }], ports: [{ protocol: "TCP", port: 5432 }] }] }));
+      putPolicy(
+        it.lab,
+        "checkout.yaml",
+        policy("checkout", {
+          ...CHECKOUT,
+          egress: [
+            ...CHECKOUT.egress,
+            { name: "far", action: "Accept", to: [{ networks: [`${OUT.far}/32`] }], ports: [{ protocol: "TCP", port: 5432 }] },
+          ],
+        }),
+      );
       const waits = client.connect({ host: OUT.far, port: 5432, send: "x", timeoutMs: 15_000 });
       await it.start();
       const got = await waits;
@@ -86,7 +111,10 @@ for (const [kind, iptables] of [["routed", "nft"], ["bridge", "legacy"]] as cons
 
 test("kill -9 at any moment: starting, learning, changing", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
-  const it = await shop(t, { policies: { checkout: CHECKOUT }, names: { ...NAMES, "many.stripe.com": { A: [OUT.stripe, OUT.evil, OUT.bank, OUT.far] } } });
+  const it = await shop(t, {
+    policies: { checkout: CHECKOUT },
+    names: { ...NAMES, "many.stripe.com": { A: [OUT.stripe, OUT.evil, OUT.bank, OUT.far] } },
+  });
   const client = await it.client("checkout");
   await client.resolve({ name: "api.stripe.com" });
   const hold = (await client.connect({ host: OUT.stripe, port: 443, send: "hi", expect: 2, hold: true })).hold as number;
@@ -106,7 +134,11 @@ test("kill -9 at any moment: starting, learning, changing", async (t) => {
     } else {
       const agent = await it.start();
       const more = { name: "far", action: "Accept", to: [{ networks: [`${OUT.far}/32`] }], ports: [{ protocol: "TCP", port: 5432 }] };
-      putPolicy(it.lab, "checkout.yaml", policy("checkout", round % 2 === 0 ? CHECKOUT : { ...CHECKOUT, egress: [...CHECKOUT.egress, more] }));
+      putPolicy(
+        it.lab,
+        "checkout.yaml",
+        policy("checkout", round % 2 === 0 ? CHECKOUT : { ...CHECKOUT, egress: [...CHECKOUT.egress, more] }),
+      );
       void client.resolve({ name: "many.stripe.com" });
       await new Promise((resolve) => setTimeout(resolve, next(20)));
       agent.child.kill("SIGKILL");
@@ -118,9 +150,15 @@ test("kill -9 at any moment: starting, learning, changing", async (t) => {
     assert.equal((await client.talk({ hold, send: "on", expect: 2, timeoutMs: 3000 })).data, "on", `round ${round}, back`);
     const known = await client.connect({ host: OUT.stripe, port: 443, send: "x" });
     assert.equal(known.data, "x", `round ${round}: the name it knows (${known.code})`);
-    assert.equal((await client.connect({ host: OUT.evil6, port: 443 })).code, "ECONNREFUSED", `round ${round}: the address it does not know`);
+    assert.equal(
+      (await client.connect({ host: OUT.evil6, port: 443 })).code,
+      "ECONNREFUSED",
+      `round ${round}: the address it does not know`,
+    );
     // The rules of two agents' starts are not there twice.
-    const jumps = (await it.lab.run("node", ["iptables-nft-save", "-t", "mangle"])).split("\n").filter((line) => line === "-A PREROUTING -j NG-ADMIT");
+    const jumps = (await it.lab.run("node", ["iptables-nft-save", "-t", "mangle"]))
+      .split("\n")
+      .filter((line) => line === "-A PREROUTING -j NG-ADMIT");
     assert.equal(jumps.length, 1);
   }
 });
@@ -158,7 +196,10 @@ test("an invalid policy: the last good one stays, also over a restart; status, e
     });
   }
   await t.test("put right, it is in force", async () => {
-    await it.put("checkout", { ...CHECKOUT, egress: [{ action: "Accept", to: [{ networks: [`${OUT.bank}/32`] }], ports: [{ protocol: "TCP", port: 443 }] }] });
+    await it.put("checkout", {
+      ...CHECKOUT,
+      egress: [{ action: "Accept", to: [{ networks: [`${OUT.bank}/32`] }], ports: [{ protocol: "TCP", port: 443 }] }],
+    });
     assert.equal((await client.connect({ host: OUT.bank, port: 443, send: "x" })).data, "x");
     await until("valid", async () => (await it.agent.status()).policies.every(({ valid }) => valid));
   });

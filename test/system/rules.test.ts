@@ -19,16 +19,29 @@ for (const iptables of ["nft", "legacy"] as const) {
       ["our jump is deleted", "mangle/PREROUTING", [[tool, "-w", "-t", "mangle", "-D", "PREROUTING", "-j", "NG-ADMIT"]]],
       ["a rule is put in front of ours", "mangle/PREROUTING", [[tool, "-w", "-t", "mangle", "-I", "PREROUTING", "-j", "ACCEPT"]]],
       ["every table is flushed", "filter/FORWARD", ["raw", "mangle", "filter", "security"].map((table) => [tool, "-w", "-t", table, "-F"])],
-      ["our chains are deleted, IPv6", "mangle/NG-ADMIT", [[tool6, "-w", "-t", "mangle", "-F"], [tool6, "-w", "-t", "mangle", "-X"]]],
-      ["the rejecting rule is replaced, IPv6", "filter/NG-DENY", [[tool6, "-w", "-t", "filter", "-R", "NG-DENY", "1", "-p", "tcp", "-j", "ACCEPT"]]],
+      [
+        "our chains are deleted, IPv6",
+        "mangle/NG-ADMIT",
+        [
+          [tool6, "-w", "-t", "mangle", "-F"],
+          [tool6, "-w", "-t", "mangle", "-X"],
+        ],
+      ],
+      [
+        "the rejecting rule is replaced, IPv6",
+        "filter/NG-DENY",
+        [[tool6, "-w", "-t", "filter", "-R", "NG-DENY", "1", "-p", "tcp", "-j", "ACCEPT"]],
+      ],
       ["a rule is slipped into our chain", "mangle/NG-VERDICT", [[tool, "-w", "-t", "mangle", "-I", "NG-VERDICT", "-j", "ACCEPT"]]],
     ];
     for (const half of [damages.slice(0, 4), damages.slice(4)]) {
       const it = await shop(t, { iptables, policies: { checkout: CHECKOUT }, args: CHECK });
       const client = await it.client("checkout");
-      const known = async (): Promise<void> => void assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
+      const known = async (): Promise<void> =>
+        assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
       const refused = async (): Promise<boolean> => {
-        for (const host of [OUT.bank, OUT.evil6]) if ((await client.connect({ host, port: 443, timeoutMs: 500 })).code !== "ECONNREFUSED") return false;
+        for (const host of [OUT.bank, OUT.evil6])
+          if ((await client.connect({ host, port: 443, timeoutMs: 500 })).code !== "ECONNREFUSED") return false;
         return true;
       };
       await known();
@@ -55,29 +68,61 @@ for (const iptables of ["nft", "legacy"] as const) {
 test("sets that somebody tampers with are repaired, with an alert", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
   const it = await shop(t, {
-    policies: { checkout: { ...CHECKOUT, egress: [...CHECKOUT.egress, { action: "Accept", to: [{ networks: ["203.0.113.0/24"] }], ports: [{ protocol: "TCP", port: 5432 }] }] } },
+    policies: {
+      checkout: {
+        ...CHECKOUT,
+        egress: [
+          ...CHECKOUT.egress,
+          { action: "Accept", to: [{ networks: ["203.0.113.0/24"] }], ports: [{ protocol: "TCP", port: 5432 }] },
+        ],
+      },
+    },
   });
   const client = await it.client("checkout");
   const pod = it.lab.pods.find(({ name }) => name === "checkout");
   await client.resolve({ name: "api.stripe.com" });
-  const members = async (set: string): Promise<string> => ((await it.lab.run("node", ["ipset", "list", set])).split("Members:\n")[1] ?? "").replace(/ (timeout [1-9]\d*|packets \d+|bytes \d+)/g, "").split("\n").sort().join("\n");
+  const members = async (set: string): Promise<string> =>
+    ((await it.lab.run("node", ["ipset", "list", set])).split("Members:\n")[1] ?? "")
+      .replace(/ (timeout [1-9]\d*|packets \d+|bytes \d+)/g, "")
+      .split("\n")
+      .sort()
+      .join("\n");
   const damages: readonly (readonly [what: string, set: string, command: readonly string[]])[] = [
     ["the pod is no longer a source", "ng-src4", ["ipset", "del", "ng-src4", `${pod?.v4},${pod?.interface}`]],
     ["a network is gone", "ng-net4", ["ipset", "flush", "ng-net4"]],
     ["the resolver is gone", "ng-resolver4", ["ipset", "flush", "ng-resolver4"]],
     ["what was learned is gone", "ng-allow4", ["ipset", "flush", "ng-allow4"]],
     ["the memory is gone", "ng-name4", ["ipset", "flush", "ng-name4"]],
-    ["an address is let through by hand", "ng-allow4", ["ipset", "add", "ng-allow4", `${OUT.evil},tcp:8080,${pod?.v4}`, "skbmark", "0x40/0x3040"]],
-    ["an address is let through by hand, for a while", "ng-allow4", ["ipset", "add", "ng-allow4", `${OUT.evil},tcp:8080,${pod?.v4}`, "timeout", "600", "skbmark", "0x40/0x3040"]],
-    ["what was learned is made to last for ever", "ng-allow4", ["ipset", "add", "-exist", "ng-allow4", `${OUT.stripe},tcp:443,${pod?.v4}`, "timeout", "0", "skbmark", "0x40/0x3040"]],
-    ["a network is let through by hand", "ng-net6", ["ipset", "add", "ng-net6", `${pod?.v6},tcp:8080,2001:db8::/32`, "skbmark", "0x40/0x3040"]],
+    [
+      "an address is let through by hand",
+      "ng-allow4",
+      ["ipset", "add", "ng-allow4", `${OUT.evil},tcp:8080,${pod?.v4}`, "skbmark", "0x40/0x3040"],
+    ],
+    [
+      "an address is let through by hand, for a while",
+      "ng-allow4",
+      ["ipset", "add", "ng-allow4", `${OUT.evil},tcp:8080,${pod?.v4}`, "timeout", "600", "skbmark", "0x40/0x3040"],
+    ],
+    [
+      "what was learned is made to last for ever",
+      "ng-allow4",
+      ["ipset", "add", "-exist", "ng-allow4", `${OUT.stripe},tcp:443,${pod?.v4}`, "timeout", "0", "skbmark", "0x40/0x3040"],
+    ],
+    [
+      "a network is let through by hand",
+      "ng-net6",
+      ["ipset", "add", "ng-net6", `${pod?.v6},tcp:8080,2001:db8::/32`, "skbmark", "0x40/0x3040"],
+    ],
   ];
   for (const [what, set, command] of damages) {
     await t.test(what, async () => {
       const wanted = await members(set);
       const from = it.agent.events().length;
       await it.lab.run("node", command);
-      await it.agent.event("repaired", (e) => e.why === "set-repaired" && String(e.message).startsWith(set), { from, timeoutMs: RESTORED_MS });
+      await it.agent.event("repaired", (e) => e.why === "set-repaired" && String(e.message).startsWith(set), {
+        from,
+        timeoutMs: RESTORED_MS,
+      });
       await until("as it was", async () => (await members(set)) === wanted, RESTORED_MS);
       assert.equal((await client.connect({ host: OUT.stripe, port: 443, send: "x" })).data, "x");
       assert.equal((await client.connect({ host: OUT.far, port: 5432, send: "x" })).data, "x");

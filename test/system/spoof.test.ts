@@ -37,7 +37,11 @@ for (const kind of ["routed", "bridge"] as const) {
     if (!need(t, { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, "python3"] })) return;
     const open = { mode: "Enforce", egress: [{ action: "Accept", to: [{ networks: [`${OUT.far}/32`, `${OUT.evil6}/128`] }] }] };
     const it = await shop(t, {
-      pods: [{ name: "checkout", kind }, { name: "thief", kind }, { name: "stranger", kind, labels: { app: "none" } }],
+      pods: [
+        { name: "checkout", kind },
+        { name: "thief", kind },
+        { name: "stranger", kind, labels: { app: "none" } },
+      ],
       policies: {
         checkout: { ...open, subject: { podSelector: { matchLabels: { app: "checkout" } } } },
         thief: { ...CHECKOUT, subject: { podSelector: { matchLabels: { app: "thief" } } } },
@@ -45,12 +49,18 @@ for (const kind of ["routed", "bridge"] as const) {
     });
     const [checkout, thief] = ["checkout", "thief"].map((name) => it.lab.pods.find((pod) => pod.name === name)) as [LabPod, LabPod];
     const script = it.lab.file("raw.py", RAW);
-    const send = (where: string, source: string, destination: string): Promise<string> => it.lab.run(where, ["python3", script, source, destination, "7000", "spoof"]);
+    const send = (where: string, source: string, destination: string): Promise<string> =>
+      it.lab.run(where, ["python3", script, source, destination, "7000", "spoof"]);
     const arrived = (from: string): number => it.out.seen().filter((seen) => seen.from === from).length;
-    const spoofed = (from: number, address: string): Promise<Event> => it.agent.event(`spoofed ${address}`, (e) => e.why === "spoofed-source" && e.source?.address === address, { from });
+    const spoofed = (from: number, address: string): Promise<Event> =>
+      it.agent.event(`spoofed ${address}`, (e) => e.why === "spoofed-source" && e.source?.address === address, { from });
 
     await t.test("the tool works: its own address arrives where its policy says", async () => {
-      for (const [own, to] of [[checkout.v4, OUT.far], [checkout.v6, OUT.evil6]] as const) await send("checkout", own as string, to);
+      for (const [own, to] of [
+        [checkout.v4, OUT.far],
+        [checkout.v6, OUT.evil6],
+      ] as const)
+        await send("checkout", own as string, to);
       await it.out.child.line((line) => line.includes(`"from":"${checkout.v4}"`));
       await it.out.child.line((line) => line.includes(`"from":"${checkout.v6}"`));
     });
@@ -69,7 +79,10 @@ for (const kind of ["routed", "bridge"] as const) {
         // The kernel drops packets from its own addresses before anybody sees them (martians), IPv4 only.
         for (const address of [four, six].filter((one) => one !== it.lab.node.v4)) {
           const event = await spoofed(from, address);
-          assert.deepEqual([event.type, event.verdict, event.pod?.name, event.source?.interface], ["spoofed", "deny", "thief", thief.interface]);
+          assert.deepEqual(
+            [event.type, event.verdict, event.pod?.name, event.source?.interface],
+            ["spoofed", "deny", "thief", thief.interface],
+          );
         }
         await new Promise((resolve) => setTimeout(resolve, 100));
         assert.deepEqual([arrived(four), arrived(six)], before, "nothing arrived");
@@ -80,7 +93,10 @@ for (const kind of ["routed", "bridge"] as const) {
       await it.lab.run("thief", ["ip", "addr", "add", `${checkout.v4}/32`, "dev", "eth0"]);
       await it.lab.run("thief", ["ip", "-6", "addr", "add", `${checkout.v6}/128`, "dev", "eth0", "nodad"]);
       const before = it.out.seen().length;
-      for (const [own, to] of [[checkout.v4, OUT.far], [checkout.v6, `[${OUT.evil6}]`]] as const) {
+      for (const [own, to] of [
+        [checkout.v4, OUT.far],
+        [checkout.v6, `[${OUT.evil6}]`],
+      ] as const) {
         const got = await it.lab.exec("thief", ["curl", "-s", "-m", "1", "--interface", own as string, `telnet://${to}:8080`]);
         assert.notEqual(got.status, 0);
       }
@@ -116,9 +132,20 @@ for (const kind of ["routed", "bridge"] as const) {
 // hash:net,iface holds one network with at most 64 interfaces (ipset(8)), and every routed pod's 0.0.0.0/0 is one.
 test("no routed pod can spoof, however many guarded pods the node has", async (t) => {
   if (!need(t, { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, "python3"] })) return;
-  const it = await shop(t, { agent: false, pods: [{ name: "checkout", listed: false }], policies: { checkout: { ...CHECKOUT, subject: {} } } });
-  const others = Array.from({ length: 70 }, (_, i) => ({ namespace: "shop", name: `pod-${i}`, interface: `cali9${i}`, addresses: [`10.244.7.${i}`, `fd00:10:244:7::${i.toString(16)}`] }));
-  await it.lab.run("node", ["ip", "-batch", "-"], { input: others.map(({ interface: name }) => `link add ${name} type veth peer name x${name}\n`).join("") });
+  const it = await shop(t, {
+    agent: false,
+    pods: [{ name: "checkout", listed: false }],
+    policies: { checkout: { ...CHECKOUT, subject: {} } },
+  });
+  const others = Array.from({ length: 70 }, (_, i) => ({
+    namespace: "shop",
+    name: `pod-${i}`,
+    interface: `cali9${i}`,
+    addresses: [`10.244.7.${i}`, `fd00:10:244:7::${i.toString(16)}`],
+  }));
+  await it.lab.run("node", ["ip", "-batch", "-"], {
+    input: others.map(({ interface: name }) => `link add ${name} type veth peer name x${name}\n`).join(""),
+  });
   await it.start();
   const file = parse(it.lab.podsFile()) as object;
   const { interface: iface, addresses } = it.lab.pods.find(({ name }) => name === "checkout") as LabPod;
@@ -130,8 +157,21 @@ test("no routed pod can spoof, however many guarded pods the node has", async (t
   await list(others);
   await list([...others, { namespace: "shop", name: "checkout", interface: iface, addresses }]);
   const script = it.lab.file("raw.py", RAW);
-  for (const [source, to] of [["10.244.9.9", OUT.far], ["fd00:10:244::999", OUT.evil6]] as const) await it.lab.run("checkout", ["python3", script, source, to, "7000", "spoof"]);
+  for (const [source, to] of [
+    ["10.244.9.9", OUT.far],
+    ["fd00:10:244::999", OUT.evil6],
+  ] as const)
+    await it.lab.run("checkout", ["python3", script, source, to, "7000", "spoof"]);
   await new Promise((resolve) => setTimeout(resolve, 600));
-  assert.deepEqual(it.out.seen().filter(({ kind }) => kind === "udp-echo"), []);
-  assert.deepEqual(it.agent.events().slice(from).filter(({ why }) => why === "set-repaired"), []);
+  assert.deepEqual(
+    it.out.seen().filter(({ kind }) => kind === "udp-echo"),
+    [],
+  );
+  assert.deepEqual(
+    it.agent
+      .events()
+      .slice(from)
+      .filter(({ why }) => why === "set-repaired"),
+    [],
+  );
 });

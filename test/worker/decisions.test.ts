@@ -25,11 +25,35 @@ test("is bounded; what is there already can always be renewed", () => {
 
 test("forgets one address, or all, and names what it forgets", () => {
   const table = new Decisions(10);
-  for (const [address, port] of [[A, 1], [A, 2], [B, 1], [B, 3]] as const) table.put(address, port, 5);
+  for (const [address, port] of [
+    [A, 1],
+    [A, 2],
+    [B, 1],
+    [B, 3],
+  ] as const)
+    table.put(address, port, 5);
   const undone: unknown[] = [];
   table.forget(A, (address, port) => undone.push([address, port]));
   table.forget(A, () => assert.fail("nothing is left"));
-  assert.deepEqual([undone, table.size], [[[A, 1], [A, 2]], 2]);
+  assert.deepEqual(
+    [undone, table.size],
+    [
+      [
+        [A, 1],
+        [A, 2],
+      ],
+      2,
+    ],
+  );
   table.clear((address, port) => undone.push([address, port]));
-  assert.deepEqual([undone.slice(2), table.size], [[[B, 1], [B, 3]], 0]);
+  assert.deepEqual(
+    [undone.slice(2), table.size],
+    [
+      [
+        [B, 1],
+        [B, 3],
+      ],
+      0,
+    ],
+  );
 });

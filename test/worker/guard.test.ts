@@ -13,18 +13,43 @@ const NOW = 1_800_000_000;
 const HTTPS = (6 << 16) | 443;
 
 function pod(): Pod {
-  return { key: "shop/a", uid: "1", namespace: "shop", name: "a", labels: {}, serviceAccountName: "default", interface: "cali1", addresses: [ip("10.0.0.1")], searches: ["shop.svc.cluster.local"] };
+  return {
+    key: "shop/a",
+    uid: "1",
+    namespace: "shop",
+    name: "a",
+    labels: {},
+    serviceAccountName: "default",
+    interface: "cali1",
+    addresses: [ip("10.0.0.1")],
+    searches: ["shop.svc.cluster.local"],
+  };
 }
 
 function policy(id: string, mode: string, egress: object[], dns: object = {}): Policy {
-  const document = { apiVersion: "namegate.dev/v1alpha1", kind: "EgressPolicy", metadata: { name: id, namespace: "shop" }, spec: { mode, dns, egress } };
+  const document = {
+    apiVersion: "namegate.dev/v1alpha1",
+    kind: "EgressPolicy",
+    metadata: { name: id, namespace: "shop" },
+    spec: { mode, dns, egress },
+  };
   const { policies, problems } = readManifests("test", JSON.stringify(document));
   assert.deepEqual(problems, []);
   return policies[0] as Policy;
 }
 
-const names = (list: string[], extra: object = {}): object => ({ action: "Accept", to: [{ domainNames: list }], ports: [{ port: 443 }], ...extra });
-const nets = (list: string[], extra: object = {}): object => ({ action: "Accept", to: [{ networks: list }], ports: [{ port: 443 }], ...extra });
+const names = (list: string[], extra: object = {}): object => ({
+  action: "Accept",
+  to: [{ domainNames: list }],
+  ports: [{ port: 443 }],
+  ...extra,
+});
+const nets = (list: string[], extra: object = {}): object => ({
+  action: "Accept",
+  to: [{ networks: list }],
+  ports: [{ port: 443 }],
+  ...extra,
+});
 const guard = (...policies: Policy[]): Guard => new Guard(pod(), rulebook(policies) as Rulebook);
 
 test("a Discover policy alone guards nothing, and all count together in Discover", () => {
@@ -42,7 +67,10 @@ test("what only a Monitor policy allows stays denied, and never gets into the ke
 });
 
 test("what a Monitor policy would deny goes through, is asked for each time, and is said", () => {
-  const g = guard(policy("e", "Enforce", [nets(["192.0.2.0/24"])]), policy("m", "Monitor", [{ action: "Deny", to: [{ networks: ["192.0.2.128/25"] }] }]));
+  const g = guard(
+    policy("e", "Enforce", [nets(["192.0.2.0/24"])]),
+    policy("m", "Monitor", [{ action: "Deny", to: [{ networks: ["192.0.2.128/25"] }] }]),
+  );
   assert.deepEqual(g.networks(), []);
   const decision = g.decide(6, 443, ip("192.0.2.129"), []);
   assert.equal(decision.kernel, "pass");
@@ -52,18 +80,35 @@ test("what a Monitor policy would deny goes through, is asked for each time, and
 
 test("networks without exceptions are preloaded, as pass or inspect", () => {
   const g = guard(policy("e", "Enforce", [nets(["192.0.2.0/24"]), nets(["198.51.100.0/24"], { application: "tls" })]));
-  assert.deepEqual(g.networks().map(({ cidr, port, kernel }) => [cidrText(cidr), port, kernel]), [["192.0.2.0/24", 443, "pass"], ["198.51.100.0/24", 443, "inspect"]]);
+  assert.deepEqual(
+    g.networks().map(({ cidr, port, kernel }) => [cidrText(cidr), port, kernel]),
+    [
+      ["192.0.2.0/24", 443, "pass"],
+      ["198.51.100.0/24", 443, "inspect"],
+    ],
+  );
   const monitor = guard(policy("m", "Monitor", [nets(["198.51.100.0/24"], { application: "tls" })]));
-  assert.deepEqual(monitor.networks().map(({ kernel }) => kernel), ["watch"]);
+  assert.deepEqual(
+    monitor.networks().map(({ kernel }) => kernel),
+    ["watch"],
+  );
 });
 
 test("the lifetime of a binding is clamp(TTL, min, max) + grace", () => {
   const g = guard(policy("e", "Enforce", [names(["a.example"])], { minTtl: "10s", maxTtl: "100s", grace: "5s" }));
-  for (const [ttl, seconds] of [[0, 15], [10, 15], [50, 55], [1000, 105]] as const) assert.equal(g.lifetime(name("a.example"), ttl), seconds);
+  for (const [ttl, seconds] of [
+    [0, 15],
+    [10, 15],
+    [50, 55],
+    [1000, 105],
+  ] as const)
+    assert.equal(g.lifetime(name("a.example"), ttl), seconds);
 });
 
 test("an element lasts as long as the names behind it agree", () => {
-  const g = guard(policy("e", "Enforce", [names(["a.example"]), names(["b.example"], { application: "tls" })], { minTtl: "0s", grace: "0s" }));
+  const g = guard(
+    policy("e", "Enforce", [names(["a.example"]), names(["b.example"], { application: "tls" })], { minTtl: "0s", grace: "0s" }),
+  );
   const address = ip("198.51.100.1");
   g.learn({ name: name("b.example"), via: "asked", address, ttl: 100 }, NOW);
   assert.deepEqual(g.elements(address, NOW), [{ portKey: HTTPS, kernel: "inspect", expires: NOW + 100 }]);

@@ -23,13 +23,29 @@ const far = (n: number): Ip => parseIp(`198.${18 + (n >> 16)}.${(n >> 8) & 255}.
 
 function policy(rules: number, ports: number): Policy {
   const port = Array.from({ length: ports }, (_, i) => ({ port: 1000 + 2 * i }));
-  const egress = Array.from({ length: rules }, (_, i) => ({ action: "Accept", to: [{ domainNames: [i === 0 ? "*.evil.example" : `n${i}.example`] }], ports: port }));
-  const { policies, problems } = readManifests("test", JSON.stringify({ apiVersion: "namegate.dev/v1alpha1", kind: "EgressPolicy", metadata: { name: "p", namespace: "shop" }, spec: { mode: "Enforce", egress } }));
+  const egress = Array.from({ length: rules }, (_, i) => ({
+    action: "Accept",
+    to: [{ domainNames: [i === 0 ? "*.evil.example" : `n${i}.example`] }],
+    ports: port,
+  }));
+  const { policies, problems } = readManifests(
+    "test",
+    JSON.stringify({
+      apiVersion: "namegate.dev/v1alpha1",
+      kind: "EgressPolicy",
+      metadata: { name: "p", namespace: "shop" },
+      spec: { mode: "Enforce", egress },
+    }),
+  );
   assert.deepEqual(problems, []);
   return policies[0] as Policy;
 }
 
-function node(limit: number): { table: PodTable; add(name: string, policy: Policy): GuardedPod; elements(): number } {
+function node(limit: number): {
+  table: PodTable;
+  readonly add: (name: string, policy: Policy) => GuardedPod;
+  readonly elements: () => number;
+} {
   const held = new Set<string>();
   const kernel = {
     allow: (pod: Ip, address: Ip, port: number) => held.add(`${pod}${address}${port}`),
@@ -43,15 +59,33 @@ function node(limit: number): { table: PodTable; add(name: string, policy: Polic
     elements: () => held.size,
     add(podName, one) {
       const address = parseIp(`10.0.0.${table.byKey.size + 1}`) as Ip;
-      const pod = { key: `shop/${podName}`, uid: podName, namespace: "shop", name: podName, labels: {}, serviceAccountName: "default", interface: podName, addresses: [address], searches: [] };
-      const guarded = new GuardedPod(pod, rulebook([one]) as Rulebook, { kind: "missing", interface: podName, why: "" }, kernel, LIMITS_DEFAULT, (now) => table.makeRoom(limit, now));
+      const pod = {
+        key: `shop/${podName}`,
+        uid: podName,
+        namespace: "shop",
+        name: podName,
+        labels: {},
+        serviceAccountName: "default",
+        interface: podName,
+        addresses: [address],
+        searches: [],
+      };
+      const guarded = new GuardedPod(
+        pod,
+        rulebook([one]) as Rulebook,
+        { kind: "missing", interface: podName, why: "" },
+        kernel,
+        LIMITS_DEFAULT,
+        (now) => table.makeRoom(limit, now),
+      );
       table.set(guarded);
       return guarded;
     },
   };
 }
 
-const bind = (pod: GuardedPod, host: string, n: number): boolean => pod.learn({ name: name(`${host}.evil.example`), via: "asked", address: far(n), ttl: 60 }, NOW);
+const bind = (pod: GuardedPod, host: string, n: number): boolean =>
+  pod.learn({ name: name(`${host}.evil.example`), via: "asked", address: far(n), ttl: 60 }, NOW);
 
 test("a pod that has filled the node's bindings makes room for others, also when the oldest are in use", () => {
   const { table, add } = node(1000);
@@ -98,8 +132,16 @@ test("a policy change of a pod with many names lets packets in between", () => {
 });
 
 test("a reply with a long chain and many addresses teaches a bounded number of pairs", () => {
-  const chain = Array.from({ length: 16 }, (_, i) => ({ name: labels(`c${i}.evil.example`), type: 5, data: { name: labels(`c${i + 1}.evil.example`) } }));
-  const addresses = Array.from({ length: 900 }, (_, n) => ({ name: labels("c16.evil.example"), type: 1, data: Uint8Array.from([198, 18, n >> 8, n & 255]) }));
+  const chain = Array.from({ length: 16 }, (_, i) => ({
+    name: labels(`c${i}.evil.example`),
+    type: 5,
+    data: { name: labels(`c${i + 1}.evil.example`) },
+  }));
+  const addresses = Array.from({ length: 900 }, (_, n) => ({
+    name: labels("c16.evil.example"),
+    type: 1,
+    data: Uint8Array.from([198, 18, n >> 8, n & 255]),
+  }));
   const bytes = encode({ questions: [{ name: labels("c0.evil.example"), type: 1 }], answers: [...chain, ...addresses] });
   const out: Learned[] = [];
   const outcome = learn(bytes, 0, bytes.length, out);
@@ -114,12 +156,25 @@ test("a pod that opens thousands of connections to a resolver loses only its own
   const syn = (sourcePort: number): Packet => ({ ...newPacket(), protocol: 6, sourcePort, destinationPort: 53, tcpFlags: 2, sequence: 1 });
   const got: number[] = [];
   const bytes = Uint8Array.from([0, 3, 7, 8, 9]);
-  const piece = (sequence: number, from: number, to: number): Packet => ({ ...syn(9), tcpFlags: 16, sequence, bytes, payloadStart: from, payloadEnd: to });
+  const piece = (sequence: number, from: number, to: number): Packet => ({
+    ...syn(9),
+    tcpFlags: 16,
+    sequence,
+    bytes,
+    payloadStart: from,
+    payloadEnd: to,
+  });
   victim.queryStreams.feed(syn(9), 1, () => undefined);
-  assert.equal(victim.queryStreams.feed(piece(2, 0, 2), 2, () => undefined), "partial");
+  assert.equal(
+    victim.queryStreams.feed(piece(2, 0, 2), 2, () => undefined),
+    "partial",
+  );
   for (let port = 1; port <= 5000; port++) hog.queryStreams.feed(syn(port), 3, () => undefined);
   assert.ok(hog.queryStreams.connections <= 512);
-  assert.equal(victim.queryStreams.feed(piece(4, 2, 5), 4, (all, start, end) => got.push(...all.subarray(start, end))), "complete");
+  assert.equal(
+    victim.queryStreams.feed(piece(4, 2, 5), 4, (all, start, end) => got.push(...all.subarray(start, end))),
+    "complete",
+  );
   assert.deepEqual(got, [7, 8, 9]);
 });
 

@@ -102,7 +102,12 @@ function cutJson(text: string): Cut | undefined {
     if (![undefined, 2, 4].some((spaces) => JSON.stringify(value, null, spaces) === plain)) return undefined;
     const { pods, ...others } = value as { pods?: unknown };
     if (!Array.isArray(pods)) return undefined;
-    return { items: pods.map((pod) => JSON.stringify(pod)), wrap: (one) => `{"pods":[${one}]}`, rest: JSON.stringify(others), at: undefined };
+    return {
+      items: pods.map((pod) => JSON.stringify(pod)),
+      wrap: (one) => `{"pods":[${one}]}`,
+      rest: JSON.stringify(others),
+      at: undefined,
+    };
   } catch {
     return undefined; // not JSON: as YAML it may be right, or has its problem told
   }

@@ -32,7 +32,14 @@ export function readPods(file: string, text: string): { readonly pods?: PodsFile
   };
   for (const error of document.errors) {
     const at = error.linePos?.[0];
-    problems.push({ file, line: at?.line ?? 1, column: at?.col ?? 1, path: "", message: error.message.split("\n")[0] ?? "not YAML", hint: undefined });
+    problems.push({
+      file,
+      line: at?.line ?? 1,
+      column: at?.col ?? 1,
+      path: "",
+      message: error.message.split("\n")[0] ?? "not YAML",
+      hint: undefined,
+    });
   }
   if (problems.length > 0) return { problems };
 
@@ -49,7 +56,8 @@ export function readPods(file: string, text: string): { readonly pods?: PodsFile
     }
     for (const pair of node.items) {
       const key = isScalar(pair.key) ? String(pair.key.value) : "?";
-      if (!known.has(key)) say(pair.key as Node, path === "" ? key : `${path}.${key}`, `unknown field \`${key}\``, `known are: ${[...known].join(", ")}`);
+      if (!known.has(key))
+        say(pair.key as Node, path === "" ? key : `${path}.${key}`, `unknown field \`${key}\``, `known are: ${[...known].join(", ")}`);
       else found.set(key, pair.value as Node | null);
     }
     return found;
@@ -60,7 +68,8 @@ export function readPods(file: string, text: string): { readonly pods?: PodsFile
     say(node, path, "must be a list");
     return [];
   };
-  const string = (node: Node | null | undefined): string | undefined => (isScalar(node) && typeof node.value === "string" ? node.value : undefined);
+  const string = (node: Node | null | undefined): string | undefined =>
+    isScalar(node) && typeof node.value === "string" ? node.value : undefined;
   const strings = (node: Node | null | undefined, path: string): Record<string, string> => {
     const result: Record<string, string> = Object.create(null) as Record<string, string>;
     if (node === undefined || node === null) return result;
@@ -86,7 +95,8 @@ export function readPods(file: string, text: string): { readonly pods?: PodsFile
   const interfacePrefixes: string[] = [];
   for (const [i, node] of items(top.get("interfacePrefixes"), "interfacePrefixes").entries()) {
     const prefix = string(node);
-    if (prefix === undefined || !/^[A-Za-z0-9_.-]{1,14}$/.test(prefix)) say(node, `interfacePrefixes[${i}]`, "not the beginning of an interface name", "for example cali");
+    if (prefix === undefined || !/^[A-Za-z0-9_.-]{1,14}$/.test(prefix))
+      say(node, `interfacePrefixes[${i}]`, "not the beginning of an interface name", "for example cali");
     else interfacePrefixes.push(prefix);
   }
   const namespaces: Record<string, Record<string, string>> = Object.create(null) as Record<string, Record<string, string>>;
@@ -112,7 +122,13 @@ export function readPods(file: string, text: string): { readonly pods?: PodsFile
       return value ?? "";
     };
     const [namespace, name, iface] = [need("namespace"), need("name"), need("interface")];
-    if (!/^[A-Za-z0-9_.@:-]{1,15}$/.test(iface)) say(pod.get("interface") ?? node, `${path}.interface`, "not an interface name", "the host side of the pod's veth pair, at most 15 characters");
+    if (!/^[A-Za-z0-9_.@:-]{1,15}$/.test(iface))
+      say(
+        pod.get("interface") ?? node,
+        `${path}.interface`,
+        "not an interface name",
+        "the host side of the pod's veth pair, at most 15 characters",
+      );
     const key = `${namespace}/${name}`;
     if (byKey.has(key)) say(node, path, `the pod ${key} is listed twice`);
     byKey.add(key);

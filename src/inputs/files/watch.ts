@@ -70,14 +70,18 @@ function stamp(path: string): string {
 function fingerprint(path: string): string {
   try {
     if (!statSync(path).isDirectory()) return stamp(path);
-    return manifestNames(path).map((name) => `${name}:${stamp(join(path, name))}`).join("|");
+    return manifestNames(path)
+      .map((name) => `${name}:${stamp(join(path, name))}`)
+      .join("|");
   } catch {
     return "gone";
   }
 }
 
 function manifestNames(folder: string): string[] {
-  return readdirSync(folder).filter((name) => /\.ya?ml$/.test(name) && !name.startsWith(".")).sort();
+  return readdirSync(folder)
+    .filter((name) => /\.ya?ml$/.test(name) && !name.startsWith("."))
+    .sort();
 }
 
 /** What is not a plain file of sensible size is refused: a pipe would never answer, a device never end. */
@@ -94,7 +98,10 @@ function textOf(file: string): string {
 }
 
 /** The manifests in a folder, sorted by name; those that cannot be read are named. */
-export function readFolder(folder: string): { readonly files: readonly { file: string; text: string }[]; readonly failed: readonly { file: string; why: string }[] } {
+export function readFolder(folder: string): {
+  readonly files: readonly { file: string; text: string }[];
+  readonly failed: readonly { file: string; why: string }[];
+} {
   const files: { file: string; text: string }[] = [];
   const failed: { file: string; why: string }[] = [];
   for (const name of manifestNames(folder)) {
@@ -109,7 +116,9 @@ export function readFolder(folder: string): { readonly files: readonly { file: s
 }
 
 /** The text of one file, or why it cannot be read. */
-export function readText(file: string): { readonly text: string; readonly why?: undefined } | { readonly text?: undefined; readonly why: string } {
+export function readText(
+  file: string,
+): { readonly text: string; readonly why?: undefined } | { readonly text?: undefined; readonly why: string } {
   try {
     return { text: textOf(file) };
   } catch (error) {

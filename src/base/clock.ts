@@ -1,2 +1,0 @@
-/** Milliseconds since the epoch. Time is an argument everywhere but in the wiring. */
-export type Clock = () => number;
