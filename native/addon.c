@@ -15,7 +15,7 @@
 #include "watchdog.h"
 
 #define HOLD UINT32_MAX
-#define ROUNDS_PER_WAKEUP 4 /* batches before the event loop gets its turn again */
+#define ROUNDS_PER_WAKEUP 1 /* batches before the event loop gets its turn again */
 #define BACKOFF_MIN_MS 10
 #define BACKOFF_MAX_MS 5000
 #define QUEUE_LENGTH_MAX (1u << 20)

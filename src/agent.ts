@@ -277,7 +277,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         void lookAgain();
     }, TICK_MS),
     // An interface that is another one now, though nobody said so.
-    setInterval(() => void lookAgain(), LOOK_AGAIN_MS),
     setInterval(() => {
       const lost = groups.check();
       if (lost.length > 0)
@@ -287,6 +286,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
           why: "groups-restored",
           message: `${lost.join(", ")}: the interface group was changed by somebody; restored`,
         });
+      void lookAgain();
+    }, LOOK_AGAIN_MS),
+    setInterval(() => {
       rules.check().catch((error: unknown) => log.error({ error: messageOf(error) }, "the rules could not be checked"));
     }, options.checkMs),
   ];

@@ -10,20 +10,22 @@ export interface Grouped {
 
 /** Keeps the veths of guarded pods in our interface groups, and all others out of them. */
 export class InterfaceGroups {
-  private wanted = new Map<string, number>();
+  private wanted: ReadonlyMap<string, number> | undefined;
 
   /** Interfaces that leave a group, before the packet thread forgets their pods: nothing of theirs is a spoof then. */
   release(pods: readonly Grouped[]): void {
     const next = wantedGroups(pods);
-    for (const iface of new Set([...this.wanted.keys(), ...grouped()])) if (!next.has(iface)) setGroup(iface, 0);
+    // At first those that an earlier agent left there.
+    for (const iface of this.wanted?.keys() ?? grouped()) if (!next.has(iface)) setGroup(iface, 0);
   }
 
   /** Interfaces that join, after the packet thread knows their pods. Returns those that cannot, with the reason. */
   join(pods: readonly Grouped[]): ReadonlyMap<string, string> {
+    const old = this.wanted;
     this.wanted = wantedGroups(pods);
     const failed = new Map<string, string>();
     for (const [iface, group] of this.wanted) {
-      if (groupOf(iface) === group) continue;
+      if (old?.get(iface) === group || groupOf(iface) === group) continue;
       const why = setGroup(iface, group);
       if (why !== undefined) failed.set(iface, why);
     }
@@ -32,7 +34,7 @@ export class InterfaceGroups {
 
   /** Puts back what somebody took out. Returns the interfaces concerned. */
   check(): string[] {
-    const lost = [...this.wanted].filter(([iface, group]) => ![group, undefined].includes(groupOf(iface)));
+    const lost = [...(this.wanted ?? [])].filter(([iface, group]) => ![group, undefined].includes(groupOf(iface)));
     for (const [iface, group] of lost) setGroup(iface, group);
     return lost.map(([iface]) => iface);
   }

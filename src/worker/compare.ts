@@ -10,10 +10,10 @@ import { ELEMENT_WORDS } from "./pods.ts";
 
 const FAMILIES = [4, 6] as const;
 const INTERVAL_MS = 500;
-/** A comparison may take one four-hundredth of the time. */
-const SHARE = 400;
+/** A comparison may take one six-hundredth of the time. */
+const SHARE = 600;
 /** Whatever it takes, it is done this often: time spent is not only ours on a busy machine. */
-const INTERVAL_MS_MAX = 20_000;
+const INTERVAL_MS_MAX = 180_000;
 /** Elements this close to their end are neither missed nor restored, seconds. */
 const NEAR_END = 3;
 
