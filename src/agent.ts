@@ -58,7 +58,7 @@ export interface Agent {
 
 const RETRY_READ_MS = 50;
 const TICK_MS = 1000;
-const LOOK_AGAIN_MS = 15_000;
+const LOOK_AGAIN_MS = 30_000;
 
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { log } = options;

@@ -9,7 +9,7 @@ import { elementKey, FIXED_ROLES } from "./kernel.ts";
 import { ELEMENT_WORDS } from "./pods.ts";
 
 const FAMILIES = [4, 6] as const;
-const INTERVAL_MS = 500;
+const INTERVAL_MS = 1000;
 /** A comparison may take one six-hundredth of the time. */
 const SHARE = 600;
 /** Whatever it takes, it is done this often: time spent is not only ours on a busy machine. */

@@ -33,7 +33,7 @@ import { Replies } from "./replies.ts";
 /** The most that nfnetlink_queue copies: a 16-bit attribute length less its header. */
 const COPY_BYTES_MAX = 65_531;
 const SOCKET_BYTES = 8 * 1024 * 1024;
-const TICK_MS = 250;
+const TICK_MS = 500;
 /** Longest stretch of policy work before packets get a turn, milliseconds. */
 const SLICE_MS = 4;
 const SWEEP_MS = 30_000;

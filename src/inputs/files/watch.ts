@@ -12,7 +12,7 @@ export interface Watched {
 const POLL_MS = 2000;
 /** Of one input file; a ConfigMap has at most 1 MiB. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
-const SETTLE_MS = 2; // several events of one save become one
+const SETTLE_MS = 1; // several events of one save become one
 
 export function watchPath(path: string, changed: () => void): Watched {
   let watcher: FSWatcher | undefined;
