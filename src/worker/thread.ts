@@ -1,6 +1,3 @@
-import { readlinkSync } from "node:fs";
-import { setPriority } from "node:os";
-import { basename } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { family, type Ip, parseIp } from "../base/address.ts";
@@ -17,6 +14,7 @@ import { admit } from "./admission.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { type Rulebook, rulebook } from "./guard.ts";
+import { hurry } from "./hurry.ts";
 import { inspectPayload } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
@@ -48,18 +46,6 @@ const send = (message: FromWorker): void => port.postMessage(message);
 const drafts: EventDraft[] = [];
 function flushEvents(): void {
   if (drafts.length > 0) send({ kind: "events", events: drafts.splice(0) });
-}
-
-/** Nice value of this thread: a packet waits for it, and nothing else in the pod network does. */
-const NICE = -10;
-
-/** Node has no priorities of threads; Linux has them by thread id (setpriority(2)). Without CAP_SYS_NICE all stays as it is. */
-function hurry(): void {
-  try {
-    setPriority(Number(basename(readlinkSync("/proc/thread-self"))), NICE);
-  } catch {
-    // not permitted: slower under load, and not wrong
-  }
 }
 
 function start(native: Addon): void {
