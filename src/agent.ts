@@ -109,7 +109,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   };
 
   const reload = async (again: boolean): Promise<void> => {
+    const from = performance.now();
     const read = readInputs();
+    const readMs = performance.now() - from;
     // A file that is just being written looks broken for a moment: new problems are looked at twice.
     const problems = JSON.stringify([read.policies.problems, read.pods.problems]);
     if (again && problems !== knownProblems && read.policies.problems.length + read.pods.problems.length > 0) {
@@ -127,6 +129,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       keeper.save();
     }
     announce();
+    log.debug({ readMs, allMs: performance.now() - from, threadMicroseconds: lastUpdate?.microseconds }, "inputs read and applied");
   };
 
   let line: Promise<void> = Promise.resolve();
