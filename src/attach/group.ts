@@ -1,11 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-
-/**
- * Interface groups (ip-link(8), xt_devgroup): how one rule knows that a packet came out of some guarded pod's veth.
- * ipset cannot say it: hash:net,iface holds at most 64 interfaces for one network. 0 is the group of everything else.
- */
-export const InterfaceGroup = { enforce: 20_039, monitor: 20_040 } as const;
+import { InterfaceGroup } from "../model/attachment.ts";
 
 const file = (iface: string, sys: string): string => join(sys, "class", "net", iface, "netdev_group");
 

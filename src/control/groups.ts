@@ -1,5 +1,5 @@
-import { groupOf, grouped, InterfaceGroup, setGroup } from "../attach/group.ts";
-import type { Attachment } from "../model/attachment.ts";
+import { groupOf, grouped, setGroup } from "../attach/group.ts";
+import { type Attachment, InterfaceGroup } from "../model/attachment.ts";
 import type { Mode } from "../model/policy.ts";
 
 /** A guarded pod's interface and the strictest mode over it. */

@@ -1,4 +1,5 @@
 import { type Family, type Ip, family as familyOf, ipText } from "../base/address.ts";
+import { InterfaceGroup } from "../model/attachment.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { hex, type Marks } from "./marks.ts";
 
@@ -43,9 +44,6 @@ export interface TableWanted {
 export function setName(role: "src" | "resolver" | "guard" | "query" | "allow" | "net" | "deny" | "name", of: Family): string {
   return `ng-${role}${of}`;
 }
-
-/** Interface groups of guarded pods' veths (attach/group.ts writes them). */
-const GROUPS = { enforce: 20_039, monitor: 20_040 } as const;
 
 /** The chain whose rules come and go with bridged pods; all others are static. */
 export const BRIDGE_CHAIN = "NG-BRIDGE";
@@ -141,7 +139,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
                     ["enforce", SourceClass.spoof],
                     ["monitor", SourceClass.monitor],
                   ] as const
-                ).map(([group, c]) => `-m mark --mark 0x0/${mask} -m devgroup --src-group ${hex(GROUPS[group])} ${set(c)}`)
+                ).map(([group, c]) => `-m mark --mark 0x0/${mask} -m devgroup --src-group ${hex(InterfaceGroup[group])} ${set(c)}`)
               : []),
             ...(rpfilter ? [`-m mark --mark 0x0/${mask} ${conn(VerdictClass.dns)} -g NG-ANSWER`] : []),
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours

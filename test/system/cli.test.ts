@@ -52,7 +52,10 @@ for (const iptables of ["nft", "legacy"] as const) {
     assert.equal((await client.connect({ host: OUT.bank, port: 443 })).code, "ECONNREFUSED", "still guarded");
 
     await it.agent.kill();
+    const groups = async (): Promise<string> => (await lab.run("node", ["sh", "-c", "cat /sys/class/net/*/netdev_group | sort -u"])).trim();
+    assert.equal(await groups(), "0\n20039", "the guarded pod's veth is in our group");
     const done = await namegate(lab, "uninstall", "--socket", socketOf(lab));
+    assert.equal(await groups(), "0");
     assert.equal(done.status, 0, done.stderr);
     const trimmed = (text: string): string =>
       text
