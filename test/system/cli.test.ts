@@ -31,7 +31,15 @@ function refused({ status, stdout, stderr }: ExecResult, what: RegExp): void {
 for (const iptables of ["nft", "legacy"] as const) {
   test(`uninstall removes all of ours and nothing else, and not under a running agent (iptables-${iptables})`, async (t) => {
     if (!need(t, SHOP_NEEDS)) return;
-    const it = await shop(t, { agent: false, iptables, pods: [{ name: "checkout", kind: "bridge" }], policies: { checkout: CHECKOUT } });
+    const it = await shop(t, {
+      agent: false,
+      iptables,
+      pods: [
+        { name: "checkout", kind: "bridge" },
+        { name: "checkout-1", labels: { app: "checkout" } },
+      ],
+      policies: { checkout: CHECKOUT },
+    });
     const { lab } = it;
     for (const tool of [`iptables-${iptables}`, `ip6tables-${iptables}`]) {
       await lab.run("node", [tool, "-w", "-t", "mangle", "-N", "cali-mine"]);
