@@ -4,8 +4,8 @@ import { ConntrackDump, type ConntrackEntry } from "../firewall/conntrack.ts";
 import type { Connections } from "../worker/protocol.ts";
 
 const KEEP_INTERVAL_MS = 2000;
-/** Reading for the sake of live bindings may take one six-hundredth of the time. */
-const KEEP_SHARE = 600;
+/** Reading for the sake of live bindings may take one three-hundredth of the time. */
+const KEEP_SHARE = 300;
 /** Readings that wait; a further one is the same as the last. */
 const WAITING_MAX = 64;
 
