@@ -6,6 +6,8 @@ import type { Connections } from "../worker/protocol.ts";
 const KEEP_INTERVAL_MS = 2000;
 /** Reading for the sake of live bindings may take one three-hundredth of the time. */
 const KEEP_SHARE = 300;
+/** However long a reading takes: a binding in use is kept for a minute at a time (worker/live.ts). */
+const KEEP_INTERVAL_MS_MAX = 20_000;
 /** Readings that wait; a further one is the same as the last. */
 const WAITING_MAX = 64;
 
@@ -83,7 +85,7 @@ export class ConnectionReader {
       this.send({ kind: "connections", entries, part: state === "failed" ? "failed" : reading.last ? "done" : "more" });
     } else {
       if (entries.length > 0) this.send({ kind: "connections", entries, part: "keep" });
-      this.nextKeepMs = nowMs + Math.max(KEEP_INTERVAL_MS, this.spentMs * KEEP_SHARE);
+      this.nextKeepMs = nowMs + Math.min(KEEP_INTERVAL_MS_MAX, Math.max(KEEP_INTERVAL_MS, this.spentMs * KEEP_SHARE));
     }
     this.next(nowMs);
   }
