@@ -13,6 +13,8 @@ export interface Marks {
   readonly mask: number;
   /** The mark value of a class. */
   value(classNumber: number): number;
+  /** `mark` with the class in our bits, and everybody else's bits as they were. */
+  put(mark: number, classNumber: number): number;
   /** The class in a mark. */
   classOf(mark: number): number;
 }
@@ -34,6 +36,7 @@ export function marks(mask: number = MARK_MASK_DEFAULT): Marks {
   return {
     mask: mask >>> 0,
     value: (c) => values[c & 7] as number,
+    put: (mark, c) => ((mark & ~mask) | (values[c & 7] as number)) >>> 0,
     classOf: (mark) => bits.reduce((c, bit, i) => c | (((mark >>> bit) & 1) << i), 0),
   };
 }

@@ -68,11 +68,8 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
   const { protocol, destinationPort: port, destination } = packet;
   const names = pod.guard.seen(destination, now);
   const decision = pod.guard.decide(protocol, port, destination, names);
-  const kernelClass = { pass: VerdictClass.pass, inspect: VerdictClass.inspect, deny: VerdictClass.deny, watch: VerdictClass.watch }[
-    decision.kernel
-  ];
   answer.verdict = NfVerdict.repeat;
-  answer.mark = ((held.mark & ~kernel.marks.mask) | kernel.marks.value(kernelClass)) >>> 0;
+  answer.mark = kernel.marks.put(held.mark, VerdictClass[decision.kernel]);
   const cacheable = ELEMENT_PROTOCOLS.has(protocol);
   const portKey = (protocol << 16) | port;
   if (decision.kernel === "deny") {

@@ -37,8 +37,7 @@ export function inspectPayload(context: Context, queue: PacketQueue, count: numb
     );
     if (decision.kernel === "deny") counters.inspectedDenied++;
     answer.verdict = NfVerdict.repeat;
-    answer.mark =
-      ((held.mark & ~kernel.marks.mask) | kernel.marks.value(decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass)) >>> 0;
+    answer.mark = kernel.marks.put(held.mark, decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass);
     report(context, pod, held, decision, names, evidence);
     pod.work.spend(performance.now() - from);
   });

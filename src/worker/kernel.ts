@@ -2,7 +2,7 @@ import type { NetlinkSocket } from "../base/addon.ts";
 import { type Family, family, type Ip } from "../base/address.ts";
 import { Fault } from "../base/fault.ts";
 import { type BatchResult, type DumpedElement, type Element, Ipset, IpsetBatch, type SetSpec } from "../firewall/ipset.ts";
-import { hex, type Marks } from "../firewall/marks.ts";
+import type { Marks } from "../firewall/marks.ts";
 import { setName } from "../firewall/rules.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Via } from "../model/binding.ts";
@@ -217,9 +217,5 @@ export class Kernel {
       this.lastFailure = `${command} ${set}: ${refusal.text}`;
     }
     return result;
-  }
-
-  describe(): string {
-    return `mark mask ${hex(this.marks.mask)}`;
   }
 }

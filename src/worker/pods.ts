@@ -31,13 +31,6 @@ export const DENIAL_SECONDS = 5;
 /** Words of one entry of AddressNames.elements: port key, class, expiry, packets seen. */
 export const ELEMENT_WORDS = 4;
 
-const CLASS: Readonly<Record<KernelClass, number>> = {
-  pass: VerdictClass.pass,
-  inspect: VerdictClass.inspect,
-  deny: VerdictClass.deny,
-  watch: VerdictClass.watch,
-};
-
 interface Fixed {
   readonly role: FixedRole;
   readonly family: Family;
@@ -139,7 +132,7 @@ export class GuardedPod {
           // The kernel has no /0 here: two halves.
           const halves = cidr.bits > 0 ? [cidr] : [cidr, { ip: (String.fromCharCode(128) + cidr.ip.slice(1)) as Ip, bits: 1 }];
           for (const half of halves)
-            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: CLASS[kernel] });
+            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: VerdictClass[kernel] });
         }
       }
       // Without interface groups: whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
@@ -195,9 +188,9 @@ export class GuardedPod {
     for (const { portKey, kernel, expires } of wanted) {
       let at = 0;
       while (at < old.length && old[at] !== portKey) at += ELEMENT_WORDS;
-      const same = at < old.length && old[at + 1] === CLASS[kernel] && old[at + 2] === expires;
-      if (!same) for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, CLASS[kernel], expires - now);
-      next.push(portKey, CLASS[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
+      const same = at < old.length && old[at + 1] === VerdictClass[kernel] && old[at + 2] === expires;
+      if (!same) for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernel], expires - now);
+      next.push(portKey, VerdictClass[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
     }
     entry.elements = next.slice(); // without the room for more that pushing made
   }
@@ -213,7 +206,7 @@ export class GuardedPod {
   /** The kernel may repeat this decision for a while. */
   remember(address: Ip, portKey: number, kernelClass: KernelClass, expires: number, now: number): void {
     if (expires <= now || !this.decisions.put(address, portKey, expires)) return;
-    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, CLASS[kernelClass], expires - now);
+    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernelClass], expires - now);
   }
 
   rememberDenial(address: Ip, portKey: number, now: number): void {

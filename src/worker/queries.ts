@@ -45,7 +45,7 @@ export class Queries {
       else {
         // Once more through the chain, which lets what we have seen go on to the rules behind ours.
         answer.verdict = NfVerdict.repeat;
-        answer.mark = ((held.mark & ~marks.mask) | marks.value(VerdictClass.ours)) >>> 0;
+        answer.mark = marks.put(held.mark, VerdictClass.ours);
       }
       this.pod?.work.spend(performance.now() - from);
     });
@@ -118,7 +118,7 @@ export class Queries {
       queue.replace(held.index, tcpReset(packet));
       const { marks } = this.context.kernel;
       answer.verdict = NfVerdict.repeat;
-      answer.mark = ((held.mark & ~marks.mask) | marks.value(VerdictClass.ours)) >>> 0;
+      answer.mark = marks.put(held.mark, VerdictClass.ours);
     }
     if (dns.length === 0) return;
     const reply = packet.protocol === Protocol.TCP ? tcpReply(packet, dns) : udpReply(packet, dns);

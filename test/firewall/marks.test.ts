@@ -12,6 +12,7 @@ test("classes spread over the mask's bits and come back", () => {
       const m = marks(mask);
       assert.equal((m.value(c) & ~mask) >>> 0, 0);
       assert.equal(m.classOf(((noise & ~mask) | m.value(c)) >>> 0), c);
+      assert.equal(m.put(noise, c), ((noise & ~mask) | m.value(c)) >>> 0);
     }),
   );
 });
