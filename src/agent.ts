@@ -27,8 +27,9 @@ import type { PodsFile } from "./inputs/files/pods.ts";
 import { watchPath } from "./inputs/files/watch.ts";
 import { serveMetrics } from "./metrics/server.ts";
 import type { EventDraft } from "./model/event.ts";
-import type { Problem } from "./model/policy.ts";
+import type { Policy, Problem } from "./model/policy.ts";
 import type { Snapshot } from "./model/snapshot.ts";
+import { restrictsQueries } from "./policy/queries.ts";
 import type { Limits } from "./worker/protocol.ts";
 
 /** The picture as code: inputs make a snapshot, its changes go to the packet thread, and events come back. */
@@ -188,14 +189,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
           .filter(({ attachment }) => !covered(attachment.interface))
           .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
     groups.release(watched);
+    const queries = guarded.some((one) => one.policies.some((id) => restrictsQueries(policies.get(id) as Policy)));
     if (thread !== undefined) {
-      await rules.setBridged(bridged).catch((error: unknown) => {
-        log.error({ error: messageOf(error) }, "the rules of bridged pods could not be changed; the next check tries again");
+      await rules.change({ bridged, queries }).catch((error: unknown) => {
+        log.error({ error: messageOf(error) }, "the rules that depend on pods could not be changed; the next check tries again");
         emit({
           type: "agent",
           verdict: "info",
           why: "degraded",
-          message: `the rules of bridged pods could not be changed: ${messageOf(error)}`,
+          message: `the rules that depend on pods could not be changed: ${messageOf(error)}`,
         });
       });
     }
@@ -214,7 +216,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     lastUpdate = applied;
     if (first) {
       await thread.bind();
-      await rules.install(bridged);
+      await rules.install({ bridged, queries });
       readyMs = Date.now();
       emit({
         type: "agent",

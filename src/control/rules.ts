@@ -1,6 +1,6 @@
 import type { Iptables } from "../firewall/iptables.ts";
-import { type FoundDrift, RuleKeeper } from "../firewall/keeper.ts";
-import type { BridgedPod, Matches, RuleOptions } from "../firewall/rules.ts";
+import { type FoundDrift, NO_POD_RULES, type PodRules, RuleKeeper } from "../firewall/keeper.ts";
+import type { Matches } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 
 /** Repairs this close together are a war with another component: we go on, but more slowly, and say so. */
@@ -22,14 +22,14 @@ export class RuleGuard {
   private readonly deps: RuleGuardDeps;
   private readonly legacy: boolean;
   private line: Promise<unknown> = Promise.resolve();
-  private bridged = "";
+  private pods = NO_POD_RULES;
   installed = false;
   repairs = 0;
   private lastRepairs: number[] = [];
   private pausedUntilMs = 0;
   private checkedGeneration: number | undefined;
 
-  constructor(iptables: Iptables, options: Omit<RuleOptions, "family">, deps: RuleGuardDeps) {
+  constructor(iptables: Iptables, options: ConstructorParameters<typeof RuleKeeper>[1], deps: RuleGuardDeps) {
     this.keeper = new RuleKeeper(iptables, options);
     this.deps = deps;
     this.legacy = iptables.variant === "legacy";
@@ -46,20 +46,23 @@ export class RuleGuard {
     return result;
   }
 
-  install(bridged: readonly BridgedPod[]): Promise<void> {
+  install(pods: PodRules): Promise<void> {
     return this.inLine(async () => {
-      this.bridged = JSON.stringify(bridged);
-      await this.keeper.install(bridged);
+      this.pods = pods;
+      await this.keeper.install(pods);
       this.installed = true;
     });
   }
 
-  setBridged(bridged: readonly BridgedPod[]): Promise<void> {
+  change(pods: PodRules): Promise<void> {
     return this.inLine(async () => {
-      const text = JSON.stringify(bridged);
-      if (!this.installed || text === this.bridged) return;
-      this.bridged = text;
-      await this.keeper.setBridged(bridged);
+      const old = this.pods;
+      const bridged = JSON.stringify(pods.bridged) === JSON.stringify(old.bridged) ? old.bridged : pods.bridged;
+      // Once needed it stays until the next start: a policy that comes and goes is not to wait for iptables each time.
+      const queries = pods.queries || old.queries;
+      if (!this.installed || (bridged === old.bridged && queries === old.queries)) return;
+      this.pods = { bridged, queries };
+      await this.keeper.change(this.pods);
     });
   }
 

@@ -1,9 +1,28 @@
 import type { Family } from "../base/address.ts";
 import type { Iptables } from "./iptables.ts";
 import { type Drift, drift, refillText, removeText, restoreText } from "./plan.ts";
-import { BRIDGE_CHAIN, bridgeRules, type BridgedPod, type Matches, type RuleOptions, type TableWanted, wantedRules } from "./rules.ts";
+import {
+  BRIDGE_CHAIN,
+  bridgeRules,
+  type BridgedPod,
+  type Matches,
+  type RuleOptions,
+  type TableName,
+  type TableWanted,
+  wantedRules,
+} from "./rules.ts";
 
 const FAMILIES = [4, 6] as const;
+
+/** What the static rules do not know by themselves: it comes and goes with the pods. */
+export interface PodRules {
+  readonly bridged: readonly BridgedPod[];
+  /** Some pod may not ask for every name. */
+  readonly queries: boolean;
+}
+export const NO_POD_RULES: PodRules = { bridged: [], queries: false };
+
+type KeeperOptions = Omit<RuleOptions, "family" | "queries">;
 
 /** A drift with its family. */
 export interface FoundDrift extends Drift {
@@ -16,12 +35,12 @@ export interface FoundDrift extends Drift {
  */
 export class RuleKeeper {
   private readonly iptables: Iptables;
-  private options: Omit<RuleOptions, "family">;
+  private options: KeeperOptions;
   /** Per family and table: our chains as iptables prints them. */
   private readonly reference = new Map<string, ReadonlyMap<string, readonly string[]>>();
-  private bridged: readonly BridgedPod[] = [];
+  private pods = NO_POD_RULES;
 
-  constructor(iptables: Iptables, options: Omit<RuleOptions, "family">) {
+  constructor(iptables: Iptables, options: KeeperOptions) {
     this.iptables = iptables;
     this.options = options;
   }
@@ -32,8 +51,8 @@ export class RuleKeeper {
   }
 
   private wanted(family: Family): TableWanted[] {
-    const options = { ...this.options, family };
-    const bridge = bridgeRules(this.bridged, options);
+    const options = { ...this.options, family, queries: this.pods.queries };
+    const bridge = bridgeRules(this.pods.bridged, options);
     return wantedRules(options).map((table) => ({
       ...table,
       chains: table.chains.map((chain) => (chain.name === BRIDGE_CHAIN ? { name: chain.name, rules: bridge } : chain)),
@@ -55,23 +74,27 @@ export class RuleKeeper {
    * meets the old chains or the new ones. Deciding tables come before the one that admits (mangle), so that no verdict
    * falls that nothing carries out.
    */
-  async install(bridged: readonly BridgedPod[] = this.bridged): Promise<void> {
-    this.bridged = bridged;
+  async install(pods = this.pods): Promise<void> {
+    this.pods = pods;
     for (const family of FAMILIES) {
       const order = this.wanted(family).sort((a, b) => Number(a.table === "mangle") - Number(b.table === "mangle"));
       for (const table of order) await this.put(family, table);
     }
   }
 
-  /** A bridged pod came, went or got another address. */
-  async setBridged(bridged: readonly BridgedPod[]): Promise<void> {
-    this.bridged = bridged;
+  /** Pods came, went or got other addresses or policies: one chain is refilled, and the table whose hook is now needed. */
+  async change(pods: PodRules): Promise<void> {
+    const { bridged, queries } = this.pods;
+    this.pods = pods;
     for (const family of FAMILIES) {
-      const table = this.wanted(family).find(({ table }) => table === "mangle") as TableWanted;
-      const chain = table.chains.find(({ name }) => name === BRIDGE_CHAIN);
+      const table = (name: TableName): TableWanted => this.wanted(family).find(({ table }) => table === name) as TableWanted;
+      if (queries !== pods.queries) await this.put(family, table("raw"));
+      if (bridged === pods.bridged) continue;
+      const mangle = table("mangle");
+      const chain = mangle.chains.find(({ name }) => name === BRIDGE_CHAIN);
       this.reference.delete(`${family}mangle`); // should this fail, the next check finds the chain altered
       await this.iptables.restore(family, refillText("mangle", BRIDGE_CHAIN, chain?.rules ?? []));
-      await this.remember(family, table);
+      await this.remember(family, mangle);
     }
   }
 
@@ -101,7 +124,7 @@ export class RuleKeeper {
     for (const family of FAMILIES) {
       const order = this.wanted(family).sort((a, b) => Number(b.table === "mangle") - Number(a.table === "mangle"));
       for (const table of order) {
-        const text = removeText(table, await this.iptables.save(family, table.table));
+        const text = removeText(table.table, await this.iptables.save(family, table.table));
         if (text !== "") await this.iptables.restore(family, text);
       }
     }

@@ -45,6 +45,11 @@ export function hex(value: number): string {
   return `0x${(value >>> 0).toString(16)}`;
 }
 
+/** Does this rule lead to a chain of ours, of this version or another? */
+export function isJumpOfOurs(rule: string): boolean {
+  return / -j NG-[A-Z-]+$/.test(` ${rule}`);
+}
+
 /** A rule of somebody else whose mark bits overlap ours. */
 export interface Collision {
   readonly table: string;
@@ -62,7 +67,7 @@ export function collisions(saved: string, mask: number): Collision[] {
   let table = "";
   for (const line of saved.split("\n")) {
     if (line.startsWith("*")) table = line.slice(1).trim();
-    if (!line.startsWith("-A ") || line.startsWith("-A NG-")) continue;
+    if (!line.startsWith("-A ") || line.startsWith("-A NG-") || isJumpOfOurs(line)) continue;
     const words = line.split(" ");
     const target = words[words.indexOf("-j") + 1];
     const connmarkMatch = words.indexOf("connmark");

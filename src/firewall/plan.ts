@@ -1,4 +1,5 @@
-import type { TableWanted } from "./rules.ts";
+import { isJumpOfOurs } from "./marks.ts";
+import type { Jump, TableWanted } from "./rules.ts";
 import type { SavedTable } from "./saved.ts";
 
 /** A difference between what we installed and what is there. */
@@ -15,8 +16,8 @@ export interface Drift {
  */
 const NEIGHBOURS = ["cali-"];
 
-function jumpRule(to: string): string {
-  return `-j ${to}`;
+function jumpRule({ match, to }: Jump): string {
+  return `${match === undefined ? "" : `${match} `}-j ${to}`;
 }
 
 function isNeighbour(rule: string): boolean {
@@ -50,12 +51,13 @@ export function drift(wanted: TableWanted, saved: SavedTable, reference: Readonl
       });
     }
   }
-  for (const { from, to } of wanted.jumps) {
+  for (const jump of wanted.jumps) {
+    const { from, to } = jump;
     const rules = saved.chains.get(from) ?? [];
-    const at = rules.indexOf(jumpRule(to));
+    const at = rules.indexOf(jumpRule(jump));
     if (at < 0) found.push({ table, chain: from, kind: "missing-jump", detail: `nothing jumps to ${to}` });
     else {
-      const before = rules.slice(0, at).find((rule) => !isNeighbour(rule) && rule !== jumpRule(to));
+      const before = rules.slice(0, at).find((rule) => !isNeighbour(rule));
       if (before !== undefined)
         found.push({ table, chain: from, kind: "shadowed-jump", detail: `a rule was put in front of ours: ${before}` });
     }
@@ -65,22 +67,37 @@ export function drift(wanted: TableWanted, saved: SavedTable, reference: Readonl
 
 /**
  * The `iptables-restore --noflush` text that makes one table ours again, in one atomic commit: our chains are flushed and
- * refilled, our jumps removed wherever they are and put first (behind neighbours' jumps that are first already). What
- * others own is not named.
+ * refilled, our jumps removed wherever they are and put first (behind neighbours' jumps that are first already), and what
+ * another version left behind goes. What others own is not named.
  */
 export function restoreText(wanted: TableWanted, saved: SavedTable): string {
   const lines = [`*${wanted.table}`];
   for (const chain of wanted.chains) lines.push(`:${chain.name} - [0:0]`);
   for (const chain of wanted.chains) for (const rule of chain.rules) lines.push(`-A ${chain.name} ${rule}`);
-  for (const { from, to } of wanted.jumps) {
-    const rules = saved.chains.get(from) ?? [];
-    const jump = jumpRule(to);
-    const position = neighboursFirst(rules.filter((rule) => rule !== jump)) + 1;
-    for (const rule of rules) if (rule === jump) lines.push(`-D ${from} ${jump}`);
-    lines.push(`-I ${from} ${position} ${jump}`);
+  lines.push(...withoutJumps(saved));
+  for (const jump of wanted.jumps) {
+    const position = neighboursFirst((saved.chains.get(jump.from) ?? []).filter((rule) => !isJumpOfOurs(rule))) + 1;
+    lines.push(`-I ${jump.from} ${position} ${jumpRule(jump)}`);
   }
-  lines.push("COMMIT", "");
+  lines.push(...withoutChains(saved, new Set(wanted.chains.map(({ name }) => name))), "COMMIT", "");
   return lines.join("\n");
+}
+
+/** Takes away every jump from a chain of others into one of ours. */
+function withoutJumps(saved: SavedTable): string[] {
+  return [...saved.chains].flatMap(([from, rules]) =>
+    isChainOfOurs(from) ? [] : rules.filter(isJumpOfOurs).map((rule) => `-D ${from} ${rule}`),
+  );
+}
+
+/** Removes our chains but those. */
+function withoutChains(saved: SavedTable, but: ReadonlySet<string>): string[] {
+  const stale = [...saved.chains.keys()].filter((name) => isChainOfOurs(name) && !but.has(name));
+  return [...stale.map((name) => `-F ${name}`), ...stale.map((name) => `-X ${name}`)];
+}
+
+function isChainOfOurs(name: string): boolean {
+  return name.startsWith("NG-");
 }
 
 function neighboursFirst(rules: readonly string[]): number {
@@ -95,12 +112,7 @@ export function refillText(table: string, chain: string, rules: readonly string[
 }
 
 /** Removes our jumps and chains from one table and nothing else; empty where nothing of ours is there. */
-export function removeText(wanted: TableWanted, saved: SavedTable): string {
-  const lines: string[] = [];
-  for (const { from, to } of wanted.jumps)
-    for (const rule of saved.chains.get(from) ?? []) if (rule === jumpRule(to)) lines.push(`-D ${from} ${rule}`);
-  const ours = [...saved.chains.keys()].filter((name) => name.startsWith("NG-"));
-  for (const name of ours) lines.push(`-F ${name}`);
-  for (const name of ours) lines.push(`-X ${name}`);
-  return lines.length === 0 ? "" : [`*${wanted.table}`, ...lines, "COMMIT", ""].join("\n");
+export function removeText(table: string, saved: SavedTable): string {
+  const lines = [...withoutJumps(saved), ...withoutChains(saved, new Set())];
+  return lines.length === 0 ? "" : [`*${table}`, ...lines, "COMMIT", ""].join("\n");
 }

@@ -14,6 +14,8 @@ export interface RuleOptions {
   readonly marks: Marks;
   readonly queueBase: number;
   readonly matches: Matches;
+  /** Some pod may not ask for every name: queries are read in raw PREROUTING, a hook that costs every packet something. */
+  readonly queries: boolean;
 }
 
 /** Matches that a kernel may lack. */
@@ -33,11 +35,18 @@ export interface Chain {
   readonly rules: readonly string[];
 }
 
-/** What we want of one table: our chains, and the built-in chains whose first rule jumps to one of them. */
+/** The first rule of a built-in chain: where packets (those that `match`, as iptables prints it) enter one of ours. */
+export interface Jump {
+  readonly from: string;
+  readonly to: string;
+  readonly match?: string;
+}
+
+/** What we want of one table: our chains, and the jumps to them. */
 export interface TableWanted {
   readonly table: TableName;
   readonly chains: readonly Chain[];
-  readonly jumps: readonly { readonly from: string; readonly to: string }[];
+  readonly jumps: readonly Jump[];
 }
 
 /** The sets that the rules name, by role and family (DESIGN §3.1). */
@@ -61,13 +70,14 @@ function hasPayload(of: Family): string {
 }
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter } }: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries }: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
   const set = (c: number): string => `-j MARK --set-xmark ${hex(marks.value(c))}/${mask}`;
   const clear = `-j MARK --set-xmark 0x0/${mask}`;
   const marked = `-m mark ! --mark 0x0/${mask}`;
+  const decided = `-m mark ! --mark ${hex(marks.value(SourceClass.enforce))}/${mask}`; // no verdict class has this number
   const name = (role: Parameters<typeof setName>[0]): string => setName(role, family);
   const queue = (offset: number, bypass: boolean): string =>
     `-j NFQUEUE --queue-num ${queueBase + offset}${bypass ? " --queue-bypass" : ""}`;
@@ -82,40 +92,47 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   // Nothing works without neighbour discovery and multicast listener reports, and none of it goes further than the link:
   // hop limit 255 (RFC 4861 §7.1), so that a router's decrement shows, and 1 (RFC 3810 §5), which no router forwards.
   const discovery = family === 4 ? [] : [133, 134, 135, 136].map((type) => `-p ipv6-icmp -m icmp6 --icmpv6-type ${type}`);
-  const linkLocal =
-    family === 4
-      ? []
-      : [
-          ...discovery.map((match) => `${match} -m hl --hl-eq 255 -j RETURN`),
-          "-p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN",
-        ];
+  const linkLocal = [
+    ...discovery.map((match) => `${match} -m hl --hl-eq 255 -j RETURN`),
+    ...(family === 4 ? [] : ["-p ipv6-icmp -m icmp6 --icmpv6-type 143 -m hl --hl-eq 1 -j RETURN"]),
+  ];
   const routedDiscovery = discovery.map((match) => `${match} -m hl --hl-lt 255 -j DROP`);
 
+  // DNS replies on their way to a pod, wherever they come from: another node, a pod, or the node itself.
+  const replies = [
+    `${conn(VerdictClass.dns)} -m conntrack --ctdir REPLY ${queue(QueueOffset.reply, true)}`,
+    `-m conntrack --ctstate UNTRACKED -m set --match-set ${name("guard")} dst -m set --match-set ${name("resolver")} src,src ${queue(QueueOffset.reply, true)}`,
+  ];
+
+  const pass = [`-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`, clear];
+  const verdict = [
+    // Without a connection to remember it, only a pass may go on.
+    `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`,
+    ...pass,
+  ];
   const asked = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
 
   return [
     {
       table: "raw",
       chains: [
-        {
-          name: "NG-RAW",
-          rules: [`${marked} -g NG-MARKED`, asked],
-        },
-        {
-          name: "NG-MARKED",
-          rules: [
-            `${is(VerdictClass.ours)} -g NG-CLEAR`, // a query that we have read and released (NF_REPEAT)
-            clear, // nobody else's bits reach our chains
-            asked,
-          ],
-        },
-        { name: "NG-CLEAR", rules: [clear] },
+        ...(queries
+          ? [
+              { name: "NG-RAW", rules: [`${marked} -g NG-MARKED`, asked] },
+              {
+                name: "NG-MARKED",
+                rules: [
+                  `${is(VerdictClass.ours)} -g NG-CLEAR`, // a query that we have read and released (NF_REPEAT)
+                  clear, // nobody else's bits reach our chains
+                  asked,
+                ],
+              },
+              { name: "NG-CLEAR", rules: [clear] },
+            ]
+          : []),
         { name: "NG-RAW-OUT", rules: [`${is(VerdictClass.ours)} -j CT --notrack`] },
       ],
-      jumps: [
-        { from: "PREROUTING", to: "NG-RAW" },
-        { from: "OUTPUT", to: "NG-RAW-OUT" },
-      ],
+      jumps: [...(queries ? [{ from: "PREROUTING", to: "NG-RAW" }] : []), { from: "OUTPUT", to: "NG-RAW-OUT" }],
     },
     {
       table: "mangle",
@@ -157,14 +174,23 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-ENFORCE",
           rules: [
+            `-m connmark --mark 0x0/${mask} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
             `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`,
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
-            `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
-            clear,
+            "-g NG-NEW", // no connection at all
+          ],
+        },
+        // What userspace has decided comes first; a resolver's address and port are never in `allow` (worker/kernel.ts).
+        {
+          name: "NG-NEW",
+          rules: [
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${is(VerdictClass.pass)} -g NG-PASS`,
+            `${decided} -g NG-VERDICT`,
+            `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${decided} -g NG-VERDICT`,
+            clear,
             `-m set --match-set ${name("deny")} dst,dst,src ${set(VerdictClass.deny)}`,
             `${marked} -g NG-REFUSE`,
             queue(QueueOffset.admission, false),
@@ -199,47 +225,15 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [`-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`, "-g NG-VERDICT"],
         },
         { name: BRIDGE_CHAIN, rules: [] },
-        {
-          name: "NG-VERDICT",
-          rules: [
-            // Without a connection to remember it, only a pass may go on.
-            `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`,
-            `-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`,
-            clear,
-          ],
-        },
+        { name: "NG-VERDICT", rules: verdict },
+        { name: "NG-PASS", rules: pass },
         { name: "NG-CLEAR", rules: [clear] },
         // An answer that came from where no route to its sender leads is a neighbour's forgery: it goes on, unread.
         { name: "NG-ANSWER", rules: !rpfilter ? [] : [`-m conntrack --ctdir REPLY -m rpfilter --invert ${set(VerdictClass.ours)}`] },
         { name: "NG-DNS", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.dns))}/${mask}`, clear] },
         { name: "NG-SPOOF", rules: [`-m limit --limit 20/sec --limit-burst 20 ${queue(QueueOffset.admission, false)}`, "-j DROP"] },
-        {
-          name: "NG-INSPECT",
-          // Only what PREROUTING did not see because somebody accepted it before us (Calico: established connections).
-          rules: [
-            `${conn(VerdictClass.pass)} -j RETURN`,
-            ...routedDiscovery,
-            `${is(VerdictClass.ours)} -j RETURN`,
-            `${marked} -g NG-VERDICT`,
-            ...inspection,
-          ],
-        },
-        {
-          name: "NG-REPLY",
-          rules: [
-            `${conn(VerdictClass.pass)} -j RETURN`,
-            `${is(VerdictClass.ours)} -j RETURN`,
-            `${conn(VerdictClass.dns)} -m conntrack --ctdir REPLY ${queue(QueueOffset.reply, true)}`,
-            `-m conntrack --ctstate UNTRACKED -m set --match-set ${name("guard")} dst -m set --match-set ${name("resolver")} src,src ${queue(QueueOffset.reply, true)}`,
-          ],
-        },
       ],
-      jumps: [
-        { from: "PREROUTING", to: "NG-ADMIT" },
-        { from: "INPUT", to: "NG-INSPECT" },
-        { from: "FORWARD", to: "NG-INSPECT" },
-        { from: "POSTROUTING", to: "NG-REPLY" },
-      ],
+      jumps: [{ from: "PREROUTING", to: "NG-ADMIT" }],
     },
     {
       table: "filter",
@@ -247,23 +241,37 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-DENY",
           rules: [
-            `-m connmark ! --mark ${hex(marks.value(VerdictClass.deny))}/${mask} -j RETURN`,
-            `-p tcp ${deny} -j REJECT --reject-with tcp-reset`,
-            `${deny} -j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`,
+            "-p tcp -j REJECT --reject-with tcp-reset",
+            `-j REJECT --reject-with ${family === 4 ? "icmp-admin-prohibited" : "icmp6-adm-prohibited"}`,
           ],
         },
       ],
-      jumps: [
-        { from: "INPUT", to: "NG-DENY" },
-        { from: "FORWARD", to: "NG-DENY" },
-      ],
+      jumps: ["INPUT", "FORWARD"].map((from) => ({ from, to: "NG-DENY", match: deny })),
     },
+    // The last hook that nobody else uses: whoever accepted a packet before us, it comes by here.
     {
       table: "security",
-      chains: [{ name: "NG-DROP", rules: [`${deny} -j DROP`] }],
+      chains: [
+        {
+          name: "NG-LATE",
+          rules: [
+            `${conn(VerdictClass.pass)} -j RETURN`,
+            ...routedDiscovery,
+            `${is(VerdictClass.ours)} -j RETURN`,
+            ...replies,
+            // Only what mangle PREROUTING did not see because somebody accepted it there (Calico: established connections).
+            `${marked} -j NG-VERDICT`,
+            `${deny} -j DROP`,
+            ...inspection,
+          ],
+        },
+        { name: "NG-VERDICT", rules: verdict },
+        { name: "NG-REPLY", rules: [`${conn(VerdictClass.pass)} -j RETURN`, `${is(VerdictClass.ours)} -j RETURN`, ...replies] },
+      ],
       jumps: [
-        { from: "INPUT", to: "NG-DROP" },
-        { from: "FORWARD", to: "NG-DROP" },
+        { from: "INPUT", to: "NG-LATE" },
+        { from: "FORWARD", to: "NG-LATE" },
+        { from: "OUTPUT", to: "NG-REPLY" },
       ],
     },
   ];

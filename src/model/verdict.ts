@@ -73,4 +73,5 @@ export const VerdictClass = {
   /** A packet that we sent ourselves, or have already seen in raw. */
   ours: 7,
 } as const;
-export const SourceClass = { enforce: 1, monitor: 2, unguarded: 3, spoof: 4, unknown: 5 } as const;
+/** `enforce` has the number that no verdict has: while the mark says it, no set has answered yet (NG-NEW). */
+export const SourceClass = { unknown: 1, monitor: 2, unguarded: 3, spoof: 4, enforce: 5 } as const;

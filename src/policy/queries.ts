@@ -1,6 +1,6 @@
 import type { DnsName } from "../base/name.ts";
 import type { Via } from "../model/binding.ts";
-import type { DnsSettings, PolicyId, PortMatch } from "../model/policy.ts";
+import type { DnsSettings, Policy, PolicyId, PortMatch } from "../model/policy.ts";
 import { findByName } from "./names.ts";
 import { packPort } from "./ranges.ts";
 import { DNS_DEFAULTS, type CompiledRule, type View } from "./view.ts";
@@ -32,12 +32,13 @@ function deniesName(rule: CompiledRule): boolean {
   return rule.rule.action === "Deny" && rule.names !== undefined && rule.ports === undefined;
 }
 
-const allowedOnly = (view: View): boolean => view.policies.some((policy) => policy.dns.queries === "AllowedOnly");
-
-/** Can judgeQuery refuse anything? If not, queries need not be looked at. */
-export function restrictsQueries(view: View): boolean {
-  return allowedOnly(view) || view.levels.some((level) => level.denies.some(deniesName));
+/** Can this policy refuse a query? If none of a pod's can, its queries need not be looked at. */
+export function restrictsQueries({ mode, dns, rules }: Policy): boolean {
+  const deniesNames = rules.some(({ action, names, ports }) => action === "Deny" && names.length > 0 && ports.length === 0);
+  return mode === "Enforce" && (dns.queries === "AllowedOnly" || deniesNames);
 }
+
+const allowedOnly = (view: View): boolean => view.policies.some((policy) => policy.dns.queries === "AllowedOnly");
 
 /**
  * May this pod ask for `name`? In order of judgement: a Deny rule with that name and no ports refuses; an Accept rule

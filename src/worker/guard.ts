@@ -55,7 +55,7 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
     enforce,
     shadow,
     wide: (shadow ?? enforce) as View,
-    restrictsQueries: enforce !== undefined && restrictsQueries(enforce),
+    restrictsQueries: !discover && policies.some(restrictsQueries),
   };
 }
 

@@ -14,6 +14,7 @@ const FAMILIES = [4, 6] as const;
 const LEARNED_MAX = 524_288;
 const DENIALS_MAX = 65_536;
 const DENY_PAUSE_MS = 1000;
+const RESOLVER_PROTOCOLS = [Protocol.TCP, Protocol.UDP];
 /** Elements that are sent before more are collected: far below what a batch holds, so that no withdrawal is lost. */
 const COMMIT_AT = 4096;
 
@@ -58,6 +59,7 @@ export class Kernel {
   readonly fixed = new Map<string, Map<string, Element>>();
   /** Changes of what the fixed sets are to hold. */
   fixedChanges = 0;
+  private readonly resolvers = new Map<Ip, Set<number>>();
   private denyAgainMs = 0;
   /** Elements refused because a set was full. */
   full = 0;
@@ -118,6 +120,27 @@ export class Kernel {
     const list = this.ipset.list();
     if (Array.isArray(list)) for (const header of list) if (header.name.startsWith("ng-")) sizes[header.name] = header.elements;
     return sizes;
+  }
+
+  /** Connections to a resolver are the resolver's alone: `ng-allow` is looked up first, and never holds one (NG-NEW). */
+  isResolver(address: Ip, portKey: number): boolean {
+    return this.resolvers.get(address)?.has(portKey) ?? false;
+  }
+
+  /** The resolvers' addresses and ports, in place of those before. */
+  setResolvers(resolvers: readonly { readonly address: Ip; readonly port: number }[]): void {
+    const elements = resolvers.flatMap(({ address, port }) => RESOLVER_PROTOCOLS.map((protocol) => ({ address, protocol, port })));
+    const wanted = new Set(elements.map(elementKey));
+    for (const of of FAMILIES) {
+      for (const element of [...(this.fixed.get(setName("resolver", of)) as Map<string, Element>).values()])
+        if (!wanted.has(elementKey(element))) this.removeFixed("resolver", of, element);
+    }
+    this.resolvers.clear();
+    for (const element of elements) {
+      const ports = this.resolvers.get(element.address) ?? new Set();
+      this.resolvers.set(element.address, ports.add((element.protocol << 16) | element.port));
+      this.putFixed("resolver", family(element.address), element);
+    }
   }
 
   /** Adds or changes an element of a fixed set. */

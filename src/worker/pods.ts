@@ -178,7 +178,7 @@ export class GuardedPod {
     const old = entry.elements;
     const others = this.preloaded - old.length / ELEMENT_WORDS;
     const found = others < PRELOADED_MAX ? this.guard.elements(address, now, until) : [];
-    const wanted = others + found.length > PRELOADED_MAX ? [] : found;
+    const wanted = others + found.length > PRELOADED_MAX ? [] : found.filter(({ portKey }) => !this.kernel.isResolver(address, portKey));
     this.preloaded = others + wanted.length;
     for (let i = 0; i < old.length; i += ELEMENT_WORDS) {
       if (wanted.some(({ portKey }) => portKey === old[i])) continue;
@@ -195,6 +195,12 @@ export class GuardedPod {
     entry.elements = next.slice(); // without the room for more that pushing made
   }
 
+  /** What the kernel was told about an address is decided anew. */
+  forget(address: Ip, now: number): void {
+    this.decisions.forget(address, this.unallow);
+    this.refresh(address, now);
+  }
+
   private readonly unallow = (address: Ip, portKey: number): void => {
     for (const own of this.own(family(address))) this.kernel.unallow(own, address, portKey);
   };
@@ -205,7 +211,7 @@ export class GuardedPod {
 
   /** The kernel may repeat this decision for a while. */
   remember(address: Ip, portKey: number, kernelClass: KernelClass, expires: number, now: number): void {
-    if (expires <= now || !this.decisions.put(address, portKey, expires)) return;
+    if (expires <= now || this.kernel.isResolver(address, portKey) || !this.decisions.put(address, portKey, expires)) return;
     for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernelClass], expires - now);
   }
 

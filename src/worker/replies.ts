@@ -26,7 +26,7 @@ const LOOK_EVERY = 64;
 const DEBT_MS = 250;
 
 /**
- * DNS replies to guarded pods, held in POSTROUTING. Whatever a reply says, it goes through unharmed; but only after the
+ * DNS replies to guarded pods, held on their way to the pod. Whatever a reply says, it goes through unharmed; but only after the
  * kernel has acknowledged what it taught, so that the pod's first packet finds its answer there.
  */
 export class Replies {

@@ -126,7 +126,6 @@ class Desired {
   /** What the kernel has of known pods that nobody guards. */
   private readonly free = new Map<PodKey, readonly (readonly ["src" | "guard", Element])[]>();
   private prefixes: readonly string[] = [];
-  private resolvers: NonNullable<Update["resolvers"]> = [];
   private readonly waiting: Update[] = [];
   private working = false;
 
@@ -266,16 +265,9 @@ class Desired {
   }
 
   private setResolvers(resolvers: NonNullable<Update["resolvers"]>): void {
-    const { kernel } = this.context;
-    const each = (
-      list: typeof resolvers,
-      put: (of: 4 | 6, element: { address: (typeof resolvers)[number]["address"]; protocol: number; port: number }) => void,
-    ): void => {
-      for (const { address, port } of list) for (const protocol of [6, 17]) put(address.length === 4 ? 4 : 6, { address, protocol, port });
-    };
-    each(this.resolvers, (of, element) => kernel.removeFixed("resolver", of, element));
-    each(resolvers, (of, element) => kernel.putFixed("resolver", of, element));
-    this.resolvers = resolvers;
+    const { kernel, pods, now } = this.context;
+    kernel.setResolvers(resolvers);
+    for (const pod of pods.byKey.values()) for (const { address } of resolvers) pod.forget(address, now());
   }
 
   private setPrefixes(prefixes: readonly string[]): void {

@@ -50,6 +50,7 @@ const ROWS: readonly [string, boolean][] = [
   ["-A X -j CONNMARK --save-mark --nfmask 0x80 --ctmask 0x80", false],
   ["-A X -j CONNMARK --set-xmark 0x1/0xffffffff", true],
   ["-A NG-ADMIT -m connmark --mark 0x40/0x3040 -j RETURN", false],
+  ["-A FORWARD -m connmark --mark 0x1040/0x3040 -j NG-DENY", false],
   ["-A X -s 10.0.0.0/8 -j ACCEPT", false],
 ];
 for (const [rule, found] of ROWS) {

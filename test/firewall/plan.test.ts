@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseIp, type Ip } from "../../src/base/address.ts";
 import type { Iptables } from "../../src/firewall/iptables.ts";
-import { RuleKeeper } from "../../src/firewall/keeper.ts";
+import { NO_POD_RULES, RuleKeeper } from "../../src/firewall/keeper.ts";
 import { marks } from "../../src/firewall/marks.ts";
 import { drift, restoreText } from "../../src/firewall/plan.ts";
 import { ALL_MATCHES, wantedRules } from "../../src/firewall/rules.ts";
 import { readSaved } from "../../src/firewall/saved.ts";
 
 const OPTIONS = { marks: marks(), queueBase: 4040, matches: ALL_MATCHES };
+const DENY_JUMP = "-m connmark --mark 0x1040/0x3040 -j NG-DENY";
 const BUILTIN: Readonly<Record<string, readonly string[]>> = {
   raw: ["PREROUTING", "OUTPUT"],
   mangle: ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
@@ -94,21 +95,21 @@ const TAMPERING: readonly [string, (chains: Map<string, string[]>) => void, stri
   ["a rule deleted", (c) => c.get("NG-ADMIT")?.splice(3, 1), "altered-chain"],
   ["a rule added", (c) => c.get("NG-VERDICT")?.unshift("-j ACCEPT"), "altered-chain"],
   ["rules in another order", (c) => c.get("NG-ADMIT")?.reverse(), "altered-chain"],
-  ["a chain deleted", (c) => c.delete("NG-REPLY"), "missing-chain"],
+  ["a chain deleted", (c) => c.delete("NG-MONITOR"), "missing-chain"],
   ["our jump deleted", (c) => c.set("PREROUTING", []), "missing-jump"],
-  ["a rule in front of our jump", (c) => c.get("FORWARD")?.unshift("-j ACCEPT"), "shadowed-jump"],
+  ["a rule in front of our jump", (c) => c.get("PREROUTING")?.unshift("-j ACCEPT"), "shadowed-jump"],
   ["everything flushed", (c) => c.forEach((rules) => (rules.length = 0)), "missing-jump"],
 ];
 for (const [what, tamper, kind] of TAMPERING) {
   test(`${what}: found, restored, and the rules of others stay`, async () => {
     const iptables = new FakeIptables();
-    iptables.table(6, "mangle").get("FORWARD")?.push("-p tcp -j TCPMSS --clamp-mss-to-pmtu");
+    iptables.table(6, "mangle").get("PREROUTING")?.push("-p tcp -j TCPMSS --clamp-mss-to-pmtu");
     const keeper = new RuleKeeper(iptables, OPTIONS);
     await keeper.install();
     tamper(iptables.table(6, "mangle"));
     const foreign = iptables
       .table(6, "mangle")
-      .get("FORWARD")
+      .get("PREROUTING")
       ?.filter((rule) => !rule.includes("NG-"));
     const found = await keeper.check();
     assert.ok(
@@ -117,22 +118,22 @@ for (const [what, tamper, kind] of TAMPERING) {
     );
     await keeper.restore(found);
     assert.deepEqual(await keeper.check(), []);
-    assert.deepEqual(iptables.table(6, "mangle").get("FORWARD"), ["-j NG-INSPECT", ...(foreign ?? [])]);
+    assert.deepEqual(iptables.table(6, "mangle").get("PREROUTING"), ["-j NG-ADMIT", ...(foreign ?? [])]);
   });
 }
 
 test("Calico's jump may stay in front of ours; anybody else's may not", () => {
-  const wanted = wantedRules({ ...OPTIONS, family: 4 }).find(({ table }) => table === "filter");
+  const wanted = wantedRules({ ...OPTIONS, family: 4, queries: true }).find(({ table }) => table === "filter");
   assert.ok(wanted);
   const saved = readSaved(":FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment cali:x -j cali-FORWARD\n-A FORWARD -j KUBE-FORWARD\n");
-  assert.match(restoreText(wanted, saved), /^-I FORWARD 2 -j NG-DENY$/m);
+  assert.match(restoreText(wanted, saved), /^-I FORWARD 2 -m connmark --mark 0x1040\/0x3040 -j NG-DENY$/m);
   const installed = new Map(wanted.chains.map(({ name, rules }) => [name, rules] as const));
   const chains = (forward: string[]) => ({
-    chains: new Map<string, readonly string[]>([...installed, ["INPUT", ["-j NG-DENY"]], ["FORWARD", forward]]),
+    chains: new Map<string, readonly string[]>([...installed, ["INPUT", [DENY_JUMP]], ["FORWARD", forward]]),
   });
-  assert.deepEqual(drift(wanted, chains(["-m comment --comment cali:x -j cali-FORWARD", "-j NG-DENY"]), installed), []);
+  assert.deepEqual(drift(wanted, chains(["-m comment --comment cali:x -j cali-FORWARD", DENY_JUMP]), installed), []);
   assert.deepEqual(
-    drift(wanted, chains(["-j KUBE-FORWARD", "-j NG-DENY"]), installed).map(({ kind }) => kind),
+    drift(wanted, chains(["-j KUBE-FORWARD", DENY_JUMP]), installed).map(({ kind }) => kind),
     ["shadowed-jump"],
   );
 });
@@ -141,7 +142,7 @@ test("bridged pods fill one chain, and leave it again", async () => {
   const iptables = new FakeIptables();
   const keeper = new RuleKeeper(iptables, OPTIONS);
   await keeper.install();
-  await keeper.setBridged([{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip, parseIp("fd00::5") as Ip] }]);
+  await keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip, parseIp("fd00::5") as Ip] }] });
   assert.match(
     (iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"),
     /-s 10\.1\.0\.5\/32 -m physdev --physdev-in veth1 -j RETURN/,
@@ -149,7 +150,7 @@ test("bridged pods fill one chain, and leave it again", async () => {
   assert.doesNotMatch((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /fd00/);
   assert.match((iptables.table(6, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /-s fd00::5\/128/);
   assert.deepEqual(await keeper.check(), []);
-  await keeper.setBridged([]);
+  await keeper.change(NO_POD_RULES);
   assert.deepEqual(iptables.table(4, "mangle").get("NG-BRIDGE"), []);
 });
 
@@ -159,10 +160,35 @@ test("a bridge change that failed is found by the next check", async () => {
   await keeper.install();
   const restore = iptables.restore.bind(iptables);
   iptables.restore = () => Promise.reject(new Error("the lock is taken"));
-  await assert.rejects(keeper.setBridged([{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip] }]));
+  await assert.rejects(keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip] }] }));
   iptables.restore = restore;
   await keeper.restore(await keeper.check());
   assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 3);
+});
+
+test("the hook that reads queries is there only while some pod is restricted", async () => {
+  const iptables = new FakeIptables();
+  const keeper = new RuleKeeper(iptables, OPTIONS);
+  await keeper.install();
+  const entry = (): readonly string[] => iptables.table(4, "raw").get("PREROUTING") ?? [];
+  assert.deepEqual(entry(), []);
+  await keeper.change({ ...NO_POD_RULES, queries: true });
+  assert.deepEqual(entry(), ["-j NG-RAW"]);
+  assert.deepEqual(await keeper.check(), []);
+  await keeper.change(NO_POD_RULES);
+  assert.deepEqual(entry(), []);
+  assert.ok(!iptables.table(4, "raw").has("NG-RAW"));
+  assert.deepEqual(await keeper.check(), []);
+});
+
+test("what an older version left behind goes when this one installs", async () => {
+  const iptables = new FakeIptables();
+  const mangle = iptables.table(4, "mangle");
+  mangle.set("NG-OLD", ["-j NG-OLDER"]).set("NG-OLDER", []).get("FORWARD")?.push("-j NG-OLD", "-j KUBE-FORWARD");
+  await new RuleKeeper(iptables, OPTIONS).install();
+  const after = iptables.table(4, "mangle");
+  assert.deepEqual(after.get("FORWARD"), ["-j KUBE-FORWARD"]);
+  assert.ok(!after.has("NG-OLD") && !after.has("NG-OLDER"));
 });
 
 test("uninstall leaves nothing of ours and everything of others", async () => {

@@ -49,6 +49,7 @@ function node(limit: number): {
   const held = new Set<string>();
   const kernel = {
     allow: (pod: Ip, address: Ip, port: number) => held.add(`${pod}${address}${port}`),
+    isResolver: () => false,
     unallow: (pod: Ip, address: Ip, port: number) => held.delete(`${pod}${address}${port}`),
     remember: () => undefined,
     forget: () => undefined,
