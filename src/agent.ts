@@ -24,7 +24,7 @@ import { openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { ALL_MATCHES, type BridgedPod, type Matches } from "./firewall/rules.ts";
 import type { PodsFile } from "./inputs/files/pods.ts";
-import { watchPath } from "./inputs/files/watch.ts";
+import { ManifestFolder, watchPath } from "./inputs/files/watch.ts";
 import { serveMetrics } from "./metrics/server.ts";
 import type { EventDraft } from "./model/event.ts";
 import type { Policy, Problem } from "./model/policy.ts";
@@ -103,7 +103,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let readyMs = 0;
   let lastUpdate: { microseconds: number; bindings: number } | undefined;
 
-  const readInputs = inputsReader(options);
+  const folder = new ManifestFolder(options.policies);
+  const readInputs = inputsReader(options, folder);
   const tell = announcer(emit);
   const announce = (): void => {
     if (snapshot !== undefined) tell(keeper.states, [...keeper.loose, ...podProblems], snapshot);
@@ -272,7 +273,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   }
   if (readyMs === 0) throw thread?.failure ?? new Fault("not-ready", "the first state could not be applied", "see the log above");
 
-  const watches = [watchPath(options.policies, () => void queueReload(true)), watchPath(options.pods, () => void queueReload(true))];
+  const changed = (): void => void queueReload(true);
+  const watches = [watchPath(options.policies, changed, (name) => folder.touched(name)), watchPath(options.pods, changed)];
   const timers = [
     setInterval(() => {
       thread?.tick(Date.now());

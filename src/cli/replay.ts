@@ -2,7 +2,7 @@ import { readFileSync, statSync } from "node:fs";
 import { Fault, messageOf } from "../base/fault.ts";
 import { readCapture } from "../capture/file.ts";
 import { readPods } from "../inputs/files/pods.ts";
-import { readFolder, readText } from "../inputs/files/watch.ts";
+import { ManifestFolder, readText } from "../inputs/files/watch.ts";
 import type { Snapshot } from "../model/snapshot.ts";
 import { mergeDocuments, readManifests, type ReadResult } from "../policy/read.ts";
 import { asText } from "./check.ts";
@@ -84,7 +84,7 @@ function policyFiles(folder: string): readonly { readonly file: string; readonly
   const fix = "name a readable folder of *.yaml files with --policies";
   try {
     if (!statSync(folder).isDirectory()) return [{ file: folder, text: readFileSync(folder, "utf8") }];
-    const { files, failed } = readFolder(folder);
+    const { files, failed } = new ManifestFolder(folder).read();
     const [first] = failed;
     if (first !== undefined) throw new Fault("policies", `${first.file} cannot be read: ${first.why}`, fix);
     return files;

@@ -1,5 +1,5 @@
 import { podsReader, type PodsReader } from "../inputs/files/pods-reader.ts";
-import { readFolder, readText } from "../inputs/files/watch.ts";
+import { ManifestFolder, readText } from "../inputs/files/watch.ts";
 import { mergeDocuments, readManifests, type ReadResult } from "../policy/read.ts";
 
 export interface InputPlaces {
@@ -14,8 +14,8 @@ export interface Inputs {
   readonly pods: ReturnType<PodsReader>;
 }
 
-/** Reads everything each time it is called; parses what changed since the last time. */
-export function inputsReader(options: InputPlaces): () => Inputs {
+/** Gives everything each time it is called; reads and parses what changed since the last time. */
+export function inputsReader(options: InputPlaces, folder: ManifestFolder): () => Inputs {
   const parsed = new Map<string, { text: string; result: ReadResult }>();
   const manifests = (file: string, text: string): ReadResult => {
     const old = parsed.get(file);
@@ -28,9 +28,12 @@ export function inputsReader(options: InputPlaces): () => Inputs {
   let podsRead: { text: string; result: ReturnType<PodsReader> } | undefined;
 
   return () => {
-    const { files, failed } = readFolder(options.policies);
+    const { files, failed } = folder.read();
     const merged = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
-    for (const file of parsed.keys()) if (!files.some((one) => one.file === file)) parsed.delete(file);
+    if (parsed.size > files.length) {
+      const there = new Set(files.map(({ file }) => file));
+      for (const file of parsed.keys()) if (!there.has(file)) parsed.delete(file);
+    }
     for (const { file, why } of failed)
       merged.problems.push({ file, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: undefined });
     const { text, why } = readText(options.pods);

@@ -51,7 +51,8 @@ export class PolicyKeeper {
     const byId = new Map(policies.map((policy) => [policy.id, policy]));
     for (const [at, document] of documents.entries()) {
       if (states.has(document.id)) continue;
-      const following = documents.slice(at + 1).find(({ file, line }) => file === document.file && line > document.line);
+      const after = documents[at + 1]; // documents of one file follow each other
+      const following = after?.file === document.file ? after : undefined;
       const own = problems.filter(
         (one) => one.file === document.file && one.line >= document.line && (following === undefined || one.line < following.line),
       );

@@ -4,7 +4,7 @@ import { mkdtempSync, mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, 
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { readFolder, watchPath } from "../../src/inputs/files/watch.ts";
+import { ManifestFolder, watchPath } from "../../src/inputs/files/watch.ts";
 import { until } from "../support/lab.ts";
 
 /** Well below the poll of two seconds: only the kernel's events are this fast. */
@@ -84,7 +84,7 @@ test("what is not a plain file is refused and named, and nobody waits for it", {
   writeFileSync(join(folder, "huge.yaml"), "");
   truncateSync(join(folder, "huge.yaml"), 2 ** 31);
   writeFileSync(join(folder, "good.yaml"), "a: b");
-  const { files, failed } = readFolder(folder);
+  const { files, failed } = new ManifestFolder(folder).read();
   assert.deepEqual(
     files.map(({ text }) => text),
     ["a: b"],
@@ -92,5 +92,26 @@ test("what is not a plain file is refused and named, and nobody waits for it", {
   assert.deepEqual(
     failed.map(({ file }) => basename(file)),
     ["device.yaml", "folder.yaml", "huge.yaml", "pipe.yaml"],
+  );
+});
+
+test("only manifests that were touched are opened again", (t) => {
+  const dir = folder(t);
+  for (const name of ["a.yaml", "b.yaml"]) writeFileSync(join(dir, name), "one");
+  const manifests = new ManifestFolder(dir);
+  const first = manifests.read().files;
+  writeFileSync(join(dir, "a.yaml"), "two");
+  assert.deepEqual(manifests.read().files, first, "nobody said so");
+  manifests.touched("a.yaml");
+  const second = manifests.read().files;
+  assert.equal(second[0]?.text, "two");
+  assert.equal(second[1], first[1]);
+  writeFileSync(join(dir, "b.yaml"), "three");
+  writeFileSync(join(dir, "c.yaml"), "new");
+  rmSync(join(dir, "a.yaml"));
+  manifests.touched("..data");
+  assert.deepEqual(
+    manifests.read().files.map(({ text }) => text),
+    ["three", "new"],
   );
 });

@@ -1,36 +1,40 @@
 import { closeSync, constants, type FSWatcher, fstatSync, openSync, readdirSync, readFileSync, statSync, watch } from "node:fs";
 import { join } from "node:path";
+import { messageOf } from "../../base/fault.ts";
 
 /**
  * Watches one file or one folder and calls `changed` soon after something in it changed: at once by inotify, and by a slow
- * poll where inotify says nothing (a mounted ConfigMap swaps a link; some file systems have no events).
+ * poll where inotify says nothing (a mounted ConfigMap swaps a link; some file systems have no events). Before that
+ * `touched` is told the name in the folder that an event was about, or undefined: anything may have changed; it says whether
+ * that matters.
  */
 export interface Watched {
   close(): void;
 }
 
 const POLL_MS = 2000;
+/** Where inotify works the poll only makes sure: every so many times. */
+const SURE_EVERY = 5;
 /** Of one input file; a ConfigMap has at most 1 MiB. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
 const SETTLE_MS = 1; // several events of one save become one
 
-export function watchPath(path: string, changed: () => void): Watched {
+export function watchPath(path: string, changed: () => void, touched: (name: string | undefined) => boolean = () => true): Watched {
   let watcher: FSWatcher | undefined;
   let timer: NodeJS.Timeout | undefined;
   const soon = (): void => {
     timer ??= setTimeout(() => {
       timer = undefined;
-      last = fingerprint(path);
       changed();
     }, SETTLE_MS);
   };
   const open = (): void => {
     const old = watcher;
     try {
-      watcher = watch(path, { persistent: false }, (event) => {
+      watcher = watch(path, { persistent: false }, (event, name) => {
         // An editor or an atomic write replaces the file: the watch is on the old one. (A folder merely gets a new watch.)
         if (event === "rename") open();
-        soon();
+        if (touched(name ?? undefined)) soon();
       });
       watcher.on("error", () => {
         watcher?.close();
@@ -42,11 +46,18 @@ export function watchPath(path: string, changed: () => void): Watched {
     old?.close();
   };
   let last = fingerprint(path);
+  let polls = 0;
   open();
   const poll = setInterval(() => {
-    if (watcher === undefined) open();
+    const working = watcher !== undefined;
+    if (!working) open();
+    if (working && ++polls % SURE_EVERY !== 0) return;
+    // What an event announced is read here once more, a little later: that costs less than telling them apart.
     const now = fingerprint(path);
-    if (now !== last) soon();
+    if (now === last) return;
+    last = now;
+    touched(undefined);
+    soon();
   }, POLL_MS);
   poll.unref();
   return {
@@ -78,10 +89,12 @@ function fingerprint(path: string): string {
   }
 }
 
+function isManifest(name: string): boolean {
+  return /\.ya?ml$/.test(name) && !name.startsWith(".");
+}
+
 function manifestNames(folder: string): string[] {
-  return readdirSync(folder)
-    .filter((name) => /\.ya?ml$/.test(name) && !name.startsWith("."))
-    .sort();
+  return readdirSync(folder).filter(isManifest).sort();
 }
 
 /** What is not a plain file of sensible size is refused: a pipe would never answer, a device never end. */
@@ -97,22 +110,46 @@ function textOf(file: string): string {
   }
 }
 
-/** The manifests in a folder, sorted by name; those that cannot be read are named. */
-export function readFolder(folder: string): {
-  readonly files: readonly { file: string; text: string }[];
-  readonly failed: readonly { file: string; why: string }[];
-} {
-  const files: { file: string; text: string }[] = [];
-  const failed: { file: string; why: string }[] = [];
-  for (const name of manifestNames(folder)) {
-    const file = join(folder, name);
-    try {
-      files.push({ file, text: textOf(file) });
-    } catch (error) {
-      failed.push({ file, why: error instanceof Error ? error.message : String(error) });
-    }
+/** A manifest as it was read; the same object as long as nobody touched the file. */
+export interface Manifest {
+  readonly file: string;
+  readonly text: string;
+}
+
+/** The manifests in a folder, read again and again; only what was touched since is opened. */
+export class ManifestFolder {
+  private readonly folder: string;
+  private kept = new Map<string, Manifest>();
+
+  constructor(folder: string) {
+    this.folder = folder;
   }
-  return { files, failed };
+
+  /** As `watchPath` says. `..data`, the link of a mounted ConfigMap, stands for all of them. */
+  touched(name: string | undefined): boolean {
+    if (name === undefined || name.startsWith("..")) this.kept.clear();
+    else this.kept.delete(name);
+    return name === undefined || name.startsWith("..") || isManifest(name);
+  }
+
+  /** All manifests, sorted by name; those that cannot be read are named. */
+  read(): { readonly files: readonly Manifest[]; readonly failed: readonly { file: string; why: string }[] } {
+    const files: Manifest[] = [];
+    const failed: { file: string; why: string }[] = [];
+    const next = new Map<string, Manifest>();
+    for (const name of manifestNames(this.folder)) {
+      const file = join(this.folder, name);
+      try {
+        const manifest = this.kept.get(name) ?? { file, text: textOf(file) };
+        next.set(name, manifest);
+        files.push(manifest);
+      } catch (error) {
+        failed.push({ file, why: messageOf(error) });
+      }
+    }
+    this.kept = next;
+    return { files, failed };
+  }
 }
 
 /** The text of one file, or why it cannot be read. */
@@ -122,6 +159,6 @@ export function readText(
   try {
     return { text: textOf(file) };
   } catch (error) {
-    return { why: error instanceof Error ? error.message : String(error) };
+    return { why: messageOf(error) };
   }
 }
