@@ -73,5 +73,5 @@ await withGuarded(
       { what: "another pod's DNS p99, offered without limit", value: of(rounds.most, "p99"), unit: "µs" },
     ]);
   },
-  ["--upcalls", "10000000"],
+  { args: ["--upcalls", "10000000"] },
 );

@@ -47,6 +47,42 @@ export async function benchNode(): Promise<Lab> {
   }
 }
 
+/**
+ * What kubelet and kube-proxy (iptables mode) have in mangle and filter of every node, beside nat: the chains that a
+ * forwarded packet passes anyway.
+ */
+const KUBE_PROXY = `*mangle
+:KUBE-IPTABLES-HINT - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-PROXY-CANARY - [0:0]
+COMMIT
+*filter
+:KUBE-EXTERNAL-SERVICES - [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-NODEPORTS - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SERVICES - [0:0]
+-A INPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
+-A INPUT -j KUBE-NODEPORTS
+-A INPUT -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-A INPUT -j KUBE-FIREWALL
+-A FORWARD -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
+-A FORWARD -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES
+-A FORWARD -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
+-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+`;
+
+export async function kubeProxy(lab: Lab): Promise<void> {
+  const file = lab.file("kube-proxy.rules", KUBE_PROXY);
+  await lab.run("node", ["iptables-nft-restore", "--noflush", file]);
+}
+
 export interface Pair {
   /** No namegate at all. */
   readonly plain: Lab;
@@ -56,23 +92,32 @@ export interface Pair {
 }
 
 /** Two equal nodes at once, one without and one with the agent, so that rounds on them can take turns. */
-export async function withPair(run: (pair: Pair) => Promise<void>, args: readonly string[] = []): Promise<void> {
+export async function withPair<T>(
+  run: (pair: Pair) => Promise<T>,
+  prepare: (lab: Lab) => Promise<void> = async () => undefined,
+): Promise<T> {
   const plain = await benchNode();
   try {
-    await withGuarded((guarded, agent) => run({ plain, guarded, agent }), args);
+    await prepare?.(plain);
+    return await withGuarded((guarded, agent) => run({ plain, guarded, agent }), { prepare });
   } finally {
     await plain.close();
   }
 }
 
 /** One node with the agent. */
-export async function withGuarded(run: (lab: Lab, agent: TestAgent) => Promise<void>, args: readonly string[] = []): Promise<void> {
+export async function withGuarded<T>(
+  run: (lab: Lab, agent: TestAgent) => Promise<T>,
+  { prepare, args = [] }: { readonly prepare?: ((lab: Lab) => Promise<void>) | undefined; readonly args?: readonly string[] } = {},
+): Promise<T> {
   const lab = await benchNode();
   try {
+    await prepare?.(lab);
     putPolicy(lab, "bench.yaml", POLICY);
     const agent = await startAgent(lab, { args });
-    await run(lab, agent);
+    const result = await run(lab, agent);
     await agent.stop();
+    return result;
   } finally {
     await lab.close();
   }
