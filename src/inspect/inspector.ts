@@ -42,12 +42,22 @@ export interface Run {
 }
 
 /**
- * The evidence; or `need`: bytes of direction `of` wanted in all before asking again; or `bad`: these bytes are not this
- * protocol, or break its rules. `application` is set when they are this protocol beyond doubt, but broken.
+ * The evidence; or `need`: bytes of direction `of` wanted in all (counted from the first, always more than are there)
+ * before asking again; or `bad`: these bytes are not this protocol, or break its rules. `application` is set when they are
+ * this protocol beyond doubt, but broken. A direction that is `closed` is never needed: then it is the evidence that there is
+ * (the protocol, where no other could begin like this), or `bad`.
  */
 export type Reading = Evidence | NeedOf | NotIt;
 export interface NeedOf extends Need {
   readonly of: Direction;
+  /**
+   * The bytes of `of` will not come while the others are held back: the peer must have them first (an SSLRequest wants its
+   * answer, a server-first protocol its greeting answered). They are legal, complete messages so far. Without it they are
+   * held until there is a verdict.
+   */
+  readonly release?: true;
+  /** Already certain to be this application, whatever comes. */
+  readonly application?: string;
 }
 export interface NotIt extends Bad {
   readonly application?: string;

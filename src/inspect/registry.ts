@@ -1,9 +1,33 @@
 import type { Inspector, FirstBytes, NeedOf, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
+import { sshInspector } from "./ssh.ts";
 import { tlsInspector } from "./tls-inspector.ts";
 
-/** Every inspector, in the order they are asked when any protocol will do: the strictest signatures first. */
-const INSPECTORS: readonly Inspector[] = [tlsInspector];
+/**
+ * Every inspector, in the order they are asked when any protocol will do: the strictest signatures first. A protocol whose
+ * first bytes could be another's stands behind it.
+ */
+const INSPECTORS: readonly Inspector[] = [
+  // tls, quic, dtls
+  tlsInspector,
+
+  // web
+
+  // databases
+
+  // messaging, mail, directories, shells
+  sshInspector,
+
+  // the node's own: names, time, calls
+
+  // only to be named in a denial
+];
+
+export function inspectorOf(application: string): Inspector {
+  const found = INSPECTORS.find((inspector) => inspector.application === application);
+  if (found === undefined) throw new Error(`nothing reads ${application}`);
+  return found;
+}
 
 /** Names a policy may use for several applications. */
 const ALIASES: Readonly<Record<string, readonly string[]>> = { http: ["http1", "http2", "grpc"] };

@@ -12,6 +12,10 @@ export type Why =
   | "wrong-server-name" // the TLS server name is not one of the rule's
   | "no-server-name" // the TLS ClientHello names no server
   | "wrong-protocol" // the first bytes are not the rule's application
+  | "wrong-identity" // the protocol is right, but not the user, database, client id ... that the rule has
+  | "names-disagree" // two names of the server in the first bytes (TLS server name and HTTP Host) are not the same
+  | "ech" // an encrypted ClientHello: the real server name cannot be seen
+  | "evasion" // first bytes that only somebody who hides something sends: overlaps that differ, decoys, illegal records
   | "incomplete" // the first bytes could not be read within the limits
   | "spoofed-source" // not this interface's address
   | "unknown-pod" // an interface of the CNI whose pod is not known (yet)
@@ -23,7 +27,7 @@ export type Why =
 export interface Nearest {
   readonly policy: PolicyId;
   readonly rule: string;
-  readonly clause: "name" | "port" | "stale" | "server-name" | "application";
+  readonly clause: "name" | "port" | "stale" | "server-name" | "application" | "identity";
 }
 
 export type Verdict =
@@ -53,7 +57,34 @@ export interface Evidence {
   readonly ja4?: string;
   /** An encrypted ClientHello was offered: the server name may be an outer one. */
   readonly ech?: boolean;
+  /** What the connection became: `tls` behind a STARTTLS or an SSLRequest (server name, ALPN and JA4 are then of that). */
+  readonly upgrade?: string;
+  /** The protocol's own version, as it writes it: `3.0`, `SSH-2.0`, `5`, `1.3`. */
+  readonly version?: string;
+  /** What the first bytes say besides, and what a policy may ask for: FIELDS. Printable, at most 255 characters each. */
+  readonly fields?: Fields;
+  /** Legal for a server, but only somebody who hides something does it: the reason. */
+  readonly evasion?: string;
 }
+
+/** Values are as the client wrote them; a byte that is no printable ASCII is written \\xHH. */
+export type Fields = Readonly<Partial<Record<FieldName, string>>>;
+export const FIELDS = [
+  "user",
+  "database",
+  "clientId",
+  "application", // application_name, driver, user agent, product
+  "service", // Oracle service or SID, gRPC service
+  "method", // HTTP method, gRPC method, command
+  "path",
+  "host", // HTTP Host or :authority, SIP or RTSP host, EHLO name
+  "target", // what a proxy is asked for: CONNECT or absolute form, `host:port`
+  "query", // DNS question
+  "mechanism", // SASL, authentication
+  "file",
+  "server", // what a server-first protocol says it is
+] as const;
+export type FieldName = (typeof FIELDS)[number];
 
 /**
  * The class of a decision as the kernel stores it: the value of our bits in skbmark, packet mark and connmark. 0 is

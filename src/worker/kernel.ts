@@ -132,7 +132,7 @@ export class Kernel {
     const elements = resolvers.flatMap(({ address, port }) => RESOLVER_PROTOCOLS.map((protocol) => ({ address, protocol, port })));
     const wanted = new Set(elements.map(elementKey));
     for (const of of FAMILIES) {
-      for (const element of [...(this.fixed.get(setName("resolver", of)) as Map<string, Element>).values()])
+      for (const element of (this.fixed.get(setName("resolver", of)) as Map<string, Element>).values())
         if (!wanted.has(elementKey(element))) this.removeFixed("resolver", of, element);
     }
     this.resolvers.clear();

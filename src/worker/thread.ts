@@ -265,9 +265,10 @@ class Desired {
   }
 
   private setResolvers(resolvers: NonNullable<Update["resolvers"]>): void {
-    const { kernel, pods, now } = this.context;
+    const { kernel, pods } = this.context;
     kernel.setResolvers(resolvers);
-    for (const pod of pods.byKey.values()) for (const { address } of resolvers) pod.forget(address, now());
+    const now = this.context.now();
+    for (const pod of pods.byKey.values()) for (const { address } of resolvers) pod.forget(address, now);
   }
 
   private setPrefixes(prefixes: readonly string[]): void {
