@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { Extension, isGrease, type ClientHello } from "./tls.ts";
+import { Extension, isGrease, newestVersion, type ClientHello } from "./tls-hello.ts";
 
 /**
  * JA4, the TLS client fingerprint: `t13d1516h2_<ciphers>_<extensions>`, 36 characters. Written from its public description
@@ -25,45 +25,63 @@ const VERSIONS: Readonly<Record<number, string>> = {
 
 /** `carrier`: t for TLS over TCP, q for QUIC, d for DTLS. GREASE values count nowhere. */
 export function ja4(hello: ClientHello, carrier: "t" | "q" | "d"): Ja4 {
-  const ciphers = hello.ciphers.filter(notGrease);
-  const extensions = hello.extensions.filter(notGrease);
-  const start = [
-    carrier,
-    VERSIONS[newestVersion(hello)] ?? "00",
-    extensions.includes(Extension.serverName) ? "d" : "i",
-    count(ciphers),
-    count(extensions),
-    alpnChars(hello.alpn[0]),
-  ].join("");
-  const hashed = extensions.filter((type) => type !== Extension.serverName && type !== Extension.alpn);
-  const signatures = hello.signatureAlgorithms.filter(notGrease);
-  const tail = sorted(hashed) + (signatures.length > 0 ? `_${signatures.map(hex).join(",")}` : "");
-  return `${start}_${ciphers.length === 0 ? NOTHING : hash(sorted(ciphers))}_${hashed.length === 0 ? NOTHING : hash(tail)}`;
+  const ciphers: number[] = [];
+  for (const value of hello.ciphers) if (!isGrease(value)) ciphers.push(value);
+  const hashed: number[] = [];
+  let count = 0;
+  let named = "i";
+  for (const type of hello.extensions) {
+    if (isGrease(type)) continue;
+    count++;
+    if (type === Extension.serverName) named = "d";
+    else if (type !== Extension.alpn) hashed.push(type);
+  }
+  const signatures: number[] = [];
+  for (const value of hello.signatureAlgorithms) if (!isGrease(value)) signatures.push(value);
+  const version = VERSIONS[newestVersion(hello)] ?? "00";
+  const start = `${carrier}${version}${named}${twoDigits(ciphers.length)}${twoDigits(count)}${alpnChars(hello.alpn[0])}`;
+  return `${start}_${hashLists(sort(ciphers), NONE)}_${hashLists(sort(hashed), signatures)}`;
 }
 
-const notGrease = (value: number): boolean => !isGrease(value);
+const NONE: readonly number[] = [];
 
-function newestVersion(hello: ClientHello): number {
-  const offered = hello.supportedVersions.filter(notGrease);
-  if (offered.length === 0) return hello.legacyVersion;
-  // DTLS versions count downwards (RFC 9147 §5.3).
-  return offered.every((version) => version >= 0xfe00) ? Math.min(...offered) : Math.max(...offered);
+function twoDigits(count: number): string {
+  return count < 10 ? `0${count}` : String(Math.min(count, COUNT_MAX));
 }
 
-function count(list: readonly number[]): string {
-  return String(Math.min(list.length, COUNT_MAX)).padStart(2, "0");
+function sort(list: number[]): readonly number[] {
+  return list.sort((a, b) => a - b);
 }
 
-function hex(value: number): string {
-  return value.toString(16).padStart(4, "0");
+/**
+ * Clients have few lists and send them in every hello, and a hash costs as much as the rest of reading a hello: the last
+ * ones are remembered. Short lists only, so that what is remembered stays below 1 MB; when it is full it starts again.
+ */
+const remembered = new Map<string, string>();
+const REMEMBERED_MAX = 1024;
+const REMEMBERED_VALUES_MAX = 256;
+
+/** The hash of `sorted`, or of `sorted_inOrder` where that has something; of nothing it is zeros. */
+function hashLists(sorted: readonly number[], inOrder: readonly number[]): string {
+  if (sorted.length === 0) return NOTHING;
+  if (sorted.length + inOrder.length > REMEMBERED_VALUES_MAX) return hash(sorted, inOrder);
+  // The first character tells where the one list ends.
+  const key = String.fromCharCode(sorted.length, ...sorted, ...inOrder);
+  const known = remembered.get(key);
+  if (known !== undefined) return known;
+  if (remembered.size === REMEMBERED_MAX) remembered.clear();
+  const text = hash(sorted, inOrder);
+  remembered.set(key, text);
+  return text;
 }
 
-function sorted(list: readonly number[]): string {
-  return list.map(hex).sort().join(",");
-}
-
-function hash(text: string): string {
+function hash(sorted: readonly number[], inOrder: readonly number[]): string {
+  const text = inOrder.length === 0 ? hexList(sorted) : `${hexList(sorted)}_${hexList(inOrder)}`;
   return createHash("sha256").update(text).digest("hex").slice(0, HASH_CHARS);
+}
+
+function hexList(list: readonly number[]): string {
+  return list.map((value) => value.toString(16).padStart(4, "0")).join(",");
 }
 
 /** First and last character of the first protocol name; of its hexadecimal form where one of the two is not alphanumeric. */

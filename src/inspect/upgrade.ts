@@ -1,7 +1,7 @@
 import type { Evidence } from "../model/verdict.ts";
 import type { Bad } from "../base/cursor.ts";
 import type { NeedOf, Reading, Run } from "./inspector.ts";
-import { ja4 } from "./ja4.ts";
+import { helloEvidence } from "./tls-evidence.ts";
 import { readClientHello } from "./tls.ts";
 
 /**
@@ -30,8 +30,8 @@ export function readUpgrade(run: Run, offset: number): Upgraded | NeedOf | Bad {
     return run.closed ? { bad: "a ClientHello that ends too early" } : { need: offset + hello.need, of: "client" };
   }
   if ("bad" in hello) return { bad: hello.bad };
-  const { serverName, alpn, ech } = hello;
-  return { upgrade: "tls", serverName, alpn, ja4: ja4(hello, "t"), ech };
+  const { version: _, ...said } = helloEvidence(hello, "t");
+  return { upgrade: "tls", ...said };
 }
 
 /**

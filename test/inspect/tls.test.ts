@@ -5,7 +5,8 @@ import { Protocol } from "../../src/model/packet.ts";
 import { NO_BYTES } from "../../src/inspect/inspector.ts";
 import { ja4 } from "../../src/inspect/ja4.ts";
 import { applications, inspect, inspectFirst } from "../../src/inspect/registry.ts";
-import { Extension, readClientHello, type ClientHello } from "../../src/inspect/tls.ts";
+import { Extension, type ClientHello } from "../../src/inspect/tls-hello.ts";
+import { readClientHello } from "../../src/inspect/tls.ts";
 import { HELLOS } from "./hellos.ts";
 
 const bytesOf = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"));
@@ -125,12 +126,12 @@ const BAD: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ["an empty record", Uint8Array.of(22, 3, 1, 0, 0), /empty/],
   ["an empty record between two", cat([22, 3, 1, 0, 2], make().subarray(0, 2), [22, 3, 1, 0, 0]), /empty/],
   ["a record of 16385 bytes", Uint8Array.of(22, 3, 1, 0x40, 1), /16385/],
-  ["a ServerHello", Uint8Array.of(22, 3, 3, 0, 90, 2), /not a ClientHello/],
+  ["a ServerHello", Uint8Array.of(22, 3, 3, 0, 90, 2, 0, 0, 86), /not a ClientHello/],
   ["another type in the middle", cat([22, 3, 1, 0, 2], make().subarray(0, 2), [21, 3, 1]), /not a handshake record/],
   ["a hello of 64 KiB", Uint8Array.of(22, 3, 1, 0x40, 0, 1, 1, 0, 0), /bytes/],
   ["bytes behind the hello", records(cat(make(), [1])), /behind/],
   ["early: the record is longer than the hello", records(cat(make(), [1])).subarray(0, 9), /behind/],
-  ["1025 records", records(cat([1, 0, 0x80, 0], new Uint8Array(2000)), 1), /records/],
+  ["1025 records", records(cat([1, 0, 0x80, 0, 3, 3], new Uint8Array(2000)), 1), /records/],
   ["legacy version 2", records(make({ version: 0x0203 })), /version/],
   ["session id of 33", records(make({ session: 33 })), /session/],
   ["no ciphers", records(make({ ciphers: [] })), /cipher/],
@@ -167,8 +168,6 @@ const BAD: readonly (readonly [string, Uint8Array, RegExp])[] = [
   ["a NUL in the name", records(make({ extensions: [sni("good.example\0.evil.example")] })), /no DNS name/],
   ["a space", records(make({ extensions: [sni("a b.example")] })), /no DNS name/],
   ["a trailing dot", records(make({ extensions: [sni("a.example.")] })), /no DNS name/],
-  ["an IPv4 address", records(make({ extensions: [sni("192.0.2.1")] })), /address/],
-  ["an IPv6 address", records(make({ extensions: [sni("2001:db8::1")] })), /no DNS name/],
   ["a name of 254", records(make({ extensions: [sni(`${"a.".repeat(126)}aa`)] })), /no DNS name/],
   ["an empty ALPN list", records(make({ extensions: [[16, [0, 0]]] })), /ALPN/],
   ["an empty ALPN name", records(make({ extensions: [alpn("")] })), /ALPN/],
@@ -181,6 +180,8 @@ for (const [name, bytes, want] of BAD) test(`refused: ${name}`, () => assert.mat
 
 test("taken: upper case, no extensions, deflate beside null, ECH, a hello of many records", () => {
   assert.equal(hello(records(make({ extensions: [sni("API.Example.COM")] }))).serverName, "api.example.com");
+  for (const address of ["192.0.2.1", "2001:db8::1"])
+    assert.equal(hello(records(make({ extensions: [sni(address)] }))).serverName, address);
   assert.deepEqual(hello(records(make())).extensions, []);
   hello(records(make({ compressions: [1, 0] })));
   for (const type of [Extension.encryptedClientHello, Extension.encryptedServerName])
@@ -246,10 +247,17 @@ test("JA4: versions, counts, ALPN characters, empty lists", () => {
 test("registry: evidence, need, bad, and what is not recognised", () => {
   const bytes = bytesOf(HELLOS.openssl13.hex);
   const { TCP, UDP } = Protocol;
-  const evidence = { application: "tls", serverName: "api.example.com", alpn: ["h2", "http/1.1"], ja4: HELLOS.openssl13.ja4, ech: false };
+  const evidence = {
+    application: "tls",
+    serverName: "api.example.com",
+    alpn: ["h2", "http/1.1"],
+    ja4: HELLOS.openssl13.ja4,
+    ech: false,
+    version: "1.3",
+  };
   for (const wanted of ["tls", undefined]) assert.deepEqual(inspect(wanted, bytes, 0, bytes.length, TCP), evidence);
-  assert.deepEqual(inspect("tls", bytes, 0, 100, TCP), { need: bytes.length, of: "client" });
-  assert.deepEqual(inspect(undefined, bytes, 0, 0, TCP), { need: 6, of: "client" });
+  assert.deepEqual(inspect("tls", bytes, 0, 100, TCP), { need: bytes.length, of: "client", application: "tls" });
+  assert.deepEqual(inspect("tls", bytes, 0, 0, TCP), { need: 6, of: "client" });
   const http = ascii("GET / HTTP/1.1\r\n");
   assert.ok("bad" in inspect("tls", http, 0, http.length, TCP));
   assert.deepEqual(inspect(undefined, http, 0, http.length, TCP), { application: undefined, serverName: undefined });
