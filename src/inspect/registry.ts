@@ -1,3 +1,4 @@
+import { http1Inspector, websocketInspector } from "./http1.ts";
 import type { Inspector, FirstBytes, NeedOf, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { sshInspector } from "./ssh.ts";
@@ -12,6 +13,8 @@ const INSPECTORS: readonly Inspector[] = [
   tlsInspector,
 
   // web
+  http1Inspector,
+  websocketInspector,
 
   // databases
 

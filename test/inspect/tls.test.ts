@@ -258,9 +258,9 @@ test("registry: evidence, need, bad, and what is not recognised", () => {
   for (const wanted of ["tls", undefined]) assert.deepEqual(inspect(wanted, bytes, 0, bytes.length, TCP), evidence);
   assert.deepEqual(inspect("tls", bytes, 0, 100, TCP), { need: bytes.length, of: "client", application: "tls" });
   assert.deepEqual(inspect("tls", bytes, 0, 0, TCP), { need: 6, of: "client" });
-  const http = ascii("GET / HTTP/1.1\r\n");
-  assert.ok("bad" in inspect("tls", http, 0, http.length, TCP));
-  assert.deepEqual(inspect(undefined, http, 0, http.length, TCP), { application: undefined, serverName: undefined });
+  const nobodys = ascii("\xff\xfeno protocol\r\n");
+  assert.ok("bad" in inspect("tls", nobodys, 0, nobodys.length, TCP));
+  assert.deepEqual(inspect(undefined, nobodys, 0, nobodys.length, TCP), { application: undefined, serverName: undefined });
   const twice = records(make({ extensions: [sni("a.example"), sni("b.example")] }));
   for (const wanted of ["tls", undefined])
     assert.deepEqual(inspect(wanted, twice, 0, twice.length, TCP), { bad: "extension 0 twice", application: "tls" });
