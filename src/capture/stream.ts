@@ -3,7 +3,8 @@
  * the bytes that came first stay (`conflict` tells of a later segment that said something else).
  */
 
-export const STREAM_BYTES_MAX = 16_384;
+/** A ClientHello of 64 KiB in a thousand records, behind a STARTTLS and what came before it. */
+export const STREAM_BYTES_MAX = 81_920;
 const RUNS_MAX = 64; // separate runs of bytes, with gaps between them
 
 export interface Stream {

@@ -145,7 +145,7 @@ function describe({ transport, client, server }: Connection, reading: Reading) {
     client: endpointText(client.address, client.port),
     server: endpointText(server.address, server.port),
     application: evidence?.application ?? ("bad" in reading ? (reading.application ?? null) : null),
-    upgrade: null,
+    upgrade: evidence?.upgrade ?? null,
     serverName: evidence?.serverName ?? null,
     alpn: evidence?.alpn ?? null,
     ja4: evidence?.ja4 ?? null,

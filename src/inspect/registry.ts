@@ -1,5 +1,7 @@
+import type { Evidence } from "../model/verdict.ts";
+import { Candidates, combine } from "./combine.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
-import type { Inspector, FirstBytes, NeedOf, Reading, Run } from "./inspector.ts";
+import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { sshInspector } from "./ssh.ts";
 import { tlsInspector } from "./tls-inspector.ts";
@@ -8,7 +10,7 @@ import { tlsInspector } from "./tls-inspector.ts";
  * Every inspector, in the order they are asked when any protocol will do: the strictest signatures first. A protocol whose
  * first bytes could be another's stands behind it.
  */
-const INSPECTORS: readonly Inspector[] = [
+export const INSPECTORS: readonly Inspector[] = [
   // tls, quic, dtls
   tlsInspector,
 
@@ -42,30 +44,28 @@ export function applications(): string[] {
   return [...known, ...aliases.map(([alias]) => alias)];
 }
 
+const byTransport = new Map<number, Candidates>();
+
 /**
- * Reads the first bytes of a connection. With `wanted`, only that application is tried: `bad` then means the rule does not
- * hold. Without, every inspector of the transport is: the first evidence wins; while any still needs bytes, the least
- * need; when all say no, evidence without an application. The caller decides how long to wait for a `need`: when no more
- * bytes come (or `closed`), the connection is `incomplete`.
+ * Reads the first bytes of a connection. With `wanted` (an application, or all that a rule could accept) only these are
+ * tried: `bad` then means that the rule does not hold, and a second call without `wanted` tells what it is instead. Without,
+ * every inspector of the transport is; when all say no, the answer is evidence without an application. How the readings of
+ * several become one, and when to ask again: combine.ts. The caller decides how long to wait for a `need`: when no more bytes
+ * come, it says `closed`, or the connection is `incomplete`.
  */
-export function inspectFirst(wanted: string | undefined, first: FirstBytes): Reading {
-  const names = wanted === undefined ? undefined : (ALIASES[wanted] ?? [wanted]);
-  let need: NeedOf | undefined;
-  let broken: Reading | undefined;
-  for (const inspector of INSPECTORS) {
-    if (names !== undefined && !names.includes(inspector.application)) continue;
-    if (!inspector.transports.includes(first.transport)) continue;
-    const reading = inspector.read(first);
-    if ("need" in reading) {
-      if (need === undefined || reading.need < need.need) need = reading;
-    } else if ("bad" in reading) {
-      if (broken === undefined || reading.application !== undefined) broken = reading;
-    } else return reading;
-  }
-  if (need !== undefined) return need;
-  if (wanted !== undefined) return broken ?? { bad: `nothing here reads ${wanted} over this transport` };
-  if (broken !== undefined && "bad" in broken && broken.application !== undefined) return broken;
-  return { application: undefined, serverName: undefined };
+export function inspectFirst(wanted: string | readonly string[] | undefined, first: FirstBytes): Reading {
+  if (wanted !== undefined) return combine(named(wanted, first.transport), first);
+  let candidates = byTransport.get(first.transport);
+  if (candidates === undefined) byTransport.set(first.transport, (candidates = new Candidates(INSPECTORS, first.transport)));
+  const reading = combine(candidates.of(first), first);
+  return "bad" in reading && reading.application === undefined ? UNKNOWN : reading;
+}
+
+const UNKNOWN: Evidence = { application: undefined, serverName: undefined };
+
+function named(wanted: string | readonly string[], transport: number): Inspector[] {
+  const names = (typeof wanted === "string" ? [wanted] : wanted).flatMap((name) => ALIASES[name] ?? [name]);
+  return INSPECTORS.filter(({ application, transports }) => names.includes(application) && transports.includes(transport));
 }
 
 const scratch: FirstBytes = { transport: 0, client: { ...NO_BYTES }, server: NO_BYTES };
