@@ -37,6 +37,8 @@ export interface Payload {
   readonly datagrams: readonly Uint8Array[];
   /** TCP: a segment disagreed with bytes that came before it. */
   readonly conflict: boolean;
+  /** TCP: the last of the bytes came before a FIN or a RST. */
+  readonly closed: boolean;
   /** Packets seen in this direction, with and without payload. */
   readonly packets: number;
 }
@@ -74,6 +76,10 @@ class Side implements Payload {
 
   get bytes(): Uint8Array {
     return this.datagrams[0] ?? streamBytes(this.stream);
+  }
+
+  get closed(): boolean {
+    return this.finished;
   }
 
   get conflict(): boolean {

@@ -86,11 +86,16 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
     [...new Set(snapshot.resolvers.map(({ port }) => port))],
   );
   const connections = flows.connections.map((connection): Replayed => {
-    const reading = inspectFirst(undefined, firstBytes(connection));
+    const first = firstBytes(connection);
+    const reading = inspectFirst(undefined, first);
+    // All that the capture has; but only a FIN says that there is no more to come.
+    if (!connection.fromClient.closed) first.client.closed = false;
+    if (!connection.fromServer.closed) first.server.closed = false;
+    const soFar = first.client.closed && first.server.closed ? reading : inspectFirst(undefined, first);
     const start = admitted.get(connection);
     const guarded = guards.has(connection.client.address) || guards.has(connection.server.address);
     // A connection to a trusted resolver, or one that somebody else opened to a guarded pod, is none of a policy's business.
-    const { nearest, ...judgement } = start !== undefined ? judge(connection, start, reading) : guarded ? LEFT_ALONE : UNJUDGED;
+    const { nearest, ...judgement } = start !== undefined ? judge(connection, start, soFar) : guarded ? LEFT_ALONE : UNJUDGED;
     return { line: { ...describe(connection, reading), ...judgement }, names: start?.names ?? [], nearest };
   });
   return { connections, flows };

@@ -69,7 +69,14 @@ test("candidates: only who can begin with the first byte is asked over TCP, and 
 
 test("registry: evidence, need, bad, and what is not recognised", () => {
   const hello = Buffer.from(HELLOS.openssl13.hex.replaceAll(/\s/g, ""), "hex");
-  const evidence = { application: "tls", serverName: "api.example.com", alpn: ["h2", "http/1.1"], ja4: HELLOS.openssl13.ja4, ech: false, version: "1.3" };
+  const evidence = {
+    application: "tls",
+    serverName: "api.example.com",
+    alpn: ["h2", "http/1.1"],
+    ja4: HELLOS.openssl13.ja4,
+    ech: false,
+    version: "1.3",
+  };
   for (const wanted of ["tls", ["ssh", "tls"], undefined])
     assert.deepEqual(
       inspectFirst(wanted, { transport: TCP, client: { ...NO_BYTES, bytes: hello, end: hello.length }, server: NO_BYTES }),
