@@ -9,6 +9,8 @@
  *   first SERVER PORT COUNT FIRST INFLIGHT    ask, then connect to the answer at once
  *   serve PORT                                TCP: accept and discard, until killed
  *   connect ADDRESS PORT COUNT STEP           connects one after the other; the address grows by STEP each time
+ *   reply PORT                                TCP: answers what comes with a few bytes, until killed
+ *   hello ADDRESS PORT COUNT HEX              connects, sends these bytes, waits for the first answer; one after the other
  *   stream ADDRESS PORT MS                    TCP: sends as fast as it can
  *   flood ADDRESS PORT RATE MS SPREAD         UDP: RATE a second (0: all it can) to SPREAD addresses in turn
  *   change FROM TO SET ADDRESS WANTED         renames FROM to TO; how long until the ipset has (1) or lacks (0) ADDRESS
@@ -274,7 +276,8 @@ static int first_connect(const char *server, int port, unsigned count, unsigned 
   return 0;
 }
 
-_Noreturn static int serve(int port) {
+/* `answers`: whatever comes is answered with a few bytes; else it is discarded. */
+_Noreturn static int serve(int port, int answers) {
   struct sockaddr_in any = address_of("0.0.0.0", port);
   int fd = socket_to(SOCK_STREAM, NULL), on = 1, poller = epoll_create1(0);
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -289,6 +292,7 @@ _Noreturn static int serve(int port) {
     for (int i = 0; i < n; i++) {
       if (ready[i].data.fd != fd) {
         if (recv(ready[i].data.fd, sink, sizeof sink, 0) <= 0) close(ready[i].data.fd);
+        else if (answers) send(ready[i].data.fd, "\x16\x03\x03\x00\x01\x02", 6, MSG_NOSIGNAL);
         continue;
       }
       int peer = accept(fd, NULL, NULL);
@@ -317,6 +321,35 @@ static int connects(const char *text, int port, unsigned count, unsigned step) {
     reset(fd);
   }
   printf("{\"ok\":%u,\"refused\":%u,\"other\":%u,\"perSecond\":%.0f,", ok, refused, other, count * 1e9 / (double)(now_ns() - begin));
+  print_samples();
+  return 0;
+}
+
+static int hello(const char *text, int port, unsigned count, const char *hex) {
+  static uint8_t data[64 * 1024], answer[64];
+  size_t length = strlen(hex) / 2;
+  unsigned octet, ok = 0, reset_by_peer = 0, other = 0;
+  if (length > sizeof data) fail("hello");
+  for (size_t i = 0; i < length; i++) data[i] = sscanf(hex + 2 * i, "%2x", &octet) == 1 ? (uint8_t)octet : 0;
+  struct sockaddr_in to = address_of(text, port);
+  uint64_t begin = now_ns();
+  for (unsigned i = 0; i < count; i++) {
+    int fd = socket_to(SOCK_STREAM, NULL), on = 1;
+    struct timeval limit = {.tv_sec = 2};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    uint64_t from = now_ns();
+    ssize_t got = connect(fd, (struct sockaddr *)&to, sizeof to);
+    if (got == 0) got = send(fd, data, length, MSG_NOSIGNAL);
+    if (got > 0) got = recv(fd, answer, sizeof answer, 0);
+    sample(now_ns() - from);
+    if (got > 0) ok++;
+    else if (errno == ECONNRESET || errno == ECONNREFUSED) reset_by_peer++;
+    else other++;
+    reset(fd);
+  }
+  printf("{\"ok\":%u,\"reset\":%u,\"other\":%u,\"perSecond\":%.0f,", ok, reset_by_peer, other, count * 1e9 / (double)(now_ns() - begin));
   print_samples();
   return 0;
 }
@@ -425,7 +458,9 @@ int main(int argc, char **argv) {
   if (!strcmp(command, "ask") && n == 5) return ask(a[0], number(a[1]), number(a[2]), number(a[3]), number(a[4]));
   if (!strcmp(command, "teach") && n == 4) return teach(a[0], number(a[1]), number(a[2]), number(a[3]));
   if (!strcmp(command, "first") && n == 5) return first_connect(a[0], atoi(a[1]), number(a[2]), number(a[3]), number(a[4]));
-  if (!strcmp(command, "serve") && n == 1) return serve(atoi(a[0]));
+  if (!strcmp(command, "serve") && n == 1) return serve(atoi(a[0]), 0);
+  if (!strcmp(command, "reply") && n == 1) return serve(atoi(a[0]), 1);
+  if (!strcmp(command, "hello") && n == 4) return hello(a[0], atoi(a[1]), number(a[2]), a[3]);
   if (!strcmp(command, "connect") && n == 4) return connects(a[0], atoi(a[1]), number(a[2]), number(a[3]));
   if (!strcmp(command, "stream") && n == 3) return stream(a[0], atoi(a[1]), number(a[2]));
   if (!strcmp(command, "flood") && n == 5) return flood(a[0], atoi(a[1]), number(a[2]), number(a[3]), number(a[4]));

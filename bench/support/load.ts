@@ -31,8 +31,8 @@ export async function load(lab: Lab, where: string, ...argv: (string | number)[]
   return JSON.parse(await lab.run(where, [build(), ...argv.map(String)], { timeoutMs: 120_000 })) as Measured;
 }
 
-/** Starts `answer` or `serve` and waits until it listens. */
-export async function serving(lab: Lab, where: string, command: "answer" | "serve", port: number): Promise<Child> {
+/** Starts `answer`, `serve` or `reply` and waits until it listens. */
+export async function serving(lab: Lab, where: string, command: "answer" | "serve" | "reply", port: number): Promise<Child> {
   const child = lab.spawn(where, [build(), command, String(port)]);
   await child.line((line) => line === "ready");
   return child;

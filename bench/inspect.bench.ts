@@ -1,0 +1,115 @@
+import type { Lab } from "../src/cli/lab-types.ts";
+import { policy, putPolicy } from "../test/support/agent.ts";
+import { onPath } from "../test/support/need.ts";
+import { HELLOS } from "../test/inspect/hellos.ts";
+import { load, type Measured, serving } from "./support/load.ts";
+import { RESPONDER, withPair } from "./support/node.ts";
+import { interleave, median, report } from "./support/report.ts";
+
+const WORKLOAD =
+  "one client connects, sends a ClientHello of one segment and waits for the server's first bytes, one connection after the other, in rounds by turns: without anything in between, through namegate " +
+  "(the rule wants TLS with one of its server names), and through proxies on the node that read the server name: sniproxy, and haproxy in TCP mode. " +
+  "Client, server, agent and proxies share the machine's CPUs";
+const ROUNDS = 20;
+const CONNECTS = 500;
+const PORT = 8443;
+const KNOWN = "198.18.0.7"; // x7.bench.test
+const { hex, serverName } = HELLOS.node;
+/** Where the proxies listen on the node. */
+const PROXY = { sniproxy: 9001, haproxy: 9002 } as const;
+type ProxyName = keyof typeof PROXY;
+
+const POLICY = policy("bench-tls", {
+  mode: "Enforce",
+  subject: { podSelector: {} },
+  egress: [
+    {
+      name: "tls",
+      action: "Accept",
+      to: [{ domainNames: ["*.bench.test", serverName] }],
+      ports: [{ protocol: "TCP", port: PORT }],
+      application: "tls",
+    },
+  ],
+});
+
+const CONFIG: Readonly<Record<ProxyName, (lab: Lab) => Promise<readonly string[]>>> = {
+  sniproxy: async (lab) => {
+    const file = lab.file(
+      "sniproxy.conf",
+      `user root\npidfile ${lab.dir}/sniproxy.pid\nlistener ${lab.node.v4}:${PROXY.sniproxy} {\n proto tls\n table hosts\n}\ntable hosts {\n ${serverName} ${KNOWN}:${PORT}\n}\n`,
+    );
+    return ["sniproxy", "-f", "-c", file];
+  },
+  haproxy: async (lab) => {
+    const file = lab.file(
+      "haproxy.cfg",
+      `defaults\n mode tcp\n timeout connect 5s\n timeout client 5s\n timeout server 5s\nfrontend f\n bind ${lab.node.v4}:${PROXY.haproxy}\n tcp-request inspect-delay 5s\n` +
+        ` tcp-request content accept if { req_ssl_hello_type 1 }\n use_backend b if { req_ssl_sni -i ${serverName} }\nbackend b\n server s ${KNOWN}:${PORT}\n`,
+    );
+    return ["haproxy", "-db", "-f", file];
+  },
+};
+
+async function startProxy(lab: Lab, name: ProxyName): Promise<void> {
+  lab.spawn("node", await CONFIG[name](lab));
+  const [where, port] = proxied(lab, name);
+  for (let i = 0; ; i++) {
+    const tried = await load(lab, "client", "hello", where, port, 1, hex).catch(() => ({ ok: 0 }));
+    if (tried["ok"] === 1) return;
+    if (i === 40) throw new Error(`${name} does not answer`);
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
+function proxied(lab: Lab, name: ProxyName): readonly [string, number] {
+  return [lab.node.v4, PROXY[name]];
+}
+
+const installed = (Object.keys(PROXY) as ProxyName[]).filter(onPath);
+for (const name of Object.keys(PROXY)) if (!onPath(name)) console.log(`inspect: ${name} is not installed, so it is not measured`);
+
+await withPair(async ({ plain, guarded, agent }) => {
+  for (const lab of [plain, guarded]) await serving(lab, "out", "reply", PORT);
+  putPolicy(guarded, "tls.yaml", POLICY);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
+  for (const name of installed) await startProxy(plain, name);
+  const subjects: Record<string, () => Promise<Measured>> = {
+    direct: () => load(plain, "client", "hello", KNOWN, PORT, CONNECTS, hex),
+    namegate: () => load(guarded, "client", "hello", KNOWN, PORT, CONNECTS, hex),
+  };
+  for (const name of installed) {
+    const [where, port] = proxied(plain, name);
+    subjects[name] = () => load(plain, "client", "hello", where, port, CONNECTS, hex);
+  }
+  await interleave(2, subjects);
+  const rounds = await interleave(ROUNDS, subjects);
+  const p50 = (name: string): number => median((rounds[name] as Measured[]).map((one) => one["p50"] as number));
+  const added = (name: string): number => p50(name) - p50("direct");
+  const best = Math.min(...installed.map(added));
+  const failed = Object.values(rounds)
+    .flat()
+    .reduce((sum, { ok }) => sum + CONNECTS - (ok as number), 0);
+  const { counters } = await agent.status();
+  report("inspect", WORKLOAD, [
+    { what: "direct, p50", value: p50("direct"), unit: "µs" },
+    {
+      what: "added by namegate, p50",
+      value: added("namegate"),
+      unit: "µs",
+      ...(installed.length > 0 ? { target: { most: best / 3 } } : {}),
+    },
+    ...installed.map((name) => ({ what: `added by ${name}, p50`, value: added(name), unit: "µs" })),
+    {
+      what: "namegate / the best of them",
+      value: added("namegate") / best,
+      unit: "",
+      ...(installed.length > 0 ? { target: { most: 1 / 3 } } : {}),
+    },
+    { what: "namegate, p99", value: median((rounds["namegate"] as Measured[]).map((one) => one["p99"] as number)), unit: "µs" },
+    { what: "direct, p99", value: median((rounds["direct"] as Measured[]).map((one) => one["p99"] as number)), unit: "µs" },
+    { what: "connections that failed", value: failed, unit: "", target: { most: 0 } },
+    { what: "connections inspected", value: counters["inspected"] ?? 0, unit: "", target: { least: CONNECTS * ROUNDS } },
+  ]);
+});
