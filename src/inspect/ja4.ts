@@ -25,63 +25,77 @@ const VERSIONS: Readonly<Record<number, string>> = {
 
 /** `carrier`: t for TLS over TCP, q for QUIC, d for DTLS. GREASE values count nowhere. */
 export function ja4(hello: ClientHello, carrier: "t" | "q" | "d"): Ja4 {
-  const ciphers: number[] = [];
-  for (const value of hello.ciphers) if (!isGrease(value)) ciphers.push(value);
-  const hashed: number[] = [];
-  let count = 0;
-  let named = "i";
-  for (const type of hello.extensions) {
-    if (isGrease(type)) continue;
-    count++;
-    if (type === Extension.serverName) named = "d";
-    else if (type !== Extension.alpn) hashed.push(type);
-  }
-  const signatures: number[] = [];
-  for (const value of hello.signatureAlgorithms) if (!isGrease(value)) signatures.push(value);
+  const ciphers = hello.ciphers.filter(notGrease);
+  const extensions = hello.extensions.filter(notGrease);
+  const named = extensions.includes(Extension.serverName) ? "d" : "i";
   const version = VERSIONS[newestVersion(hello)] ?? "00";
-  const start = `${carrier}${version}${named}${twoDigits(ciphers.length)}${twoDigits(count)}${alpnChars(hello.alpn[0])}`;
-  return `${start}_${hashLists(sort(ciphers), NONE)}_${hashLists(sort(hashed), signatures)}`;
+  const start = `${carrier}${version}${named}${twoDigits(ciphers.length)}${twoDigits(extensions.length)}${alpnChars(hello.alpn[0])}`;
+  const hashed = extensions.filter(isHashed);
+  if (hashed.length <= INSERTION_MAX) insertionSort(hashed); // browsers send them in any order: fewer lists to remember
+  return `${start}_${hashLists(ciphers, NONE)}_${hashLists(hashed, hello.signatureAlgorithms.filter(notGrease))}`;
 }
 
 const NONE: readonly number[] = [];
+const notGrease = (value: number): boolean => !isGrease(value);
+const isHashed = (type: number): boolean => type !== Extension.serverName && type !== Extension.alpn;
 
 function twoDigits(count: number): string {
   return count < 10 ? `0${count}` : String(Math.min(count, COUNT_MAX));
 }
 
-function sort(list: number[]): readonly number[] {
-  return list.sort((a, b) => a - b);
+const INSERTION_MAX = 64; // above it is slower than the built-in one
+
+function insertionSort(list: number[]): void {
+  for (let i = 1; i < list.length; i++) {
+    const value = list[i] as number;
+    let k = i;
+    for (; k > 0 && (list[k - 1] as number) > value; k--) list[k] = list[k - 1] as number;
+    list[k] = value;
+  }
 }
 
 /**
- * Clients have few lists and send them in every hello, and a hash costs as much as the rest of reading a hello: the last
- * ones are remembered. Short lists only, so that what is remembered stays below 1 MB; when it is full it starts again.
+ * Clients have few lists and send them in every hello, and to hash one costs more than to read the whole hello: the last
+ * ones are remembered, each in the one slot it can have. Short lists only: all slots together stay below 1 MB.
  */
-const remembered = new Map<string, string>();
-const REMEMBERED_MAX = 1024;
-const REMEMBERED_VALUES_MAX = 256;
+const SLOTS = 512; // a power of two
+const REMEMBERED_VALUES_MAX = 128;
+const slots: ({ readonly list: readonly number[]; readonly inOrder: readonly number[]; readonly text: string } | undefined)[] = new Array(
+  SLOTS,
+).fill(undefined);
 
-/** The hash of `sorted`, or of `sorted_inOrder` where that has something; of nothing it is zeros. */
-function hashLists(sorted: readonly number[], inOrder: readonly number[]): string {
-  if (sorted.length === 0) return NOTHING;
-  if (sorted.length + inOrder.length > REMEMBERED_VALUES_MAX) return hash(sorted, inOrder);
-  // The first character tells where the one list ends.
-  const key = String.fromCharCode(sorted.length, ...sorted, ...inOrder);
-  const known = remembered.get(key);
-  if (known !== undefined) return known;
-  if (remembered.size === REMEMBERED_MAX) remembered.clear();
-  const text = hash(sorted, inOrder);
-  remembered.set(key, text);
+/** The hash of `list` sorted, with `_inOrder` where that has something; of no list it is zeros. */
+function hashLists(list: readonly number[], inOrder: readonly number[]): string {
+  if (list.length === 0) return NOTHING;
+  if (list.length + inOrder.length > REMEMBERED_VALUES_MAX) return hash(list, inOrder);
+  const at = (mix(mix(list.length, list), inOrder) >>> 7) & (SLOTS - 1);
+  const slot = slots[at];
+  if (slot !== undefined && same(slot.list, list) && same(slot.inOrder, inOrder)) return slot.text;
+  const text = hash(list, inOrder);
+  slots[at] = { list, inOrder, text };
   return text;
 }
 
-function hash(sorted: readonly number[], inOrder: readonly number[]): string {
-  const text = inOrder.length === 0 ? hexList(sorted) : `${hexList(sorted)}_${hexList(inOrder)}`;
+function mix(from: number, list: readonly number[]): number {
+  let mixed = from;
+  for (const value of list) mixed = Math.imul(mixed ^ value, 0x01000193);
+  return mixed;
+}
+
+function same(a: readonly number[], b: readonly number[]): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+function hash(list: readonly number[], inOrder: readonly number[]): string {
+  const sorted = hexList(Uint16Array.from(list).sort());
+  const text = inOrder.length === 0 ? sorted : `${sorted}_${hexList(inOrder)}`;
   return createHash("sha256").update(text).digest("hex").slice(0, HASH_CHARS);
 }
 
-function hexList(list: readonly number[]): string {
-  return list.map((value) => value.toString(16).padStart(4, "0")).join(",");
+function hexList(list: Iterable<number>): string {
+  return Array.from(list, (value) => value.toString(16).padStart(4, "0")).join(",");
 }
 
 /** First and last character of the first protocol name; of its hexadecimal form where one of the two is not alphanumeric. */
