@@ -3,6 +3,7 @@ import { Candidates, combine } from "./combine.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
+import { quicInspector } from "./quic.ts";
 import { sshInspector } from "./ssh.ts";
 import { tlsInspector } from "./tls-inspector.ts";
 
@@ -13,6 +14,7 @@ import { tlsInspector } from "./tls-inspector.ts";
 export const INSPECTORS: readonly Inspector[] = [
   // tls, quic, dtls
   tlsInspector,
+  quicInspector,
 
   // web
   http1Inspector,
