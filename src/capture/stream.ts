@@ -20,8 +20,8 @@ export interface Stream {
   runs: readonly number[];
 }
 
-export function newStream(): Stream {
-  return { base: undefined, bytes: new Uint8Array(0), length: 0, conflict: false, cut: false, runs: [] };
+export function newStream(base?: number): Stream {
+  return { base, bytes: new Uint8Array(0), length: 0, conflict: false, cut: false, runs: [] };
 }
 
 /** The bytes in order from the start of the stream. */
