@@ -4,6 +4,11 @@ import { http1Inspector, websocketInspector } from "./http1.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { quicInspector } from "./quic.ts";
+import { cassandraInspector } from "./cassandra.ts";
+import { mongodbInspector } from "./mongodb.ts";
+import { mysqlInspector } from "./mysql.ts";
+import { postgresqlInspector } from "./postgresql.ts";
+import { redisInspector } from "./redis.ts";
 import { sshInspector } from "./ssh.ts";
 import { tlsInspector } from "./tls-inspector.ts";
 
@@ -21,6 +26,11 @@ export const INSPECTORS: readonly Inspector[] = [
   websocketInspector,
 
   // databases
+  postgresqlInspector,
+  cassandraInspector,
+  mongodbInspector,
+  redisInspector,
+  mysqlInspector,
 
   // messaging, mail, directories, shells
   sshInspector,
