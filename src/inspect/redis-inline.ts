@@ -86,5 +86,5 @@ export function inlineReplies(name: string, given: readonly string[]): readonly 
 }
 
 function isNumber(text: string): boolean {
-  return text !== "" && text.length <= DATABASE_CHARS_MAX && [...text].every((c) => c >= "0" && c <= "9");
+  return text !== "" && text.length <= DATABASE_CHARS_MAX && String(Number(text)) === text;
 }
