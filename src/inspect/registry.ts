@@ -1,6 +1,7 @@
 import type { Evidence } from "../model/verdict.ts";
 import { Candidates, combine } from "./combine.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
+import { grpcInspector, http2Inspector } from "./http2.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { quicInspector } from "./quic.ts";
@@ -24,6 +25,8 @@ export const INSPECTORS: readonly Inspector[] = [
   // web
   http1Inspector,
   websocketInspector,
+  http2Inspector,
+  grpcInspector,
 
   // databases
   postgresqlInspector,
