@@ -1,5 +1,6 @@
 import type { Evidence } from "../model/verdict.ts";
 import { Candidates, combine } from "./combine.ts";
+import { dtlsInspector } from "./dtls.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
 import { grpcInspector, http2Inspector } from "./http2.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
@@ -21,6 +22,7 @@ export const INSPECTORS: readonly Inspector[] = [
   // tls, quic, dtls
   tlsInspector,
   quicInspector,
+  dtlsInspector,
 
   // web
   http1Inspector,
