@@ -1,9 +1,10 @@
 import type { Endpoint } from "../base/address.ts";
+import { Cursor } from "../base/cursor.ts";
 import { Protocol, TcpFlag, type Packet } from "../model/packet.ts";
 import { decodeHeaders, newPacket, readAddresses } from "./decode.ts";
 import type { CaptureRecord } from "./file.ts";
 import { newReassembly } from "./fragments.ts";
-import { type Payload, Side } from "./side.ts";
+import { NOTHING, type Payload, Side, View } from "./side.ts";
 import { FlowTable } from "./table.ts";
 
 /**
@@ -29,6 +30,11 @@ export interface Connection {
   readonly start: number;
   readonly fromClient: Payload;
   readonly fromServer: Payload;
+  /** TCP: this side has sent a FIN, or one of the two a RST. */
+  readonly clientEnded: boolean;
+  readonly serverEnded: boolean;
+  /** A packet came from the client, with or without payload. */
+  readonly clientSeen: boolean;
 }
 
 export interface FlowHandlers {
@@ -55,8 +61,14 @@ export interface Flows {
 }
 
 interface Tracked extends Connection {
-  readonly fromClient: Side;
-  readonly fromServer: Side;
+  fromClient: Payload;
+  fromServer: Payload;
+  clientEnded: boolean;
+  serverEnded: boolean;
+  clientSeen: boolean;
+  /** TCP: sequence number of the first byte of each side, as a signed number; undefined until known. */
+  clientBase: number | undefined;
+  serverBase: number | undefined;
   /** The client is the second end of the key in the table. */
   readonly clientSecond: boolean;
   /** A payload was seen. */
@@ -71,6 +83,9 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
   const table = new FlowTable<Tracked>();
   const fragments = newReassembly();
   const packet = newPacket();
+  const view = new View();
+  /** Where the next DNS message of a TCP connection to a resolver starts. */
+  const dnsAt = new Map<Payload, number>();
   let malformed = 0;
   let others = 0;
   let ignored = 0;
@@ -82,8 +97,8 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
     if (known !== undefined && !startsAnew(known, packet, table.swapped)) return known;
     if (known !== undefined && !known.spoke) {
       // A refused attempt and its repetition are one connection to a reader.
-      known.fromClient.again();
-      known.fromServer.again();
+      known.clientEnded = known.serverEnded = false;
+      known.clientBase = known.serverBase = undefined;
       return known;
     }
     if (connections.length === CONNECTIONS_MAX) return undefined;
@@ -97,8 +112,13 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
       client: answer ? to : from,
       server: answer ? from : to,
       start: timeMs,
-      fromClient: new Side(),
-      fromServer: new Side(),
+      fromClient: NOTHING,
+      fromServer: NOTHING,
+      clientEnded: false,
+      serverEnded: false,
+      clientSeen: false,
+      clientBase: undefined,
+      serverBase: undefined,
       clientSecond: table.swapped !== answer,
       spoke: false,
       settled: false,
@@ -110,52 +130,81 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
   }
 
   /** Keeps the payload of the packet in hand, if there is one and somebody still wants it. */
-  function add(connection: Tracked, side: Side): void {
-    const { bytes, payloadStart, payloadEnd, tcpFlags } = packet;
-    const tcp = packet.protocol === Protocol.TCP;
-    const syn = tcp && (tcpFlags & TcpFlag.SYN) !== 0;
+  function add(connection: Tracked, fromClient: boolean): void {
+    const { payloadStart, payloadEnd, tcpFlags } = packet;
+    if (packet.protocol === Protocol.TCP) addFlags(connection, fromClient, tcpFlags);
+    if (payloadEnd <= payloadStart) return;
+    connection.spoke = true;
+    if (connection.settled || stored >= STORED_BYTES_MAX) return;
+    const payload = fromClient ? connection.fromClient : connection.fromServer;
+    if (payload !== NOTHING) {
+      const side = payload as Side;
+      const before = side.bytes.length;
+      const more = keep(side, connection, fromClient);
+      stored += side.bytes.length - before;
+      if (more && handlers.onBytes?.(connection) === true) settle(connection);
+    } else if (!enoughInPlace(connection, fromClient)) {
+      const side = new Side();
+      keep(side, connection, fromClient);
+      stored += side.bytes.length;
+      put(connection, fromClient, side);
+    } else settle(connection);
+  }
+
+  function addFlags(connection: Tracked, fromClient: boolean, flags: number): void {
     // Data in a SYN starts behind the SYN's own sequence number (RFC 9293 §3.4).
-    const sequence = (packet.sequence + (syn ? 1 : 0)) >>> 0;
-    if (syn && side.base < 0) side.base = sequence;
-    if (payloadEnd > payloadStart) {
-      connection.spoke = true;
-      if (!connection.settled && stored < STORED_BYTES_MAX) {
-        stored -= side.held;
-        const more = tcp ? side.addSegment(sequence, bytes, payloadStart, payloadEnd) : side.addDatagram(bytes, payloadStart, payloadEnd);
-        stored += side.held;
-        if (more) tell(connection, side);
-      }
+    const base = (packet.sequence + (flags & TcpFlag.SYN) / TcpFlag.SYN) | 0;
+    if ((flags & TcpFlag.SYN) !== 0 || packet.payloadEnd > packet.payloadStart) {
+      if (fromClient) connection.clientBase ??= base;
+      else connection.serverBase ??= base;
     }
-    if ((tcpFlags & TcpFlag.FIN) !== 0) side.finished = true;
-    if ((tcpFlags & TcpFlag.RST) !== 0) connection.fromClient.reset = connection.fromServer.reset = true;
+    if ((flags & TcpFlag.RST) !== 0) connection.clientEnded = connection.serverEnded = true;
+    else if ((flags & TcpFlag.FIN) !== 0 && fromClient) connection.clientEnded = true;
+    else if ((flags & TcpFlag.FIN) !== 0) connection.serverEnded = true;
   }
 
-  function tell(connection: Tracked, side: Side): void {
-    if (handlers.onBytes?.(connection) === true) {
-      connection.settled = true;
-      stored -= connection.fromClient.held + connection.fromServer.held;
-      connection.fromClient.forget();
-      connection.fromServer.forget();
-    } else {
-      stored -= side.held;
-      side.keep();
-      stored += side.held;
-    }
+  /** Shows the first payload of a direction where it stands, before anything is copied. */
+  function enoughInPlace(connection: Tracked, fromClient: boolean): boolean {
+    const { bytes, payloadStart, payloadEnd, protocol } = packet;
+    if (handlers.onBytes === undefined) return false;
+    if (protocol === Protocol.TCP && (fromClient ? connection.clientBase : connection.serverBase) !== sequence()) return false;
+    put(connection, fromClient, view.set(bytes, payloadStart, payloadEnd, protocol !== Protocol.TCP));
+    return handlers.onBytes(connection);
   }
 
-  function tellDns(connection: Tracked, side: Side, fromClient: boolean, timeMs: number): void {
+  const sequence = (): number => (packet.sequence + ((packet.tcpFlags & TcpFlag.SYN) !== 0 ? 1 : 0)) | 0;
+
+  function keep(side: Side, connection: Tracked, fromClient: boolean): boolean {
+    const { bytes, payloadStart, payloadEnd, protocol } = packet;
+    if (protocol !== Protocol.TCP) return side.addDatagram(bytes, payloadStart, payloadEnd);
+    const base = fromClient ? connection.clientBase : connection.serverBase;
+    return side.addSegment(base ?? 0, sequence(), bytes, payloadStart, payloadEnd);
+  }
+
+  function put(connection: Tracked, fromClient: boolean, payload: Payload): void {
+    if (fromClient) connection.fromClient = payload;
+    else connection.fromServer = payload;
+  }
+
+  function settle(connection: Tracked): void {
+    connection.settled = true;
+    for (const payload of [connection.fromClient, connection.fromServer]) if (payload !== view) stored -= payload.bytes.length;
+    connection.fromClient = connection.fromServer = NOTHING;
+  }
+
+  function tellDns(connection: Tracked, fromClient: boolean, timeMs: number): void {
     if (handlers.onDns === undefined || !dnsPorts.includes(connection.server.port)) return;
     if (packet.protocol !== Protocol.TCP) {
       handlers.onDns(packet.bytes.subarray(packet.payloadStart, packet.payloadEnd), connection, fromClient, timeMs);
       return;
     }
-    const bytes = side.bytes.subarray(side.start, side.end); // two octets of length before each message: RFC 1035 §4.2.2
-    while (bytes.length - side.dnsAt >= 2) {
-      const from = side.dnsAt + 2;
-      const to = from + (((bytes[side.dnsAt] as number) << 8) | (bytes[side.dnsAt + 1] as number));
-      if (to > bytes.length) return;
-      side.dnsAt = to;
-      handlers.onDns(bytes.subarray(from, to), connection, fromClient, timeMs);
+    const side = fromClient ? connection.fromClient : connection.fromServer;
+    const c = new Cursor(side.bytes, dnsAt.get(side) ?? 0, side.end);
+    while (c.left >= 2) {
+      const message = c.view(c.u16()); // two octets of length before each message: RFC 1035 §4.2.2
+      if (c.short) return;
+      dnsAt.set(side, c.at);
+      handlers.onDns(message, connection, fromClient, timeMs);
     }
   }
 
@@ -182,14 +231,13 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
       continue;
     }
     const fromClient = connection.clientSecond === table.swapped;
-    const side = fromClient ? connection.fromClient : connection.fromServer;
-    side.packets++;
-    add(connection, side);
+    if (fromClient) connection.clientSeen = true;
+    add(connection, fromClient);
     if (handlers.onPacket !== undefined) {
       readAddresses(packet);
       handlers.onPacket(packet, connection, fromClient, time);
     }
-    if (packet.payloadEnd > packet.payloadStart) tellDns(connection, side, fromClient, time);
+    if (packet.payloadEnd > packet.payloadStart) tellDns(connection, fromClient, time);
   }
   return { connections, malformed, others, ignored, fragmentsDropped: fragments.dropped };
 }
@@ -207,7 +255,6 @@ function isAnswer(packet: Packet): boolean {
 /** A new SYN on the 5-tuple of a connection that has ended. */
 function startsAnew(known: Tracked, packet: Packet, swapped: boolean): boolean {
   if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & (TcpFlag.SYN | TcpFlag.ACK)) !== TcpFlag.SYN) return false;
-  const { fromClient, fromServer } = known;
-  if (!fromClient.reset && !(fromClient.finished && fromServer.finished)) return false;
-  return (known.clientSecond === swapped ? fromClient : fromServer).base !== (packet.sequence + 1) >>> 0;
+  if (!known.clientEnded || !known.serverEnded) return false;
+  return (known.clientSecond === swapped ? known.clientBase : known.serverBase) !== ((packet.sequence + 1) | 0);
 }

@@ -80,7 +80,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
       onDns(message, connection, fromClient, timeMs) {
         const guard = guards.get(connection.client.address);
         // A reply that nobody asked for teaches nothing.
-        if (guard === undefined || fromClient || connection.fromClient.packets === 0 || !toResolver(connection, resolvers)) return;
+        if (guard === undefined || fromClient || !connection.clientSeen || !toResolver(connection, resolvers)) return;
         learn(message, 0, message.length, learned, guard.pod.searches);
         for (const one of learned) guard.learn(one, seconds(timeMs));
       },
@@ -102,12 +102,37 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
     const start = admitted.get(connection);
     const guarded = guards.has(connection.client.address) || guards.has(connection.server.address);
     // A connection to a trusted resolver, or one that somebody else opened to a guarded pod, is none of a policy's business.
-    const { nearest, ...judgement } = start !== undefined ? judge(connection, start) : guarded ? LEFT_ALONE : UNJUDGED;
-    return { line: { ...describe(connection, reading), ...judgement }, names: start?.names ?? [], nearest };
+    const judgement = start !== undefined ? judge(connection, start) : guarded ? LEFT_ALONE : UNJUDGED;
+    return new Told(connection, reading, judgement, start?.names ?? NO_NAMES);
   });
   return { connections, flows };
 }
 
+/** The line is written when it is asked for: a connection takes less room than its text. */
+class Told implements Replayed {
+  readonly #connection: Connection;
+  readonly #reading: Reading;
+  readonly #judgement: Judgement;
+  readonly names: readonly NameSeen[];
+
+  constructor(connection: Connection, reading: Reading, judgement: Judgement, names: readonly NameSeen[]) {
+    this.#connection = connection;
+    this.#reading = reading;
+    this.#judgement = judgement;
+    this.names = names;
+  }
+
+  get nearest(): Nearest | undefined {
+    return this.#judgement.nearest;
+  }
+
+  get line(): ReplayLine {
+    const { nearest: _, ...judgement } = this.#judgement;
+    return { ...describe(this.#connection, this.#reading), ...judgement };
+  }
+}
+
+const NO_NAMES: readonly NameSeen[] = [];
 const seconds = (timeMs: number): number => Math.floor(timeMs / 1000);
 const endpointKey = ({ address, port }: Endpoint): string => `${address}${port}`;
 
@@ -170,19 +195,19 @@ function describe({ transport, client, server }: Connection, reading: Reading) {
 const scratch: FirstBytes = { transport: 0, client: { ...NO_BYTES }, server: { ...NO_BYTES } };
 
 /** `closed`: this is all, also of what the capture shows no end of. Valid until the next call. */
-function firstBytes({ transport, fromClient, fromServer }: Connection, closed: boolean): FirstBytes {
+function firstBytes({ transport, fromClient, fromServer, clientEnded, serverEnded }: Connection, closed: boolean): FirstBytes {
   scratch.transport = transport;
-  fill(scratch.client, fromClient, closed);
-  fill(scratch.server, fromServer, closed);
+  fill(scratch.client, fromClient, closed || clientEnded);
+  fill(scratch.server, fromServer, closed || serverEnded);
   return scratch;
 }
 
-function fill(run: Run, { bytes, start, end, ends, closed }: Payload, all: boolean): void {
+function fill(run: Run, { bytes, start, end, ends }: Payload, closed: boolean): void {
   run.bytes = bytes;
   run.start = start;
   run.end = end;
   run.ends = ends;
-  run.closed = all || closed;
+  run.closed = closed;
 }
 
 /** Is what was needed there, or has the other side said something? */
