@@ -1,5 +1,5 @@
 import { Protocol } from "../model/packet.ts";
-import type { Evidence } from "../model/verdict.ts";
+import { NAMES_DISAGREE, type Evidence } from "../model/verdict.ts";
 import { readHead, type RequestHead } from "./http1-head.ts";
 import type { FirstBytes, Inspector, Reading } from "./inspector.ts";
 import { FIELD_CHARS_MAX } from "./text.ts";
@@ -41,7 +41,7 @@ function evidenceOf(head: RequestHead): Evidence {
     serverName: (target ?? host)?.name,
     version: head.version,
     ...(upgrade === undefined || websocket ? {} : { upgrade }),
-    ...(head.disagree ? { evasion: "the request's target and its Host are different hosts" } : {}),
+    ...(head.disagree ? { evasion: `${NAMES_DISAGREE}: the request's target and its Host` } : {}),
     fields: {
       method: head.method,
       ...(path === undefined ? {} : { path }),

@@ -1,8 +1,9 @@
+import { FIELD_CHARS_MAX } from "../model/verdict.ts";
 import type { Run } from "./inspector.ts";
 
-/** Bytes as text, for protocols that are lines. */
+export { FIELD_CHARS_MAX } from "../model/verdict.ts";
 
-export const FIELD_CHARS_MAX = 255;
+/** Bytes as text, for protocols that are lines. */
 
 /** Does the run begin with `text` (ASCII), as far as its bytes go? True for an empty run. */
 export function startsLike(run: Run, text: string): boolean {

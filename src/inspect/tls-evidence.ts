@@ -1,4 +1,4 @@
-import type { Evidence } from "../model/verdict.ts";
+import { LEGACY_TLS, type Evidence } from "../model/verdict.ts";
 import { ja4 } from "./ja4.ts";
 import { newestVersion, type ClientHello } from "./tls-hello.ts";
 
@@ -8,7 +8,7 @@ export function helloEvidence(hello: ClientHello, carrier: "t" | "q" | "d") {
   const newest = newestVersion(hello);
   const evidence = { serverName, alpn, ja4: ja4(hello, carrier), ech, version: versionText(newest) };
   // RFC 7568: nobody may offer it, and no client of the last ten years offers nothing better.
-  return newest === 0x0300 ? { ...evidence, evasion: "SSL 3.0" } : evidence;
+  return newest === 0x0300 ? { ...evidence, evasion: `${LEGACY_TLS}: SSL 3.0` } : evidence;
 }
 
 const VERSIONS: Readonly<Record<number, NonNullable<Evidence["version"]>>> = {

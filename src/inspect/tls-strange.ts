@@ -1,5 +1,5 @@
 import type { Need } from "../base/cursor.ts";
-import type { Evidence } from "../model/verdict.ts";
+import { LEGACY_TLS, type Evidence } from "../model/verdict.ts";
 import { type BadHello, RECORD_BYTES_MAX, RECORD_HEADER_BYTES } from "./tls.ts";
 import { isVersion } from "./tls-hello.ts";
 import { versionText } from "./tls-evidence.ts";
@@ -63,7 +63,7 @@ export function readV2Hello(bytes: Uint8Array, start: number, end: number): (Evi
   const sound = ciphers > 0 && ciphers % V2_CIPHER_BYTES === 0 && (session === 0 || session === V2_SESSION_BYTES);
   if (!filled || !sound || challenge < V2_CHALLENGE_BYTES.min || challenge > V2_CHALLENGE_BYTES.max) return not;
   if (version !== 0x0002 && !isVersion(version, "tls")) return not;
-  return { application: "tls", serverName: undefined, version: versionText(version), evasion: "an SSL 2.0 hello" };
+  return { application: "tls", serverName: undefined, version: versionText(version), evasion: `${LEGACY_TLS}: an SSL 2.0 hello` };
 }
 
 /** The server's first bytes are a ServerHello (RFC 8446 §4.1.3): type 2 that is whole in its record. */

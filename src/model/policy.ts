@@ -1,5 +1,6 @@
 import type { Cidr } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
+import type { FieldName } from "./verdict.ts";
 
 /** Discover touches nothing, Monitor says what it would deny, Enforce denies. In rising order of strictness. */
 export type Mode = "Discover" | "Monitor" | "Enforce";
@@ -36,8 +37,37 @@ export interface Rule {
   readonly ports: readonly PortMatch[];
   /** The evidence wanted; undefined: none. `http` stands for http1, http2 and grpc. */
   readonly application: string | undefined;
-  /** Parameters of the application as written (`postgresql: { users: [...] }`); the inspector knows their shape. */
-  readonly parameters: Readonly<Record<string, unknown>> | undefined;
+  /** What a ClientHello may be like; counts where there is an application. */
+  readonly tls: TlsTerms;
+  /** What the client must say of itself and its request. */
+  readonly identity: readonly IdentityTerm[];
+  /** The destination is an HTTP proxy, and may be asked for these only; undefined: it is none. */
+  readonly proxy: readonly ProxyTarget[] | undefined;
+}
+
+export type Permit = "Allow" | "Deny";
+
+/** Defaults filled in, but for `missingServerName`, whose default depends on the connection (policy/evidence.ts). */
+export interface TlsTerms {
+  /** An encrypted ClientHello. `Strip`: its keys are taken out of DNS replies, and the outer server name counts. */
+  readonly ech: Permit | "Strip";
+  readonly missingServerName: Permit | undefined;
+  /** SSLv2 and SSLv3. */
+  readonly legacy: Permit;
+  /** TLS from the first byte where nothing visible tells that the application is inside. */
+  readonly opaque: Permit;
+}
+
+/** A field of the evidence must be there and equal one of `values`; a `*` at the end stands for any rest. `host`: name patterns. */
+export interface IdentityTerm {
+  readonly field: FieldName;
+  readonly values: readonly string[];
+}
+
+export interface ProxyTarget {
+  readonly names: readonly NamePattern[];
+  /** first..last; empty: any. */
+  readonly ports: readonly { readonly first: number; readonly last: number }[];
 }
 
 /** As in metav1.LabelSelector; an empty one selects everything. */

@@ -61,11 +61,19 @@ export interface Evidence {
   readonly upgrade?: string;
   /** The protocol's own version, as it writes it: `3.0`, `SSH-2.0`, `5`, `1.3`. */
   readonly version?: string;
-  /** What the first bytes say besides, and what a policy may ask for: FIELDS. Printable, at most 255 characters each. */
+  /** What the first bytes say besides, and what a policy may ask for: FIELDS. Printable, at most FIELD_CHARS_MAX characters each. */
   readonly fields?: Fields;
-  /** Legal for a server, but only somebody who hides something does it: the reason. */
+  /** Legal for a server, but only somebody who hides something does it: the reason. It may begin with one of the two below. */
   readonly evasion?: string;
 }
+
+/** Two different names of the server in the first bytes: the denial is `names-disagree`. */
+export const NAMES_DISAGREE = "names disagree";
+/** SSLv2 or SSLv3, which a policy may allow. */
+export const LEGACY_TLS = "legacy TLS";
+
+/** No value of Fields is longer; one of this length may be cut. */
+export const FIELD_CHARS_MAX = 255;
 
 /** Values are as the client wrote them; a byte that is no printable ASCII is written \\xHH. */
 export type Fields = Readonly<Partial<Record<FieldName, string>>>;

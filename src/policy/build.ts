@@ -1,14 +1,30 @@
 import type { Cidr } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
 import { Protocol } from "../model/packet.ts";
-import type { Action, LabelExpression, LabelSelector, Mode, Network, Policy, PortMatch, Rule, Tier } from "../model/policy.ts";
-import { PARAMETERS } from "./semantics.ts";
+import type {
+  Action,
+  IdentityTerm,
+  LabelExpression,
+  LabelSelector,
+  Mode,
+  Network,
+  Policy,
+  PortMatch,
+  ProxyTarget,
+  Rule,
+  Tier,
+  TlsTerms,
+} from "../model/policy.ts";
+import { IDENTITY } from "./identity.ts";
 import type { Kind } from "./schema.ts";
 import { readCidr, readDuration, readName } from "./values.ts";
 import { DNS_DEFAULTS } from "./view.ts";
 
 /** Where a policy without a priority stands among 0..1000. */
 const PRIORITY_DEFAULT = 500;
+
+/** What a rule without `tls` says, or with one that leaves a field out. */
+export const TLS_DEFAULTS: TlsTerms = { ech: "Deny", missingServerName: undefined, legacy: "Deny", opaque: "Deny" };
 
 // The shape of a document that schema and semantics have accepted.
 interface DestinationDocument {
@@ -29,6 +45,10 @@ interface RuleDocument extends Record<string, unknown> {
   to?: DestinationDocument[];
   ports?: PortDocument[];
   application?: string;
+  tls?: Partial<TlsTerms>;
+}
+interface ProxyDocument {
+  targets: { domainNames: string[]; ports?: { port: number; endPort?: number }[] }[];
 }
 interface SelectorDocument {
   matchLabels?: Record<string, string>;
@@ -92,7 +112,8 @@ function duration(text: string | undefined, otherwise: number): number {
 
 function buildRule(rule: RuleDocument, index: number): Rule {
   const to = rule.to ?? [];
-  const parameters = PARAMETERS.find((name) => rule[name] !== undefined);
+  const block = Object.keys(IDENTITY).find((name) => rule[name] !== undefined);
+  const lists = block === undefined ? {} : (rule[block] as Record<string, unknown>);
   return {
     name: rule.name ?? `rule-${index + 1}`,
     action: rule.action,
@@ -102,7 +123,28 @@ function buildRule(rule: RuleDocument, index: number): Rule {
     networks: to.flatMap(({ networks = [] }) => networks.map(buildNetwork)),
     ports: (rule.ports ?? []).map(buildPort),
     application: rule.application,
-    parameters: parameters === undefined ? undefined : { ...(rule[parameters] as Record<string, unknown>) },
+    tls: {
+      ech: rule.tls?.ech ?? TLS_DEFAULTS.ech,
+      missingServerName: rule.tls?.missingServerName,
+      legacy: rule.tls?.legacy ?? TLS_DEFAULTS.legacy,
+      opaque: rule.tls?.opaque ?? TLS_DEFAULTS.opaque,
+    },
+    identity: block === undefined ? [] : buildIdentity(block, lists),
+    proxy: (lists["proxy"] as ProxyDocument | undefined)?.targets.map(buildTarget),
+  };
+}
+
+function buildIdentity(block: string, lists: Readonly<Record<string, unknown>>): IdentityTerm[] {
+  return Object.entries(IDENTITY[block] ?? {}).flatMap(([list, field]) => {
+    const values = lists[list] as (string | number)[] | undefined;
+    return values === undefined ? [] : [{ field, values: [...new Set(values.map((value) => String(value)))] }];
+  });
+}
+
+function buildTarget({ domainNames, ports = [] }: ProxyDocument["targets"][number]): ProxyTarget {
+  return {
+    names: domainNames.map((name) => readName(name) as NamePattern),
+    ports: ports.map(({ port, endPort }) => ({ first: port, last: endPort ?? port })),
   };
 }
 

@@ -1,5 +1,6 @@
 import type { Policy, PolicyId, Problem } from "../model/policy.ts";
 import { buildPolicy, policyId } from "./build.ts";
+import { fieldsOf } from "./fields.ts";
 import { API_VERSION, KINDS, schemaErrors, type Kind } from "./schema.ts";
 import { checkMeaning } from "./semantics.ts";
 import { oneOf, show, suggest } from "./words.ts";
@@ -42,9 +43,6 @@ export function addProblem(sink: Sink, at: ReturnType<Locate>, path: string, mes
   const { line, column, note } = at;
   sink.result.problems.push({ file: sink.file, line, column, path, message: note === undefined ? message : `${message} ${note}`, hint });
 }
-
-export const fieldsOf = (value: unknown): Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
 
 /** May a ConfigMap of this namespace hold such a policy? */
 const mayHold = (kind: Kind, namespace: string, { clusterNamespace }: ReadOptions): boolean =>

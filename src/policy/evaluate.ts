@@ -2,8 +2,9 @@ import type { Ip } from "../base/address.ts";
 import { dnsName, type DnsName } from "../base/name.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Evidence, Nearest, Verdict, Why } from "../model/verdict.ts";
-import { isApplication } from "./application.ts";
+import { disagreement } from "./evidence.ts";
 import { hasName } from "./names.ts";
+import { targetName } from "./proxy.ts";
 import { hasAddress, inRanges, packPort } from "./ranges.ts";
 import type { CompiledRule, Level, View } from "./view.ts";
 
@@ -29,16 +30,18 @@ export interface Question {
  * nearest (see `explain`).
  *
  * A rule matches when its ports and its destination do. Accept and Pass rules know the names in the question of DNS
- * (and down the CNAME chain where the rule says `cnames: Match`); Deny rules know every name, the server name included.
+ * (and down the CNAME chain where the rule says `cnames: Match`); Deny rules know every name: the server name, and what a
+ * proxy is asked for.
  */
 export function judge(view: View, question: Question): Verdict {
   const { evidence } = question;
   const serverName = evidence?.serverName === undefined ? undefined : dnsName(evidence.serverName);
+  const target = targetName(evidence);
   let leftAdmin = -1;
   for (let i = 0; i < view.levels.length; i++) {
     const level = view.levels[i] as Level;
     if (leftAdmin >= 0 && level.tier === "Admin") continue;
-    for (const rule of level.denies) if (portMatches(rule, question) && denyMatches(rule, question, serverName)) return rule.deny;
+    for (const rule of level.denies) if (portMatches(rule, question) && denyMatches(rule, question, serverName, target)) return rule.deny;
     for (const rule of level.accepts) {
       if (!portMatches(rule, question) || !destinationMatches(rule, question)) continue;
       if (rule.inspect === undefined) return rule.allow;
@@ -70,25 +73,13 @@ function destinationMatches(rule: CompiledRule, question: Question): boolean {
   return addressMatches(rule, question) || nameMatches(rule, question.names, true);
 }
 
-function denyMatches(rule: CompiledRule, question: Question, serverName: DnsName | undefined): boolean {
+function denyMatches(rule: CompiledRule, question: Question, serverName: DnsName | undefined, target: DnsName | undefined): boolean {
   if (addressMatches(rule, question)) return true;
   if (rule.names === undefined) return false;
   if (serverName !== undefined && hasName(rule.names, serverName)) return true;
+  if (target !== undefined && hasName(rule.names, target)) return true;
   for (const seen of question.names) if (seen.fresh && hasName(rule.names, seen.name)) return true;
   return false;
-}
-
-/** Why the evidence is not what an Accept rule with an application wants; undefined: it is. */
-function disagreement(
-  rule: CompiledRule,
-  question: Question,
-  evidence: Evidence,
-  serverName: DnsName | undefined,
-): "wrong-protocol" | "no-server-name" | "wrong-server-name" | undefined {
-  if (!isApplication(rule.rule.application as string, evidence.application, question.protocol)) return "wrong-protocol";
-  if (!rule.wantsServerName || rule.names === undefined) return undefined;
-  if (evidence.serverName === undefined) return "no-server-name";
-  return serverName !== undefined && hasName(rule.names, serverName) ? undefined : "wrong-server-name";
 }
 
 /** How near an Accept rule came, in rising order, and the clause of it that failed. */
@@ -98,9 +89,13 @@ const NEARNESS = [
   { why: "wrong-name", clause: "name" },
   { why: "wrong-port", clause: "port" },
   { why: "stale-dns", clause: "stale" },
+  { why: "evasion", clause: "application" },
   { why: "wrong-protocol", clause: "application" },
+  { why: "names-disagree", clause: "server-name" },
+  { why: "ech", clause: "server-name" },
   { why: "no-server-name", clause: "server-name" },
   { why: "wrong-server-name", clause: "server-name" },
+  { why: "wrong-identity", clause: "identity" },
 ] as const satisfies readonly { why: Why; clause: Nearest["clause"] | undefined }[];
 const NEAR = Object.fromEntries(NEARNESS.map(({ why }, i) => [why, i])) as Record<(typeof NEARNESS)[number]["why"], number>;
 
@@ -121,13 +116,15 @@ function nearness(rule: CompiledRule, question: Question, serverName: DnsName | 
  * The default deny and its reason. Each Accept rule that was asked failed in some clause; the reason is that of the rule
  * that got furthest (the first of these in order of judgement):
  *
- * 1. wrong-server-name, no-server-name: all but the server name agrees;
- * 2. wrong-protocol: the first bytes are another application's;
- * 3. stale-dns: port and name agree, but the DNS answer is too old;
- * 4. wrong-port: the destination agrees, the port does not;
- * 5. wrong-name: the port agrees, and this pod knows names for the address, but others;
- * 6. no-name: the port agrees, and this pod resolved nothing to this address;
- * 7. no-rule: neither agrees with any rule (no nearest rule).
+ * 1. wrong-identity: all but the user, the database, the path, ... agrees;
+ * 2. wrong-server-name, no-server-name, ech, names-disagree: it is the application, but what it says of the server does not do;
+ * 3. wrong-protocol: the first bytes are another application's;
+ * 4. evasion: they are such that nobody can be sure what they are;
+ * 5. stale-dns: port and name agree, but the DNS answer is too old;
+ * 6. wrong-port: the destination agrees, the port does not;
+ * 7. wrong-name: the port agrees, and this pod knows names for the address, but others;
+ * 8. no-name: the port agrees, and this pod resolved nothing to this address;
+ * 9. no-rule: neither agrees with any rule (no nearest rule).
  */
 function explain(view: View, question: Question, serverName: DnsName | undefined, leftAdmin: number): Verdict {
   let best: number = NEAR["no-rule"];

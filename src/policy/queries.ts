@@ -115,3 +115,25 @@ export function dnsSettingsFor(view: View, name: DnsName): Omit<DnsSettings, "qu
   const { minTtlMs, maxTtlMs, graceMs } = DNS_DEFAULTS;
   return found ?? { minTtlMs, maxTtlMs, graceMs };
 }
+
+/** Labels before the name in the owner of an SVCB record for another port or scheme: `_8443._https` (RFC 9460 §2.3). */
+const SERVICE_LABELS_MAX = 2;
+
+/** Are keys for encrypted ClientHellos to be taken out of replies about `name` (`ech: Strip`)? */
+export function stripsEch(view: View, name: DnsName): boolean {
+  let of: DnsName = name;
+  for (let i = 0; i < SERVICE_LABELS_MAX && of.startsWith("_"); i++) {
+    const dot = of.indexOf(".");
+    if (dot < 0) break;
+    of = of.slice(dot + 1) as DnsName;
+  }
+  for (const { rule } of naming(view, of)) if (rule.action === "Accept" && rule.tls.ech === "Strip") return true;
+  return false;
+}
+
+/** Can `stripsEch` be true for any name? */
+export function stripsAnyEch({ policies }: View): boolean {
+  return policies.some(({ rules }) =>
+    rules.some(({ action, tls, names }) => action === "Accept" && tls.ech === "Strip" && names.length > 0),
+  );
+}

@@ -3,7 +3,6 @@ import { messageOf } from "../base/fault.ts";
 import type { PolicyId, Problem } from "../model/policy.ts";
 import {
   addProblem,
-  fieldsOf,
   PROBLEMS_MAX,
   readPolicy,
   type DocumentPlace,
@@ -12,6 +11,7 @@ import {
   type ReadResult,
   type Sink,
 } from "./document.ts";
+import { fieldsOf } from "./fields.ts";
 import { KINDS, type Kind } from "./schema.ts";
 import { show } from "./words.ts";
 import { nodeAt, offsetAt, parseYaml, pathText, type Path, type YamlDocument } from "./yaml.ts";

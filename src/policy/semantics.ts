@@ -1,25 +1,11 @@
 import { inCidr, type Cidr } from "../base/address.ts";
-import { Protocol } from "../model/packet.ts";
-import { APPLICATIONS, carries } from "./application.ts";
-import { policySchema, type Kind } from "./schema.ts";
+import { fieldsOf, has, listOf, type Fields, type Report } from "./fields.ts";
+import type { Kind } from "./schema.ts";
+import { checkApplication } from "./semantics-application.ts";
 import { isWrong, readCidr, readDuration, readName, type Wrong } from "./values.ts";
-import { oneOf, show } from "./words.ts";
+import { show } from "./words.ts";
 import { DNS_DEFAULTS } from "./view.ts";
 import type { Path } from "./yaml.ts";
-
-/** Takes one problem of a document. */
-export type Report = (path: Path, message: string, hint?: string, which?: "key" | "value") => void;
-
-type Fields = Readonly<Record<string, unknown>>;
-
-// A document may be of any shape here: what has the wrong type is the schema's to report, and is passed over.
-const fieldsOf = (value: unknown): Fields =>
-  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
-const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
-const has = (fields: Fields, key: string): boolean => fields[key] !== undefined;
-
-/** Names of the objects with what a connection of an application must show. */
-export const PARAMETERS: readonly string[] = Object.keys(policySchema.definitions.rule.dependencies);
 
 /** What the schema cannot say, or not in a sentence: values with a syntax of their own, and fields that must fit together. */
 export function checkMeaning(kind: Kind, document: unknown, report: Report): void {
@@ -157,50 +143,4 @@ function checkPort(port: Fields, path: Path, report: Report): void {
   if (typeof first === "number" && typeof last === "number" && last < first) {
     report([...path, "endPort"], `endPort ${last} is less than port ${first}`, `did you mean port: ${last}, endPort: ${first}?`);
   }
-}
-
-function checkApplication(rule: Fields, path: Path, report: Report): void {
-  const { application, action } = rule;
-  for (const parameter of PARAMETERS) {
-    if (!has(rule, parameter) || application === parameter) continue;
-    report(
-      [...path, parameter],
-      `${show(parameter)} needs \`application: ${parameter}\``,
-      application === undefined ? "add it" : "or remove it",
-      "key",
-    );
-  }
-  if (application === undefined) return;
-  if (action === "Deny" || action === "Pass") {
-    report(
-      [...path, "application"],
-      `a ${action} rule cannot want an application`,
-      "it is decided by the first packet; use an Accept rule for what is allowed",
-      "key",
-    );
-    return;
-  }
-  if (typeof application !== "string" || !APPLICATIONS.has(application)) return;
-  const ports = listOf(rule["ports"]).map(fieldsOf);
-  const overTcp = ports.some((port) => (port["protocol"] ?? "TCP") === "TCP");
-  for (const [i, port] of ports.entries()) {
-    const protocol = port["protocol"] ?? "TCP";
-    if (typeof protocol !== "string" || !Object.hasOwn(Protocol, protocol)) continue;
-    const number = Protocol[protocol as keyof typeof Protocol];
-    // TLS beside TCP on UDP is QUIC (HTTPS on both); on UDP alone it is a slip.
-    if (carries(number, application) && !(application === "tls" && number === Protocol.UDP && !overTcp)) continue;
-    report(
-      [...path, "ports", i, ...(has(port, "protocol") ? ["protocol"] : [])],
-      `${application} is not spoken over ${protocol}`,
-      transportHint(application, protocol),
-    );
-  }
-}
-
-function transportHint(application: string, protocol: string): string {
-  if (protocol === "UDP" && application === "tls") return "use application: quic (HTTP/3) or dtls";
-  if (protocol === "UDP" && application.startsWith("http")) return "HTTP/3 is application: quic";
-  const known = APPLICATIONS.get(application);
-  const over = [...(known?.tcp ? ["TCP"] : []), ...(known?.udp ? ["UDP"] : [])];
-  return `use protocol: ${oneOf(over)}, or make two rules of it`;
 }

@@ -1,7 +1,9 @@
-import type { DnsSettings, Policy, Rule, Tier } from "../model/policy.ts";
+import type { DnsSettings, Policy, PolicyId, Rule, Tier } from "../model/policy.ts";
 import type { Verdict } from "../model/verdict.ts";
 import { namesServer } from "./application.ts";
+import { compileIdentity, type Identity } from "./identity.ts";
 import { nameIndex, nameSet, type NameIndex, type NameSet } from "./names.ts";
+import { compileTarget, type CompiledTarget } from "./proxy.ts";
 import { addressRanges, portRanges, type AddressRanges, type Ranges } from "./ranges.ts";
 import { compareJudgement } from "./select.ts";
 
@@ -18,8 +20,9 @@ export interface CompiledRule {
   readonly addresses: AddressRanges | undefined;
   /** undefined: any protocol and port. */
   readonly ports: Ranges<number> | undefined;
-  /** The evidence must name a server, and this rule must have that name. */
-  readonly wantsServerName: boolean;
+  readonly identity: readonly Identity[];
+  /** undefined: the destination is no proxy. */
+  readonly proxy: readonly CompiledTarget[] | undefined;
   readonly allow: Verdict;
   readonly deny: Verdict;
   /** undefined: the rule wants no evidence. */
@@ -53,7 +56,7 @@ interface CompiledPolicy {
 const compiled = new WeakMap<Policy, CompiledPolicy>();
 
 function compileRule(policy: Policy, rule: Rule): CompiledRule {
-  const wantsServerName = rule.application !== undefined && rule.names.length > 0 && namesServer(rule.application);
+  const serverName = rule.application !== undefined && rule.names.length > 0 && namesServer(rule.application);
   const ids = { policy: policy.id, rule: rule.name };
   return {
     rule,
@@ -61,13 +64,14 @@ function compileRule(policy: Policy, rule: Rule): CompiledRule {
     names: rule.names.length > 0 ? nameSet(rule.names) : undefined,
     addresses: rule.networks.length > 0 ? addressRanges(rule.networks) : undefined,
     ports: rule.ports.length > 0 ? portRanges(rule.ports) : undefined,
-    wantsServerName,
+    identity: rule.identity.map(compileIdentity),
+    proxy: rule.proxy?.map(compileTarget),
     allow: { action: "allow", ...ids },
     deny: { action: "deny", why: "denied-by-rule", ...ids, nearest: undefined },
     inspect:
       rule.application === undefined
         ? undefined
-        : { action: "inspect", ...ids, application: rule.application, missing: wantsServerName ? "server-name" : "protocol" },
+        : { action: "inspect", ...ids, application: rule.application, missing: serverName ? "server-name" : "protocol" },
   };
 }
 
@@ -100,4 +104,10 @@ export function buildView(policies: readonly Policy[]): View {
     });
   }
   return { policies: ordered, levels, byName: ordered.map((policy) => compile(policy).byName) };
+}
+
+/** The rule of a verdict. */
+export function ruleOf(view: View, { policy, rule }: { readonly policy: PolicyId; readonly rule: string }): CompiledRule | undefined {
+  const of = view.policies.find(({ id }) => id === policy);
+  return of === undefined ? undefined : compile(of).rules.find((one) => one.rule.name === rule);
 }

@@ -37,16 +37,20 @@ test("the random questions reach every reason", () => {
       const verdict = judge(buildView(list), q);
       reached.add(verdict.action === "deny" ? verdict.why : verdict.action);
     }),
-    { numRuns: 8000, seed: 7 },
+    { numRuns: 10_000, seed: 7 },
   );
   const all = [
     "allow",
     "denied-by-rule",
+    "ech",
+    "evasion",
     "inspect",
+    "names-disagree",
     "no-name",
     "no-rule",
     "no-server-name",
     "stale-dns",
+    "wrong-identity",
     "wrong-name",
     "wrong-port",
     "wrong-protocol",

@@ -2,18 +2,20 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseIp, type Ip } from "../../src/base/address.ts";
 import { dnsName, namePattern, patternMatches, type DnsName, type NamePattern } from "../../src/base/name.ts";
+import { applications } from "../../src/inspect/registry.ts";
 import type { Policy } from "../../src/model/policy.ts";
 import type { Pod } from "../../src/model/snapshot.ts";
-import type { Evidence, Verdict } from "../../src/model/verdict.ts";
+import { LEGACY_TLS, NAMES_DISAGREE, type Evidence, type Verdict } from "../../src/model/verdict.ts";
 import { APPLICATIONS } from "../../src/policy/application.ts";
 import { NETWORK_ELEMENTS_MAX, networkElements } from "../../src/policy/elements.ts";
 import { judge, type Question } from "../../src/policy/evaluate.ts";
 import { hasName, nameSet } from "../../src/policy/names.ts";
-import { judgeQuery, NAME_PORTS_MAX, portsForName } from "../../src/policy/queries.ts";
+import { judgeQuery, NAME_PORTS_MAX, portsForName, stripsEch } from "../../src/policy/queries.ts";
+import { judgeTarget } from "../../src/policy/proxy.ts";
 import { readManifests } from "../../src/policy/read.ts";
 import { policySchema } from "../../src/policy/schema.ts";
 import { selectPolicies, selects } from "../../src/policy/select.ts";
-import { buildView } from "../../src/policy/view.ts";
+import { buildView, type CompiledRule, ruleOf } from "../../src/policy/view.ts";
 
 const n = (text: string): DnsName => dnsName(text) as DnsName;
 const ip = (text: string): Ip => parseIp(text) as Ip;
@@ -179,6 +181,193 @@ test("a plain Accept of the same level spares the inspection; the rules do not m
   );
 });
 
+const rule = (text: string): string => `  egress: [ { name: r, action: Accept, to: [ { domainNames: [ db.example ] } ], ${text} } ]`;
+/** What one rule for db.example on any port says to this evidence of a connection to it. */
+function answer(text: string, evidence: Partial<Evidence>, protocol = 6): string {
+  const whole = text.includes("to:") ? `  egress: [ { name: r, action: Accept, ${text} } ]` : rule(text);
+  return short(judge(buildView(policies(whole)), question({ protocol, names: ["db.example"], evidence })));
+}
+const allow = "allow default/p0/r";
+const no = (why: string, clause: string): string => `deny ${why} r ${clause}`;
+
+test("ClientHellos: encrypted, nameless, legacy, evasive", () => {
+  const hello = { application: "tls", serverName: "db.example" };
+  const nameless = { application: "tls" };
+  const ssl = { ...hello, version: "SSL 3.0", evasion: `${LEGACY_TLS}: SSL 3.0` };
+  const network = "to: [ { networks: [ 192.0.2.0/24 ] } ], application: tls";
+  const rows: [string, string, Partial<Evidence>, string][] = [
+    ["as it should be", "application: tls", { ...hello, ech: false }, allow],
+    ["ECH by default", "application: tls", { ...hello, ech: true }, no("ech", "server-name")],
+    ["ECH that is allowed", "application: tls, tls: { ech: Allow }", { ...hello, ech: true }, allow],
+    ["ECH whose keys are taken away: GREASE", "application: tls, tls: { ech: Strip }", { ...hello, ech: true }, allow],
+    [
+      "… its outer name counts",
+      "application: tls, tls: { ech: Strip }",
+      { ...hello, serverName: "cdn.example", ech: true },
+      no("wrong-server-name", "server-name"),
+    ],
+    ["ECH to a network", network, { ...hello, ech: true }, no("ech", "server-name")],
+    ["no name", "application: tls", nameless, no("no-server-name", "server-name")],
+    ["no name, allowed", "application: tls, tls: { missingServerName: Allow }", nameless, allow],
+    [
+      "a wrong name is not a missing one",
+      "application: tls, tls: { missingServerName: Allow }",
+      { ...nameless, serverName: "x.example" },
+      no("wrong-server-name", "server-name"),
+    ],
+    ["no name, to a network", network, nameless, allow],
+    ["no name, to a network that wants one", `${network}, tls: { missingServerName: Deny }`, nameless, no("no-server-name", "server-name")],
+    ["SSL 3.0", "application: tls", ssl, no("wrong-protocol", "application")],
+    ["SSL 3.0, allowed", "application: tls, tls: { legacy: Allow }", ssl, allow],
+    ["an evasion", "application: tls", { ...hello, evasion: "a decoy" }, no("evasion", "application")],
+    ["an evasion of nobody knows what", "application: tls", { evasion: "a decoy" }, no("evasion", "application")],
+    ["an evasion where nothing is wanted", "ports: [ { port: 443 } ]", { evasion: "a decoy" }, allow],
+    [
+      "two names",
+      "application: http",
+      { ...hello, application: "http1", evasion: `${NAMES_DISAGREE}: x` },
+      no("names-disagree", "server-name"),
+    ],
+    [
+      "QUIC of an unknown version",
+      "application: quic",
+      { application: "quic", version: "0x1a2a3a4a" },
+      no("no-server-name", "server-name"),
+    ],
+  ];
+  for (const [what, text, evidence, expected] of rows) assert.equal(answer(text, evidence, text.includes("quic") ? 17 : 6), expected, what);
+});
+
+test("applications inside TLS, and TLS inside applications", () => {
+  const tls = { application: "tls", serverName: "db.example" };
+  const pg = { application: "postgresql", upgrade: "tls", alpn: [] };
+  const rows: [string, string, Partial<Evidence>, string][] = [
+    ["SSLRequest without a server name", "application: postgresql", pg, allow],
+    ["… with the right one", "application: postgresql", { ...pg, serverName: "db.example" }, allow],
+    ["… with a wrong one", "application: postgresql", { ...pg, serverName: "x.example" }, no("wrong-server-name", "server-name")],
+    ["… where one is wanted", "application: postgresql, tls: { missingServerName: Deny }", pg, no("no-server-name", "server-name")],
+    ["… with ECH", "application: postgresql", { ...pg, ech: true }, no("ech", "server-name")],
+    ["… in SSL 3.0", "application: postgresql", { ...pg, evasion: `${LEGACY_TLS}: SSL 3.0` }, no("wrong-protocol", "application")],
+    ["direct TLS", "application: postgresql", { ...tls, alpn: ["postgresql"] }, allow],
+    [
+      "direct TLS without a name",
+      "application: postgresql",
+      { application: "tls", alpn: ["postgresql"] },
+      no("no-server-name", "server-name"),
+    ],
+    [
+      "direct TLS that may become another",
+      "application: postgresql",
+      { ...tls, alpn: ["postgresql", "h2"] },
+      no("wrong-protocol", "application"),
+    ],
+    ["TDS 8.0", "application: mssql", { ...tls, alpn: ["tds/8.0"] }, allow],
+    ["opaque TLS", "application: kafka", tls, no("wrong-protocol", "application")],
+    ["opaque TLS, allowed", "application: kafka, tls: { opaque: Allow }", tls, allow],
+    [
+      "opaque TLS to another",
+      "application: kafka, tls: { opaque: Allow }",
+      { ...tls, serverName: "x.example" },
+      no("wrong-server-name", "server-name"),
+    ],
+    ["HTTPS is tls", "application: http", { ...tls, alpn: ["http/1.1"] }, no("wrong-protocol", "application")],
+    ["a WebSocket is no http", "application: http", { ...tls, application: "websocket" }, no("wrong-protocol", "application")],
+    ["a WebSocket", "application: websocket", { ...tls, application: "websocket" }, allow],
+    ["an upgrade to who knows", "application: http", { ...tls, application: "http1", upgrade: "tcp" }, no("wrong-protocol", "application")],
+    ["an upgrade to HTTP/2", "application: http", { ...tls, application: "http1", upgrade: "h2c" }, allow],
+    ["EHLO and questions are no server names", "application: dns", { application: "dns", serverName: "x.example" }, allow],
+  ];
+  for (const [what, text, evidence, expected] of rows) assert.equal(answer(text, evidence), expected, what);
+});
+
+test("who the client says it is", () => {
+  const pg = "application: postgresql, postgresql: { users: [ app, 'svc-*' ], databases: [ orders ] }";
+  const as = (fields: Evidence["fields"], application = "postgresql"): Partial<Evidence> => ({
+    application,
+    serverName: "db.example",
+    ...(fields === undefined ? {} : { fields }),
+  });
+  const wrong = no("wrong-identity", "identity");
+  const web = (lists: string): string => `application: http, http: { ${lists} }`;
+  const get = (path: string): Partial<Evidence> => as({ method: "GET", path, host: "DB.example:8080" }, "http1");
+  const rows: [string, string, Partial<Evidence>, string][] = [
+    ["a user of the list", pg, as({ user: "app", database: "orders" }), allow],
+    ["a prefix", pg, as({ user: "svc-7", database: "orders" }), allow],
+    ["another user", pg, as({ user: "admin", database: "orders" }), wrong],
+    ["another database", pg, as({ user: "app", database: "Orders" }), wrong],
+    ["a user that nobody can see", pg, { application: "postgresql", upgrade: "tls" }, wrong],
+    [
+      "letters that are not ASCII",
+      "application: mysql, mysql: { users: [ 'jörg\\x' ] }",
+      as({ user: "j\\xc3\\xb6rg\\x5cx" }, "mysql"),
+      allow,
+    ],
+    ["a value that was cut", "application: mysql, mysql: { users: [ 'a*' ] }", as({ user: "a".repeat(255) }, "mysql"), allow],
+    ["redis before SELECT", "application: redis, redis: { databases: [ 0 ] }", as(undefined, "redis"), allow],
+    ["redis behind SELECT", "application: redis, redis: { databases: [ 0 ] }", as({ database: "3" }, "redis"), wrong],
+    ["mssql's program", "application: mssql, mssql: { applications: [ report ] }", as({ application: "report" }, "mssql"), allow],
+    ["a method", web("methods: [ GET ]"), get("/"), allow],
+    ["another method", web("methods: [ POST ]"), get("/"), wrong],
+    ["gRPC is a POST", web("methods: [ POST ]"), as({ method: "Get", path: "/a.B/Get" }, "grpc"), allow],
+    ["a gRPC service", "application: grpc, grpc: { services: [ 'shop.*' ] }", as({ service: "shop.Orders", method: "Get" }, "grpc"), allow],
+    ["a path", web("paths: [ /health ]"), get("/health"), allow],
+    ["… with a query", web("paths: [ /health ]"), get("/health?x=/../y"), allow],
+    ["… below it", web("paths: [ /health ]"), get("/health/x"), wrong],
+    ["a path of a prefix", web("paths: [ '/v1/*' ]"), get("/v1/a/b"), allow],
+    ["dot segments", web("paths: [ '/v1/*' ]"), get("/v1/../admin"), wrong],
+    ["encoded ones", web("paths: [ '/v1/*' ]"), get("/v1/%2E./admin"), wrong],
+    ["doubly encoded ones", web("paths: [ '/v1/*' ]"), get("/v1/%252e%252e/admin"), wrong],
+    ["with a parameter", web("paths: [ '/v1/*' ]"), get("/v1/..;x=1/admin"), wrong],
+    ["a backslash", web("paths: [ '/v1/*' ]"), get("/v1/..\\x5cadmin"), wrong],
+    ["a path that was cut", web("paths: [ '/v1/*' ]"), get(`/v1/${"a".repeat(251)}`), wrong],
+    ["any path", web("paths: [ '/*' ]"), get("/v1/../admin"), allow],
+    ["a host", web("hosts: [ '*.example' ]"), get("/"), allow],
+    ["another host", web("hosts: [ x.example ]"), get("/"), wrong],
+    ["an address", web("hosts: [ '2001:db8::1' ]"), as({ host: "[2001:DB8:0::1]:80" }, "http1"), allow],
+  ];
+  for (const [what, text, evidence, expected] of rows) assert.equal(answer(text, evidence), expected, what);
+});
+
+test("a proxy is judged by what it is asked for", () => {
+  const targets = "[ { domainNames: [ news.example, '*.news.example' ], ports: [ { port: 443 } ] }, { domainNames: [ open.example ] } ]";
+  const proxy = `application: http, http: { proxy: { targets: ${targets} } }`;
+  const ask = (target: string | undefined, serverName = target?.split(":")[0]): Partial<Evidence> => ({
+    application: "http1",
+    serverName,
+    fields: target === undefined ? {} : { target },
+  });
+  const rows: [string, Partial<Evidence>, string][] = [
+    ["a name of the list", ask("www.news.example:443"), allow],
+    ["… on another port", ask("www.news.example:22"), no("wrong-server-name", "server-name")],
+    ["… on any port", ask("open.example:8080"), allow],
+    ["another name", ask("evil.example:443"), no("wrong-server-name", "server-name")],
+    ["an address", ask("192.0.2.9:443", undefined), no("wrong-server-name", "server-name")],
+    ["the proxy itself", ask(undefined, "db.example"), no("no-server-name", "server-name")],
+  ];
+  for (const [what, evidence, expected] of rows) assert.equal(answer(proxy, evidence), expected, what);
+  const view = buildView(policies(rule(proxy), "  egress: [ { name: d, action: Deny, to: [ { domainNames: [ '*.news.example' ] } ] } ]"));
+  const denied = judge(view, question({ names: ["db.example"], evidence: ask("www.news.example:443", undefined) }));
+  assert.equal(short(denied), "deny denied-by-rule default/p1/d", "a Deny rule counts behind a proxy too");
+  const of = ruleOf(view, { policy: "default/p0", rule: "r" }) as CompiledRule;
+  assert.deepEqual([judgeTarget(of, "News.Example.", 443), judgeTarget(of, "news.example", 80)], [true, false]);
+});
+
+test("names whose ECH keys are taken out of replies", () => {
+  const view = buildView(
+    policies(
+      "  egress: [ { action: Accept, to: [ { domainNames: [ a.example ] } ], application: tls, tls: { ech: Strip } }, { action: Accept, to: [ { domainNames: [ '*.example' ] } ], application: tls } ]",
+    ),
+  );
+  const rows: [string, boolean][] = [
+    ["a.example", true],
+    ["_8443._https.a.example", true],
+    ["_dns.a.example", true],
+    ["b.example", false],
+    ["x._https.a.example", false],
+  ];
+  for (const [name, strips] of rows) assert.equal(stripsEch(view, n(name)), strips, name);
+});
+
 test("queries", () => {
   const only = "  dns: { queries: AllowedOnly }";
   const view = buildView(policies(`${only}${SHOP}`));
@@ -265,4 +454,11 @@ test("who is selected", () => {
 
 test("schema and evaluator know the same applications", () => {
   assert.deepEqual(policySchema.definitions.rule.properties.application.enum, [...APPLICATIONS.keys()]);
+});
+
+test("whatever can be read can be asked for", () => {
+  assert.deepEqual(
+    applications().filter((name) => !APPLICATIONS.has(name)),
+    [],
+  );
 });

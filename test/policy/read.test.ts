@@ -6,6 +6,7 @@ import { Ajv } from "ajv";
 import fc from "fast-check";
 import { parse, stringify } from "yaml";
 import { cidrText } from "../../src/base/address.ts";
+import { TLS_DEFAULTS } from "../../src/policy/build.ts";
 import { mergeDocuments, PROBLEMS_MAX, readConfigMap, readManifests, type ReadResult } from "../../src/policy/read.ts";
 import { policySchema } from "../../src/policy/schema.ts";
 
@@ -38,7 +39,11 @@ test("the example of the design page, with a cluster policy, among other manifes
   const [checkout, everyone, guardrails] = policies;
   assert.deepEqual(checkout?.dns, { queries: "AllowedOnly", minTtlMs: 30_000, maxTtlMs: 3_600_000, graceMs: 300_000 });
   assert.deepEqual(checkout?.rules[1]?.names, ["orders-db.example.com"]);
-  assert.deepEqual(checkout?.rules[1]?.parameters, { users: ["checkout"], databases: ["orders"] });
+  assert.deepEqual(checkout?.rules[1]?.identity, [
+    { field: "user", values: ["checkout"] },
+    { field: "database", values: ["orders"] },
+  ]);
+  assert.deepEqual(checkout?.rules[1]?.tls, TLS_DEFAULTS);
   assert.deepEqual(checkout?.subject.serviceAccountNames, ["checkout"]);
   assert.equal(everyone?.rules[0]?.name, "rule-1");
   assert.deepEqual(
@@ -102,6 +107,32 @@ test("rules and values", () => {
     [rule("application: mysql, postgresql: { users: [ x ] }"), /needs `application: postgresql`/],
     [rule("postgresql: { users: [ x ] }"), /needs `application: postgresql`/],
     [rule("application: postgresql, postgresql: { users: x }"), /must be a list.*write \[ x \]/],
+    [rule("application: redis, redis: { databases: [ 0, 3 ] }"), undefined],
+    [rule("application: redis, redis: { databases: [ '0' ] }"), /must be a whole number.*remove the quotes/],
+    [rule("application: http2, http: { methods: [ GET ], paths: [ '/v1/*' ], hosts: [ '*.example', 192.0.2.1 ] }"), undefined],
+    [rule("application: http, http: { methods: [ get ] }"), /methods are upper case: `GET`/],
+    [rule("application: http, http: { paths: [ v1 ] }"), /paths begin with a slash: `\/v1`/],
+    [rule("application: http, http: { paths: [ '/a?b' ] }"), /without it/],
+    [rule("application: http, http: { hosts: [ 'a.example:80' ] }"), /under `ports`/],
+    [rule("application: kafka, kafka: { clientIds: [ 'a*b' ] }"), /a `\*` at the end stands for any rest/],
+    [rule("application: grpc, http: { paths: [ /a ] }"), /`http` needs `application: http`/],
+    [rule("application: http, http: { proxy: { targets: [ { domainNames: [ a.example ], ports: [ { port: 443 } ] } ] } }"), undefined],
+    [rule("application: http, http: { proxy: { targets: [ { ports: [ { port: 443 } ] } ] } }"), /`domainNames` is missing/],
+    [rule("application: http, http: { proxy: { targets: [ { domainNames: [ 10.0.0.1 ] } ] } }"), /is an address/],
+    [
+      rule("application: http, http: { proxy: { targets: [ { domainNames: [ a ], ports: [ { port: 9, endPort: 8 } ] } ] } }"),
+      /less than port 9/,
+    ],
+    [rule("application: tls, tls: { ech: Allow, missingServerName: Allow, legacy: Deny }"), undefined],
+    [rule("application: tls, tls: { ech: strip }"), /did you mean `Strip`/],
+    [rule("application: tls, tls: { ech: Strip }"), /needs `domainNames`/],
+    [rule("application: tls, to: [ { domainNames: [ a.example ] } ], tls: { ech: Strip }"), undefined],
+    [rule("application: tls, tls: { opaque: Allow }"), /nothing that could be inside/],
+    [rule("application: tls, tls: {}"), /is empty/],
+    [rule("application: kafka, tls: { opaque: Allow }"), undefined],
+    [rule("application: kafka, kafka: { clientIds: [ a ] }, tls: { opaque: Allow }"), /cannot be seen inside TLS \(make two rules/],
+    [rule("application: ssh, tls: { ech: Allow }"), /ssh is not spoken inside TLS/],
+    [rule("tls: { ech: Allow }"), /`tls` needs an `application`/],
     [bare("  egress: [ { action: Deny, application: tls } ]"), /Deny rule cannot/],
     [bare("  egress: [ { action: Pass } ]"), /only for Admin/],
     [bare("  tier: Baseline\n  egress: [ { action: Pass } ]", "ClusterEgressPolicy"), /only for Admin/],
@@ -146,6 +177,8 @@ test("one slip, one problem", () => {
     rule("to: [ { domainNames: [ *.x ] } ]"),
     rule("ports: [ { protocol: ICMP, port: 1 } ]"),
     rule("postgresql: { users: [ x ] }"),
+    rule("tls: { ech: Allow }"),
+    rule("application: http, http: { proxy: { targets: [ { domainNames: [ '*' ] } ] } }"),
     bare("  egress: [ { action: Pass } ]"),
     rule("to: [ { domainNames: [ '*' ] } ]"),
     bare("  egress: [ { action: Deny, application: tls } ]"),

@@ -1,7 +1,8 @@
 import { inCidr, type Cidr } from "../../src/base/address.ts";
 import { dnsName, patternMatches, type DnsName } from "../../src/base/name.ts";
 import { Protocol } from "../../src/model/packet.ts";
-import type { Policy, Rule } from "../../src/model/policy.ts";
+import type { Policy, ProxyTarget, Rule } from "../../src/model/policy.ts";
+import type { Evidence, Fields } from "../../src/model/verdict.ts";
 import type { Question } from "../../src/policy/evaluate.ts";
 
 /** The evaluator again, slow and straight from the words: no compiled sets, no levels, no order of its own. */
@@ -32,28 +33,88 @@ function destinationOk(rule: Rule, q: Question): boolean {
 }
 
 function denies(rule: Rule, q: Question): boolean {
-  const server = q.evidence?.serverName === undefined ? undefined : dnsName(q.evidence.serverName);
-  const named = q.names.some((seen) => seen.fresh && hasPattern(rule, seen.name)) || (server !== undefined && hasPattern(rule, server));
+  const claimed = [q.evidence?.serverName, q.evidence?.fields?.target?.split(":")[0]].map((text) => dnsName(text ?? ""));
+  const named =
+    q.names.some((seen) => seen.fresh && hasPattern(rule, seen.name)) ||
+    claimed.some((server) => server !== undefined && hasPattern(rule, server));
   return portOk(rule, q) && (rule.anyDestination || inNetworks(rule, q) || named);
 }
 
-const HTTP = ["http", "http1", "http2", "grpc"];
-const NAMED = [...HTTP, "tls", "quic", "dtls"];
+const HTTP = ["http1", "http2", "grpc"];
 
-function evidenceFails(rule: Rule, q: Question): string | undefined {
-  const application = rule.application as string;
-  const seen = q.evidence?.application;
-  const good =
-    application === "http" ? HTTP : application === "tls" && q.protocol === Protocol.UDP ? ["tls", "quic", "dtls"] : [application];
-  if (seen === undefined || !good.includes(seen)) return "wrong-protocol";
-  if (rule.names.length === 0 || !NAMED.includes(application)) return undefined;
-  if (q.evidence?.serverName === undefined) return "no-server-name";
-  const server = dnsName(q.evidence.serverName);
+function isWanted({ application, tls }: Rule, q: Question): boolean {
+  const { application: seen, upgrade, alpn = [], evasion = "" } = q.evidence as Evidence;
+  if (evasion.startsWith("legacy TLS") && tls.legacy === "Deny") return false;
+  if (upgrade === "tcp" || (upgrade === "h2c" && !HTTP.includes(seen ?? ""))) return false;
+  switch (application) {
+    case "tls":
+      return seen === "tls" || (seen === "quic" && q.protocol === Protocol.UDP);
+    case "http":
+      return HTTP.includes(seen ?? "") || (seen === "tls" && tls.opaque === "Allow");
+    default: {
+      const ours = application === "postgresql" && alpn.length > 0 && alpn.every((one) => one === "postgresql");
+      return seen === application || (seen === "quic" && ours) || (seen === "tls" && (ours || tls.opaque === "Allow"));
+    }
+  }
+}
+
+function serverFails(rule: Rule, { serverName, application, upgrade, fields }: Evidence): string | undefined {
+  if (rule.proxy !== undefined) {
+    if (fields?.target === undefined) return "no-server-name";
+    const [host = "", port = "0"] = fields.target.split(":");
+    const target = dnsName(host) as DnsName;
+    const there = ({ names, ports }: ProxyTarget): boolean =>
+      names.some((pattern) => patternMatches(pattern, target)) && (ports.length === 0 || ports.some(({ first }) => first === Number(port)));
+    return rule.proxy.some(there) ? undefined : "wrong-server-name";
+  }
+  const hello = upgrade === "tls" || application === "tls" || application === "quic";
+  if (!hello && !HTTP.includes(application ?? "")) return undefined;
+  if (serverName === undefined) {
+    const must = rule.names.length > 0 && upgrade !== "tls";
+    const { missingServerName } = rule.tls;
+    if (!hello) return must ? "no-server-name" : undefined;
+    return missingServerName === "Deny" || (missingServerName === undefined && must) ? "no-server-name" : undefined;
+  }
+  if (rule.names.length === 0) return undefined;
+  const server = dnsName(serverName);
   return server !== undefined && hasPattern(rule, server) ? undefined : "wrong-server-name";
 }
 
-const FURTHEST = ["no-name", "wrong-name", "wrong-port", "stale-dns", "wrong-protocol", "no-server-name", "wrong-server-name"];
-const CLAUSES = ["name", "name", "port", "stale", "application", "server-name", "server-name"];
+function isSomebody(rule: Rule, { application, upgrade, fields }: Evidence): boolean {
+  const silent: Fields = application === "redis" && upgrade === undefined ? { user: "default", database: "0" } : {};
+  const said: Fields = { ...silent, ...fields };
+  return rule.identity.every(({ field, values }) => {
+    const value = field === "path" ? said.path?.split("?")[0] : said[field];
+    if (value === undefined) return false;
+    if (field === "path" && /\.\.|%2e/i.test(value)) return false;
+    return values.some((one) => (one.endsWith("*") ? value.startsWith(one.slice(0, -1)) : value === one.replace("\\", "\\x5c")));
+  });
+}
+
+function evidenceFails(rule: Rule, q: Question): string | undefined {
+  const evidence = q.evidence as Evidence;
+  if (evidence.evasion === "a decoy") return "evasion";
+  if (!isWanted(rule, q)) return "wrong-protocol";
+  if (evidence.evasion?.startsWith("names disagree") === true) return "names-disagree";
+  if (evidence.ech === true && rule.tls.ech === "Deny") return "ech";
+  return serverFails(rule, evidence) ?? (isSomebody(rule, evidence) ? undefined : "wrong-identity");
+}
+
+const ORDER = [
+  ["no-name", "name"],
+  ["wrong-name", "name"],
+  ["wrong-port", "port"],
+  ["stale-dns", "stale"],
+  ["evasion", "application"],
+  ["wrong-protocol", "application"],
+  ["names-disagree", "server-name"],
+  ["ech", "server-name"],
+  ["no-server-name", "server-name"],
+  ["wrong-server-name", "server-name"],
+  ["wrong-identity", "identity"],
+] as const;
+const FURTHEST: readonly string[] = ORDER.map(([why]) => why);
+const CLAUSES: readonly string[] = ORDER.map(([, clause]) => clause);
 
 export function slowJudge(policies: readonly Policy[], q: Question): SlowAnswer {
   const all: Owned[] = [...policies]
@@ -93,8 +154,12 @@ export function slowJudge(policies: readonly Policy[], q: Question): SlowAnswer 
   return { action: "deny", why, nearest: { policy: near.policy.id, rule: near.rule.name, clause: CLAUSES[best] as string } };
 }
 
+function evidenceOf(rule: Rule, q: Question): string {
+  return q.evidence === undefined ? "no-rule" : (evidenceFails(rule, q) ?? "no-rule");
+}
+
 function whyNot(rule: Rule, q: Question): string {
-  if (destinationOk(rule, q)) return portOk(rule, q) ? (evidenceFails(rule, q) ?? "no-rule") : "wrong-port";
+  if (destinationOk(rule, q)) return portOk(rule, q) ? evidenceOf(rule, q) : "wrong-port";
   if (!portOk(rule, q) || rule.names.length === 0) return "no-rule";
   if (bound(rule, q, false)) return "stale-dns";
   return q.names.length > 0 ? "wrong-name" : "no-name";
