@@ -14,6 +14,8 @@ import { readHelloBody } from "./tls-hello.ts";
  * QUIC (RFC 9000, RFC 9001, RFC 9369): the ClientHello of a client's first datagrams. Packets that nobody could open are
  * skipped, as a server does; a packet counts when its tag is right, and then there is no doubt. A version that cannot be read
  * is named without a server name (`version` is then its number), so that a rule that wants one denies it.
+ *
+ * What it cannot see: a second QUIC connection between the same ports, opened after the verdict on the first.
  */
 
 const DATAGRAMS_MAX = 64;

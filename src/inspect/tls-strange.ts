@@ -16,7 +16,7 @@ const broken = (bad: string): BadHello => ({ bad, application: "tls" });
 
 /**
  * Another record where the hello should be: junk before a ClientHello, which blinds some readers, or a connection that is
- * seen from its middle. Known by the record behind it, or by what a record of its type must be.
+ * seen from its middle. Known by the record behind it.
  */
 export function readOtherRecord(bytes: Uint8Array, start: number, end: number): BadHello | Need {
   const have = end - start;
@@ -27,11 +27,7 @@ export function readOtherRecord(bytes: Uint8Array, start: number, end: number): 
   if (have < RECORD_HEADER_BYTES) return { need: RECORD_HEADER_BYTES };
   const length = ((bytes[start + 3] as number) << 8) | (bytes[start + 4] as number);
   if (length === 0 || length > CIPHERTEXT_BYTES_MAX) return not;
-  if (type === CHANGE_CIPHER_SPEC) {
-    if (length !== 1) return not;
-    if (have < 6) return { need: 6 };
-    return bytes[start + 5] === 1 ? broken("a ChangeCipherSpec before the ClientHello") : not;
-  }
+  if (type === CHANGE_CIPHER_SPEC && length !== 1) return not;
   const next = RECORD_HEADER_BYTES + length;
   if (have < next + 3) return { need: next + 3 };
   const at = start + next;

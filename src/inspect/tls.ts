@@ -14,8 +14,10 @@ const HANDSHAKE_HEADER_BYTES = 4;
 const HEAD_BYTES = HANDSHAKE_HEADER_BYTES + 2; // and the version behind it
 export const HANDSHAKE = 22; // content type, RFC 8446 §5.1
 const CLIENT_HELLO = 1; // handshake type, RFC 8446 §4
-/** Handshake types that are sent in the clear before TLS 1.3: hello_request ... finished (RFC 5246 §7.4). */
-const OTHER_HANDSHAKES: readonly number[] = [0, 2, 4, 11, 12, 13, 14, 15, 16, 20, 22];
+const SERVER_HELLO = 2;
+const SERVER_HELLO_BYTES_MIN = 38; // RFC 8446 §4.1.3
+/** Other handshake types that are sent in the clear before TLS 1.3: new_session_ticket ... finished (RFC 5246 §7.4). */
+const OTHER_HANDSHAKES: readonly number[] = [4, 11, 12, 13, 14, 15, 16, 20, 22];
 
 /** `application`: the bytes are a TLS handshake beyond doubt, but break its rules. */
 export interface BadHello extends Bad {
@@ -28,7 +30,10 @@ const broken = (bad: string): BadHello => ({ bad, application: "tls" });
 
 const head = new Uint8Array(HEAD_BYTES);
 
-/** Reads the ClientHello at the start of a TLS stream. `need` counts from `start`. */
+/**
+ * Reads the ClientHello at the start of a TLS stream. `need` counts from `start`. The first bytes of a record could also be a
+ * little-endian length; nothing is called TLS before the hello's own version or a third record has been seen.
+ */
 export function readClientHello(bytes: Uint8Array, start: number, end: number): ClientHello | NeedHello | BadHello {
   let joined: Uint8Array | undefined; // the message, once it has more than one record
   let have = 0; // bytes of the handshake message in whole records
@@ -36,21 +41,22 @@ export function readClientHello(bytes: Uint8Array, start: number, end: number): 
   let headBytes = 0;
   let at = start;
   for (let records = 0; records < RECORDS_MAX; records++) {
-    const wrong = badRecordStart(bytes, at, end, records > 0);
+    const sure = headBytes === HEAD_BYTES || records > 1;
+    const wrong = badRecordStart(bytes, at, end, sure) ?? emptyRecord(bytes, at, start, end, sure);
     if (wrong !== undefined) return wrong;
     if (end - at < RECORD_HEADER_BYTES) return more(at - start + RECORD_HEADER_BYTES + (want > 0 ? want - have : 1), headBytes);
     const length = ((bytes[at + 3] as number) << 8) | (bytes[at + 4] as number);
     const from = at + RECORD_HEADER_BYTES;
     const there = Math.min(from + length, end);
     for (let i = from; i < there && headBytes < HEAD_BYTES; i++) head[headBytes++] = bytes[i] as number;
-    const bad = badHead(headBytes, length, records > 0);
-    if (bad !== undefined) return bad;
-    if (want === 0 && headBytes >= HANDSHAKE_HEADER_BYTES) {
-      want = HANDSHAKE_HEADER_BYTES + (((head[1] as number) << 16) | ((head[2] as number) << 8) | (head[3] as number));
-      if (want > HELLO_BYTES_MAX) return broken(`a ClientHello of ${want} bytes`);
+    if (headBytes > 0 && head[0] !== CLIENT_HELLO) {
+      const other = otherHandshake(headBytes, length);
+      return other === undefined ? { need: from - start + Math.min(length, HEAD_BYTES) } : other;
     }
-    // Nothing else may share its record: the keys can change behind it (RFC 8446 §5.1).
-    if (want > 0 && have + length > want) return broken("bytes behind the ClientHello in its record");
+    if (headBytes < HEAD_BYTES && there - from < length) return { need: from - start + length };
+    if (want === 0 && headBytes >= HANDSHAKE_HEADER_BYTES) want = HANDSHAKE_HEADER_BYTES + messageBytes();
+    const bad = badHead(headBytes, want, have + length);
+    if (bad !== undefined) return headBytes === HEAD_BYTES && isHeadVersion() ? broken(bad) : { bad };
     if (there - from < length) {
       const others = want > have + length ? RECORD_HEADER_BYTES + want - have - length : 0;
       return more(from - start + length + others, headBytes);
@@ -63,6 +69,9 @@ export function readClientHello(bytes: Uint8Array, start: number, end: number): 
   }
   return broken(`a ClientHello in more than ${RECORDS_MAX} records`);
 }
+
+const messageBytes = (): number => ((head[1] as number) << 16) | ((head[2] as number) << 8) | (head[3] as number);
+const isHeadVersion = (): boolean => isVersion(((head[4] as number) << 8) | (head[5] as number), "tls");
 
 function body(read: ClientHello | Bad): ClientHello | BadHello {
   return "bad" in read ? broken(read.bad) : read;
@@ -85,33 +94,43 @@ function append(joined: Uint8Array | undefined, at: number, want: number, part: 
 }
 
 /** What can be said against a record from the bytes of its header that are there. */
-function badRecordStart(bytes: Uint8Array, at: number, end: number, certain: boolean): BadHello | undefined {
-  const not = (bad: string): BadHello => (certain ? broken(bad) : { bad });
+function badRecordStart(bytes: Uint8Array, at: number, end: number, sure: boolean): BadHello | undefined {
+  const not = (bad: string): BadHello => (sure ? broken(bad) : { bad });
   const left = end - at;
   if (left >= 1 && bytes[at] !== HANDSHAKE) return not("not a handshake record");
   if (left >= 2 && bytes[at + 1] !== 3) return not("not a TLS version");
   if (left >= 3 && (bytes[at + 2] as number) > 4) return not("not a TLS version");
-  if (left >= RECORD_HEADER_BYTES) {
-    const length = ((bytes[at + 3] as number) << 8) | (bytes[at + 4] as number);
-    // RFC 8446 §5.1 forbids it, some servers skip it: it could only blind a reader.
-    if (length === 0) return broken("an empty handshake record");
-    if (length > RECORD_BYTES_MAX) return not(`a record of ${length} bytes`);
-  }
-  return undefined;
+  if (left < RECORD_HEADER_BYTES) return undefined;
+  const length = ((bytes[at + 3] as number) << 8) | (bytes[at + 4] as number);
+  return length > RECORD_BYTES_MAX ? not(`a record of ${length} bytes`) : undefined;
 }
 
-/** What can be said against the message from its first bytes; the record in hand has `length` bytes. */
-function badHead(headBytes: number, length: number, certain: boolean): BadHello | undefined {
-  if (headBytes < 1) return undefined;
+/** RFC 8446 §5.1 forbids empty handshake records, some servers skip them: they could only blind a reader. */
+function emptyRecord(bytes: Uint8Array, at: number, start: number, end: number, sure: boolean): BadHello | Need | undefined {
+  if (end - at < RECORD_HEADER_BYTES || bytes[at + 3] !== 0 || bytes[at + 4] !== 0) return undefined;
+  if (sure) return broken("an empty handshake record");
+  const next = at + RECORD_HEADER_BYTES;
+  if (end - next < 3) return badRecordStart(bytes, next, end, false) ?? { need: next + 3 - start };
+  return badRecordStart(bytes, next, end, false) ?? broken("an empty handshake record");
+}
+
+/** What can be said against the hello from its first bytes; with the record in hand it would have `bytes` bytes. */
+function badHead(headBytes: number, want: number, bytes: number): string | undefined {
+  if (headBytes === HEAD_BYTES && !isHeadVersion()) return "not a TLS version in the ClientHello";
+  if (want > HELLO_BYTES_MAX) return `a ClientHello of ${want} bytes`;
+  // Nothing else may share its record: the keys can change behind it (RFC 8446 §5.1).
+  return want > 0 && bytes > want ? "bytes behind the ClientHello in its record" : undefined;
+}
+
+/** Another handshake message that fills its record: TLS, from its middle or from its other side. undefined: too few bytes. */
+function otherHandshake(headBytes: number, length: number): BadHello | undefined {
   const type = head[0] as number;
-  if (type !== CLIENT_HELLO) {
-    // Another handshake message that is whole in its record: TLS, from its middle or from its other side.
-    if (certain || !OTHER_HANDSHAKES.includes(type)) return certain ? broken("not a ClientHello") : { bad: "not a ClientHello" };
-    if (headBytes < HANDSHAKE_HEADER_BYTES) return length < HANDSHAKE_HEADER_BYTES ? { bad: "not a ClientHello" } : undefined;
-    const message = ((head[1] as number) << 16) | ((head[2] as number) << 8) | (head[3] as number);
-    return message + HANDSHAKE_HEADER_BYTES <= length ? broken("not a ClientHello") : { bad: "not a ClientHello" };
-  }
+  const bad = "not a ClientHello";
+  if (length < HEAD_BYTES || (type !== SERVER_HELLO && !OTHER_HANDSHAKES.includes(type))) return { bad };
   if (headBytes < HEAD_BYTES) return undefined;
-  const version = ((head[4] as number) << 8) | (head[5] as number);
-  return isVersion(version, "tls") ? undefined : broken("not a TLS version in the ClientHello");
+  const message = messageBytes();
+  if (type === SERVER_HELLO) {
+    return isHeadVersion() && message >= SERVER_HELLO_BYTES_MIN && message + HANDSHAKE_HEADER_BYTES <= length ? broken(bad) : { bad };
+  }
+  return message + HANDSHAKE_HEADER_BYTES === length ? broken(bad) : { bad };
 }
