@@ -4,7 +4,8 @@ import { Protocol, type Packet } from "../model/packet.ts";
 
 /**
  * Reading one IPv4 or IPv6 packet into a reused Packet. The kernel has already checked what it forwards; this reader
- * trusts nothing of that, because the same code reads capture files. It allocates the two address strings and nothing else.
+ * trusts nothing of that, because the same code reads capture files. It allocates the two address strings and nothing else;
+ * who does not want them for every packet calls decodeHeaders, and readAddresses where he does.
  */
 
 const EXTENSIONS_MAX = 8; // IPv6 extension headers in one packet; RFC 8504 §5.3 allows a node to set such a limit
@@ -43,6 +44,25 @@ const cursor = new Cursor(new Uint8Array(0));
  * nothing. A fragment that is not the first has no ports and its payload starts at `transport`. Never throws.
  */
 export function decodeIp(bytes: Uint8Array, start: number, end: number, into: Packet): boolean {
+  if (!decodeHeaders(bytes, start, end, into)) return false;
+  readAddresses(into);
+  return true;
+}
+
+/** Source and destination of a packet that decodeHeaders has filled. */
+export function readAddresses(into: Packet): void {
+  const { bytes, start } = into;
+  if ((bytes[start] as number) >> 4 === 4) {
+    into.source = ip4At(bytes, start + 12);
+    into.destination = ip4At(bytes, start + 16);
+  } else {
+    into.source = ip6At(bytes, start + 8);
+    into.destination = ip6At(bytes, start + 24);
+  }
+}
+
+/** decodeIp without the addresses: those of the packet before stay. */
+export function decodeHeaders(bytes: Uint8Array, start: number, end: number, into: Packet): boolean {
   into.bytes = bytes;
   into.start = start;
   into.fragment = false;
@@ -71,8 +91,6 @@ function decode4(c: Cursor, into: Packet): boolean {
   c.skip(10); // checksum, addresses
   c.skip(headerBytes - 20); // options; negative makes it short
   if (c.short || (total !== 0 && total < headerBytes)) return false;
-  into.source = ip4At(into.bytes, into.start + 12);
-  into.destination = ip4At(into.bytes, into.start + 16);
   const wireEnd = total === 0 ? c.end : into.start + total;
   const later = (fragment & 0x1fff) !== 0;
   into.fragment = later || (fragment & 0x2000) !== 0;
@@ -87,8 +105,6 @@ function decode6(c: Cursor, into: Packet): boolean {
   into.hopLimit = c.u8();
   c.skip(32);
   if (c.short) return false;
-  into.source = ip6At(into.bytes, into.start + 8);
-  into.destination = ip6At(into.bytes, into.start + 24);
   const wireEnd = length === 0 ? c.end : into.start + IPV6_HEADER_BYTES + length;
   if (wireEnd < c.end) c.end = wireEnd;
   let later = false;

@@ -1,23 +1,26 @@
 import type { Endpoint } from "../base/address.ts";
+import { Cursor } from "../base/cursor.ts";
 import { Protocol, TcpFlag, type Packet } from "../model/packet.ts";
-import { decodeIp, newPacket } from "./decode.ts";
+import { decodeHeaders, newPacket, readAddresses } from "./decode.ts";
 import type { CaptureRecord } from "./file.ts";
 import { newReassembly } from "./fragments.ts";
-import { addSegment, newStream, STREAM_BYTES_MAX, streamBytes, type Stream } from "./stream.ts";
+import { NOTHING, type Payload, Side, View } from "./side.ts";
+import { FlowTable } from "./table.ts";
 
 /**
  * The packets of a capture grouped into connections, for commands that judge a recording: TCP, UDP and SCTP 5-tuples in
  * order of first appearance. The handlers are called in the order of the packets, so that what a DNS reply teaches is known before a
- * later connection starts; payloads are complete when `readFlows` returns.
+ * later connection starts; payloads are complete when `readFlows` returns, but for connections of which `onBytes` had enough.
  */
 
-const CONNECTIONS_MAX = 65_536;
+const CONNECTIONS_MAX = 1_048_576;
 const STORED_BYTES_MAX = 512 * 1024 * 1024; // payload buffers of all connections together
-const DATAGRAMS_MAX = 16; // kept of one direction, within STREAM_BYTES_MAX
 const EPHEMERAL_FROM = 32_768; // net.ipv4.ip_local_port_range of Linux; others start higher
 const RESERVED_BELOW = 1024; // RFC 6335 §6: system ports
 
 export interface Connection {
+  /** From 0, in the order of appearance. */
+  readonly index: number;
   /** IP protocol number. */
   readonly transport: number;
   /** Who sent the SYN; where the capture has none (or it is not TCP), who sent the first packet seen, unless the ports tell otherwise. */
@@ -27,25 +30,18 @@ export interface Connection {
   readonly start: number;
   readonly fromClient: Payload;
   readonly fromServer: Payload;
-}
-
-/** The first payload bytes of one direction. */
-export interface Payload {
-  /** TCP: bytes in order from the first, at most STREAM_BYTES_MAX, first come wins. Else the first datagram with a payload. */
-  readonly bytes: Uint8Array;
-  /** UDP and SCTP: the first datagrams with a payload, at most 16 of STREAM_BYTES_MAX bytes together (the last one may be cut). */
-  readonly datagrams: readonly Uint8Array[];
-  /** TCP: a segment disagreed with bytes that came before it. */
-  readonly conflict: boolean;
-  /** TCP: the last of the bytes came before a FIN or a RST. */
-  readonly closed: boolean;
-  /** Packets seen in this direction, with and without payload. */
-  readonly packets: number;
+  /** TCP: this side has sent a FIN, or one of the two a RST. */
+  readonly clientEnded: boolean;
+  readonly serverEnded: boolean;
+  /** A packet came from the client, with or without payload. */
+  readonly clientSeen: boolean;
 }
 
 export interface FlowHandlers {
   /** A connection appears; its payloads are still empty. */
   onStart?(connection: Connection, timeMs: number): void;
+  /** There are more payload bytes (in order, over TCP) than before. true: enough, nothing more of this connection is kept. */
+  onBytes?(connection: Connection): boolean;
   /** Every packet of a connection, `connection` as it is after this packet. The packet is reused. */
   onPacket?(packet: Packet, connection: Connection, fromClient: boolean, timeMs: number): void;
   /** A whole DNS message over UDP or TCP (without its length prefix). `message` is valid during the call only. */
@@ -64,53 +60,32 @@ export interface Flows {
   readonly fragmentsDropped: number;
 }
 
-/** One direction while it is collected. */
-class Side implements Payload {
-  stream: Stream = newStream();
-  readonly datagrams: Uint8Array[] = [];
-  packets = 0;
-  finished = false;
-  /** TCP DNS: where the next message starts in the stream. */
-  dnsAt = 0;
-  private datagramBytes = 0;
-
-  get bytes(): Uint8Array {
-    return this.datagrams[0] ?? streamBytes(this.stream);
-  }
-
-  get closed(): boolean {
-    return this.finished;
-  }
-
-  get conflict(): boolean {
-    return this.stream.conflict;
-  }
-
-  again(): void {
-    this.stream = newStream();
-    this.finished = false;
-  }
-
-  addDatagram(bytes: Uint8Array): void {
-    const kept = Math.min(bytes.length, STREAM_BYTES_MAX - this.datagramBytes);
-    if (this.datagrams.length === DATAGRAMS_MAX || kept === 0) return;
-    this.datagramBytes += kept;
-    this.datagrams.push(bytes.slice(0, kept));
-  }
-}
-
 interface Tracked extends Connection {
-  readonly fromClient: Side;
-  readonly fromServer: Side;
-  reset: boolean;
+  fromClient: Payload;
+  fromServer: Payload;
+  clientEnded: boolean;
+  serverEnded: boolean;
+  clientSeen: boolean;
+  /** TCP: sequence number of the first byte of each side, as a signed number; undefined until known. */
+  clientBase: number | undefined;
+  serverBase: number | undefined;
+  /** The client is the second end of the key in the table. */
+  readonly clientSecond: boolean;
+  /** A payload was seen. */
+  spoke: boolean;
+  /** `onBytes` has seen enough. */
+  settled: boolean;
 }
 
 /** Reads the whole capture. `dnsPorts`: the server ports whose payload goes to `onDns`. */
 export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandlers = {}, dnsPorts: readonly number[] = [53]): Flows {
   const connections: Tracked[] = [];
-  const table = new Map<string, Tracked>();
+  const table = new FlowTable<Tracked>();
   const fragments = newReassembly();
   const packet = newPacket();
+  const view = new View();
+  /** Where the next DNS message of a TCP connection to a resolver starts. */
+  const dnsAt = new Map<Payload, number>();
   let malformed = 0;
   let others = 0;
   let ignored = 0;
@@ -118,65 +93,118 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
 
   /** The connection of the packet in hand; undefined when there is no room. */
   function find(timeMs: number): Tracked | undefined {
-    const { source, destination, sourcePort, destinationPort, protocol } = packet;
-    const forward = String.fromCharCode(protocol, sourcePort, destinationPort) + source + destination;
-    const backward = String.fromCharCode(protocol, destinationPort, sourcePort) + destination + source;
-    const known = table.get(forward) ?? table.get(backward);
-    if (known !== undefined && !startsAnew(known, packet)) return known;
-    if (known !== undefined && known.fromClient.bytes.length + known.fromServer.bytes.length === 0) {
+    const known = table.find(packet);
+    if (known !== undefined && !startsAnew(known, packet, table.swapped)) return known;
+    if (known !== undefined && !known.spoke) {
       // A refused attempt and its repetition are one connection to a reader.
-      known.reset = false;
-      known.fromClient.again();
-      known.fromServer.again();
+      known.clientEnded = known.serverEnded = false;
+      known.clientBase = known.serverBase = undefined;
       return known;
     }
     if (connections.length === CONNECTIONS_MAX) return undefined;
-    const from: Endpoint = { address: source, port: sourcePort };
-    const to: Endpoint = { address: destination, port: destinationPort };
+    readAddresses(packet);
+    const from: Endpoint = { address: packet.source, port: packet.sourcePort };
+    const to: Endpoint = { address: packet.destination, port: packet.destinationPort };
     const answer = isAnswer(packet);
     const made: Tracked = {
-      transport: protocol,
+      index: connections.length,
+      transport: packet.protocol,
       client: answer ? to : from,
       server: answer ? from : to,
       start: timeMs,
-      fromClient: new Side(),
-      fromServer: new Side(),
-      reset: false,
+      fromClient: NOTHING,
+      fromServer: NOTHING,
+      clientEnded: false,
+      serverEnded: false,
+      clientSeen: false,
+      clientBase: undefined,
+      serverBase: undefined,
+      clientSecond: table.swapped !== answer,
+      spoke: false,
+      settled: false,
     };
-    table.delete(backward);
-    table.set(answer ? backward : forward, made);
+    if (!table.set(made)) return undefined;
     connections.push(made);
     handlers.onStart?.(made, timeMs);
     return made;
   }
 
-  function addTcp(connection: Tracked, side: Side): void {
-    const syn = (packet.tcpFlags & TcpFlag.SYN) !== 0;
-    // Data in a SYN starts behind the SYN's own sequence number (RFC 9293 §3.4).
-    const sequence = (packet.sequence + (syn ? 1 : 0)) >>> 0;
-    if (syn) side.stream.base ??= sequence;
-    if (packet.payloadEnd > packet.payloadStart && stored < STORED_BYTES_MAX) {
-      stored -= side.stream.bytes.length;
-      addSegment(side.stream, sequence, packet.bytes, packet.payloadStart, packet.payloadEnd);
-      stored += side.stream.bytes.length;
-    }
-    if ((packet.tcpFlags & TcpFlag.FIN) !== 0) side.finished = true;
-    if ((packet.tcpFlags & TcpFlag.RST) !== 0) connection.reset = true;
+  /** Keeps the payload of the packet in hand, if there is one and somebody still wants it. */
+  function add(connection: Tracked, fromClient: boolean): void {
+    const { payloadStart, payloadEnd, tcpFlags } = packet;
+    if (packet.protocol === Protocol.TCP) addFlags(connection, fromClient, tcpFlags);
+    if (payloadEnd <= payloadStart) return;
+    connection.spoke = true;
+    if (connection.settled || stored >= STORED_BYTES_MAX) return;
+    const payload = fromClient ? connection.fromClient : connection.fromServer;
+    if (payload !== NOTHING) {
+      const side = payload as Side;
+      const before = side.bytes.length;
+      const more = keep(side, connection, fromClient);
+      stored += side.bytes.length - before;
+      if (more && handlers.onBytes?.(connection) === true) settle(connection);
+    } else if (!enoughInPlace(connection, fromClient)) {
+      const side = new Side();
+      keep(side, connection, fromClient);
+      stored += side.bytes.length;
+      put(connection, fromClient, side);
+    } else settle(connection);
   }
 
-  function tellDns(connection: Tracked, side: Side, fromClient: boolean, timeMs: number): void {
+  function addFlags(connection: Tracked, fromClient: boolean, flags: number): void {
+    // Data in a SYN starts behind the SYN's own sequence number (RFC 9293 §3.4).
+    const base = (packet.sequence + (flags & TcpFlag.SYN) / TcpFlag.SYN) | 0;
+    if ((flags & TcpFlag.SYN) !== 0 || packet.payloadEnd > packet.payloadStart) {
+      if (fromClient) connection.clientBase ??= base;
+      else connection.serverBase ??= base;
+    }
+    if ((flags & TcpFlag.RST) !== 0) connection.clientEnded = connection.serverEnded = true;
+    else if ((flags & TcpFlag.FIN) !== 0 && fromClient) connection.clientEnded = true;
+    else if ((flags & TcpFlag.FIN) !== 0) connection.serverEnded = true;
+  }
+
+  /** Shows the first payload of a direction where it stands, before anything is copied. */
+  function enoughInPlace(connection: Tracked, fromClient: boolean): boolean {
+    const { bytes, payloadStart, payloadEnd, protocol } = packet;
+    if (handlers.onBytes === undefined) return false;
+    if (protocol === Protocol.TCP && (fromClient ? connection.clientBase : connection.serverBase) !== sequence()) return false;
+    put(connection, fromClient, view.set(bytes, payloadStart, payloadEnd, protocol !== Protocol.TCP));
+    return handlers.onBytes(connection);
+  }
+
+  const sequence = (): number => (packet.sequence + ((packet.tcpFlags & TcpFlag.SYN) !== 0 ? 1 : 0)) | 0;
+
+  function keep(side: Side, connection: Tracked, fromClient: boolean): boolean {
+    const { bytes, payloadStart, payloadEnd, protocol } = packet;
+    if (protocol !== Protocol.TCP) return side.addDatagram(bytes, payloadStart, payloadEnd);
+    const base = fromClient ? connection.clientBase : connection.serverBase;
+    return side.addSegment(base ?? 0, sequence(), bytes, payloadStart, payloadEnd);
+  }
+
+  function put(connection: Tracked, fromClient: boolean, payload: Payload): void {
+    if (fromClient) connection.fromClient = payload;
+    else connection.fromServer = payload;
+  }
+
+  function settle(connection: Tracked): void {
+    connection.settled = true;
+    for (const payload of [connection.fromClient, connection.fromServer]) if (payload !== view) stored -= payload.bytes.length;
+    connection.fromClient = connection.fromServer = NOTHING;
+  }
+
+  function tellDns(connection: Tracked, fromClient: boolean, timeMs: number): void {
     if (handlers.onDns === undefined || !dnsPorts.includes(connection.server.port)) return;
     if (packet.protocol !== Protocol.TCP) {
       handlers.onDns(packet.bytes.subarray(packet.payloadStart, packet.payloadEnd), connection, fromClient, timeMs);
       return;
     }
-    const bytes = side.bytes; // two octets of length before each message: RFC 1035 §4.2.2
-    while (bytes.length - side.dnsAt >= 2) {
-      const from = side.dnsAt + 2;
-      const to = from + (((bytes[side.dnsAt] as number) << 8) | (bytes[side.dnsAt + 1] as number));
-      if (to > bytes.length) return;
-      side.dnsAt = to;
-      handlers.onDns(bytes.subarray(from, to), connection, fromClient, timeMs);
+    const side = fromClient ? connection.fromClient : connection.fromServer;
+    const c = new Cursor(side.bytes, dnsAt.get(side) ?? 0, side.end);
+    while (c.left >= 2) {
+      const message = c.view(c.u16()); // two octets of length before each message: RFC 1035 §4.2.2
+      if (c.short) return;
+      dnsAt.set(side, c.at);
+      handlers.onDns(message, connection, fromClient, timeMs);
     }
   }
 
@@ -189,7 +217,7 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
       bytes = fragments.packet;
       ({ start, end } = fragments.range);
     }
-    if (!decodeIp(bytes, start, end, packet)) {
+    if (!decodeHeaders(bytes, start, end, packet)) {
       malformed++;
       continue;
     }
@@ -202,22 +230,16 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
       ignored++;
       continue;
     }
-    const fromClient = isFromClient(connection, packet);
-    const side = fromClient ? connection.fromClient : connection.fromServer;
-    side.packets++;
-    if (packet.protocol === Protocol.TCP) addTcp(connection, side);
-    else if (packet.payloadEnd > packet.payloadStart && stored < STORED_BYTES_MAX) {
-      side.addDatagram(packet.bytes.subarray(packet.payloadStart, packet.payloadEnd));
-      stored += packet.payloadEnd - packet.payloadStart;
+    const fromClient = connection.clientSecond === table.swapped;
+    if (fromClient) connection.clientSeen = true;
+    add(connection, fromClient);
+    if (handlers.onPacket !== undefined) {
+      readAddresses(packet);
+      handlers.onPacket(packet, connection, fromClient, time);
     }
-    handlers.onPacket?.(packet, connection, fromClient, time);
-    if (packet.payloadEnd > packet.payloadStart) tellDns(connection, side, fromClient, time);
+    if (packet.payloadEnd > packet.payloadStart) tellDns(connection, fromClient, time);
   }
   return { connections, malformed, others, ignored, fragmentsDropped: fragments.dropped };
-}
-
-function isFromClient(connection: Connection, packet: Packet): boolean {
-  return connection.client.port === packet.sourcePort && connection.client.address === packet.source;
 }
 
 /** Does the first packet seen come from the server? */
@@ -231,9 +253,8 @@ function isAnswer(packet: Packet): boolean {
 }
 
 /** A new SYN on the 5-tuple of a connection that has ended. */
-function startsAnew(known: Tracked, packet: Packet): boolean {
+function startsAnew(known: Tracked, packet: Packet, swapped: boolean): boolean {
   if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & (TcpFlag.SYN | TcpFlag.ACK)) !== TcpFlag.SYN) return false;
-  if (!known.reset && !(known.fromClient.finished && known.fromServer.finished)) return false;
-  const base = (isFromClient(known, packet) ? known.fromClient : known.fromServer).stream.base;
-  return base !== (packet.sequence + 1) >>> 0;
+  if (!known.clientEnded || !known.serverEnded) return false;
+  return (known.clientSecond === swapped ? known.clientBase : known.serverBase) !== ((packet.sequence + 1) | 0);
 }

@@ -1,4 +1,5 @@
 import { Cursor } from "../base/cursor.ts";
+import { Protocol } from "../model/packet.ts";
 import type { Range } from "./link.ts";
 
 /**
@@ -12,6 +13,8 @@ const FRAGMENTS_MAX = 128; // of one datagram
 const PAYLOAD_BYTES_MAX = 65_535; // RFC 791 §3.1
 const AGE_MS_MAX = 30_000; // net.ipv4.ipfrag_time
 const EXTENSIONS_MAX = 8;
+const IPV6_HEADER_BYTES = 40;
+const PLAIN_NEXT: readonly number[] = [Protocol.TCP, Protocol.UDP];
 
 interface Piece {
   readonly from: number;
@@ -77,6 +80,7 @@ export function newReassembly(): Reassembly {
 
   return {
     add(bytes, start, end, timeMs) {
+      if (isPlain(bytes, start, end)) return "whole";
       const found = findFragment(bytes, start, end);
       if (found === undefined) return "whole";
       if (typeof found === "string") {
@@ -106,6 +110,13 @@ export function newReassembly(): Reassembly {
       return count;
     },
   };
+}
+
+/** No fragment, seen at a glance: most packets. */
+function isPlain(bytes: Uint8Array, start: number, end: number): boolean {
+  const first = bytes[start] as number;
+  if (first === 0x45 && end - start >= 20) return ((bytes[start + 6] as number) & 0x3f) === 0 && bytes[start + 7] === 0;
+  return first >> 4 === 6 && end - start >= IPV6_HEADER_BYTES && PLAIN_NEXT.includes(bytes[start + 6] as number);
 }
 
 /** Where the IP header says the packet ends. */

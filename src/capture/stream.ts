@@ -17,11 +17,13 @@ export interface Stream {
   /** Bytes came that were not kept, for STREAM_BYTES_MAX or RUNS_MAX. */
   cut: boolean;
   /** Runs of bytes present, in order and apart from each other: [from, to, from, to, ...]. */
-  runs: readonly number[];
+  runs: number[];
 }
 
-export function newStream(): Stream {
-  return { base: undefined, bytes: new Uint8Array(0), length: 0, conflict: false, cut: false, runs: [] };
+const NO_BYTES = new Uint8Array(0);
+
+export function newStream(base?: number): Stream {
+  return { base, bytes: NO_BYTES, length: 0, conflict: false, cut: false, runs: [] };
 }
 
 /** The bytes in order from the start of the stream. */
@@ -51,6 +53,12 @@ export function addSegment(stream: Stream, sequence: number, bytes: Uint8Array, 
     stream.bytes = grown;
   }
   const shift = at - from;
+  if (from === stream.length && stream.runs.length <= 2 && (from > 0 || stream.runs.length === 0)) {
+    copy(stream.bytes, from, to, bytes, shift); // in order, as nearly always
+    stream.runs = [0, to];
+    stream.length = to;
+    return;
+  }
   const before: number[] = [];
   const after: number[] = [];
   let runFrom = from;

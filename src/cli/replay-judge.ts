@@ -1,8 +1,9 @@
 import { endpointText, type Endpoint, type Ip } from "../base/address.ts";
 import type { Capture } from "../capture/file.ts";
-import { type Connection, type Flows, type Payload, readFlows } from "../capture/flows.ts";
+import { type Connection, type Flows, readFlows } from "../capture/flows.ts";
+import type { Payload } from "../capture/side.ts";
 import { learn } from "../dns/reply.ts";
-import type { FirstBytes, Reading, Run } from "../inspect/inspector.ts";
+import { type FirstBytes, type NeedOf, NO_BYTES, type Reading, type Run } from "../inspect/inspector.ts";
 import { inspectFirst } from "../inspect/registry.ts";
 import type { Learned, NameSeen } from "../model/binding.ts";
 import { Protocol, protocolText } from "../model/packet.ts";
@@ -65,6 +66,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
   const resolvers = new Set(snapshot.resolvers.map(endpointKey));
   const admitted = new Map<Connection, Admitted>();
   const learned: Learned[] = [];
+  const readings: Reading[] = [];
   const flows = readFlows(
     capture,
     {
@@ -78,29 +80,59 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
       onDns(message, connection, fromClient, timeMs) {
         const guard = guards.get(connection.client.address);
         // A reply that nobody asked for teaches nothing.
-        if (guard === undefined || fromClient || connection.fromClient.packets === 0 || !toResolver(connection, resolvers)) return;
+        if (guard === undefined || fromClient || !connection.clientSeen || !toResolver(connection, resolvers)) return;
         learn(message, 0, message.length, learned, guard.pod.searches);
         for (const one of learned) guard.learn(one, seconds(timeMs));
+      },
+      onBytes(connection) {
+        // What is judged is judged with all its bytes: a later segment may disagree.
+        if (admitted.has(connection) || toResolver(connection, resolvers)) return false;
+        const before = readings[connection.index];
+        if (before !== undefined && "need" in before && !worthAsking(connection, before)) return false;
+        const reading = inspectFirst(undefined, firstBytes(connection, false));
+        readings[connection.index] = reading;
+        return !("need" in reading);
       },
     },
     [...new Set(snapshot.resolvers.map(({ port }) => port))],
   );
   const connections = flows.connections.map((connection): Replayed => {
-    const first = firstBytes(connection);
-    const reading = inspectFirst(undefined, first);
-    // All that the capture has; but only a FIN says that there is no more to come.
-    if (!connection.fromClient.closed) first.client.closed = false;
-    if (!connection.fromServer.closed) first.server.closed = false;
-    const soFar = first.client.closed && first.server.closed ? reading : inspectFirst(undefined, first);
+    let reading = readings[connection.index];
+    if (reading === undefined || "need" in reading) reading = inspectFirst(undefined, firstBytes(connection, true));
     const start = admitted.get(connection);
     const guarded = guards.has(connection.client.address) || guards.has(connection.server.address);
     // A connection to a trusted resolver, or one that somebody else opened to a guarded pod, is none of a policy's business.
-    const { nearest, ...judgement } = start !== undefined ? judge(connection, start, soFar) : guarded ? LEFT_ALONE : UNJUDGED;
-    return { line: { ...describe(connection, reading), ...judgement }, names: start?.names ?? [], nearest };
+    const judgement = start !== undefined ? judge(connection, start) : guarded ? LEFT_ALONE : UNJUDGED;
+    return new Told(connection, reading, judgement, start?.names ?? NO_NAMES);
   });
   return { connections, flows };
 }
 
+/** The line is written when it is asked for: a connection takes less room than its text. */
+class Told implements Replayed {
+  readonly #connection: Connection;
+  readonly #reading: Reading;
+  readonly #judgement: Judgement;
+  readonly names: readonly NameSeen[];
+
+  constructor(connection: Connection, reading: Reading, judgement: Judgement, names: readonly NameSeen[]) {
+    this.#connection = connection;
+    this.#reading = reading;
+    this.#judgement = judgement;
+    this.names = names;
+  }
+
+  get nearest(): Nearest | undefined {
+    return this.#judgement.nearest;
+  }
+
+  get line(): ReplayLine {
+    const { nearest: _, ...judgement } = this.#judgement;
+    return { ...describe(this.#connection, this.#reading), ...judgement };
+  }
+}
+
+const NO_NAMES: readonly NameSeen[] = [];
 const seconds = (timeMs: number): number => Math.floor(timeMs / 1000);
 const endpointKey = ({ address, port }: Endpoint): string => `${address}${port}`;
 
@@ -121,9 +153,12 @@ function guardsOf({ pods, policies, namespaces }: Snapshot): ReadonlyMap<Ip, Gua
   return guards;
 }
 
-function judge({ transport, server, fromClient }: Connection, { guard, names, decision }: Admitted, reading: Reading): Judgement {
+function judge(connection: Connection, { guard, names, decision }: Admitted): Judgement {
   const { kernel } = decision;
-  if (kernel === "pass" || kernel === "deny" || fromClient.bytes.length === 0) return said(decision);
+  const { transport, server, fromClient } = connection;
+  if (kernel === "pass" || kernel === "deny" || fromClient.end === fromClient.start) return said(decision);
+  // What may go on behind the end of the capture is incomplete, whatever can be said of it.
+  const reading = inspectFirst(undefined, firstBytes(connection, false));
   // Bytes that were sent in two versions cannot be read for certain.
   const certain: Reading = fromClient.conflict ? { need: 0, of: "client" } : reading;
   return said(
@@ -157,17 +192,27 @@ function describe({ transport, client, server }: Connection, reading: Reading) {
   };
 }
 
-function firstBytes({ transport, fromClient, fromServer }: Connection): FirstBytes {
-  return { transport, client: run(fromClient), server: run(fromServer) };
+const scratch: FirstBytes = { transport: 0, client: { ...NO_BYTES }, server: { ...NO_BYTES } };
+
+/** `closed`: this is all, also of what the capture shows no end of. Valid until the next call. */
+function firstBytes({ transport, fromClient, fromServer, clientEnded, serverEnded }: Connection, closed: boolean): FirstBytes {
+  scratch.transport = transport;
+  fill(scratch.client, fromClient, closed || clientEnded);
+  fill(scratch.server, fromServer, closed || serverEnded);
+  return scratch;
 }
 
-/** All that the capture has: no more will come. */
-function run({ bytes, datagrams }: Payload): Run {
-  if (datagrams.length === 0) return { bytes, start: 0, end: bytes.length, ends: [], closed: true };
-  const ends: number[] = [];
-  let end = 0;
-  for (const datagram of datagrams) ends.push((end += datagram.length));
-  const joined = new Uint8Array(end);
-  for (const [i, datagram] of datagrams.entries()) joined.set(datagram, (ends[i] as number) - datagram.length);
-  return { bytes: joined, start: 0, end, ends, closed: true };
+function fill(run: Run, { bytes, start, end, ends }: Payload, closed: boolean): void {
+  run.bytes = bytes;
+  run.start = start;
+  run.end = end;
+  run.ends = ends;
+  run.closed = closed;
+}
+
+/** Is what was needed there, or has the other side said something? */
+function worthAsking({ fromClient, fromServer }: Connection, { need, of }: NeedOf): boolean {
+  const { start, end } = of === "client" ? fromClient : fromServer;
+  const other = of === "client" ? fromServer : fromClient;
+  return end - start >= need || other.end > other.start;
 }

@@ -1,5 +1,6 @@
 import type { Bad } from "../base/cursor.ts";
 import { Cursor } from "../base/cursor.ts";
+import { type Pieces, PIECES_BYTES_MAX } from "./pieces.ts";
 import { varint } from "./quic-packet.ts";
 
 /**
@@ -7,53 +8,12 @@ import { varint } from "./quic-packet.ts";
  * them over packets; frames come twice, and overlap.
  */
 
-export const CRYPTO_BYTES_MAX = 16_384; // RFC 9000 §7.5 asks a server for 4096; post-quantum hellos have 2 KB
-const FIRST_BYTES = 2048;
-
-/** The bytes that are there, and which they are. */
-export class CryptoStream {
-  bytes = new Uint8Array(FIRST_BYTES);
-  private there = new Uint8Array(FIRST_BYTES);
-  /** All bytes before it are there. */
-  prefix = 0;
-  /** How many are there. */
-  count = 0;
-  /** A byte came twice, and was not the same. */
-  conflict = false;
-
-  /** False when it goes beyond what is kept. */
-  add(offset: number, data: Uint8Array): boolean {
-    const end = offset + data.length;
-    if (end > CRYPTO_BYTES_MAX) return false;
-    while (this.bytes.length < end) {
-      this.bytes = doubled(this.bytes);
-      this.there = doubled(this.there);
-    }
-    for (let i = 0; i < data.length; i++) {
-      const at = offset + i;
-      if (this.there[at] === 0) {
-        this.there[at] = 1;
-        this.count++;
-        this.bytes[at] = data[i] as number;
-      } else if (this.bytes[at] !== data[i]) this.conflict = true; // the first one stays
-    }
-    while (this.prefix < this.there.length && this.there[this.prefix] === 1) this.prefix++;
-    return true;
-  }
-}
-
-function doubled(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
-  const more = new Uint8Array(bytes.length * 2);
-  more.set(bytes);
-  return more;
-}
-
 const Frame = { padding: 0x00, ping: 0x01, ack: 0x02, ackEcn: 0x03, crypto: 0x06, close: 0x1c } as const;
 /** The number that CRYPTO has in Google's own versions; elsewhere that is a STREAM. */
 const GOOGLE_CRYPTO = 0x08;
 
 /** Adds the CRYPTO frames of an opened Initial to `stream`; answers what is wrong with the frames. */
-export function addFrames(frames: Uint8Array, stream: CryptoStream, google: boolean): Bad | undefined {
+export function addFrames(frames: Uint8Array, stream: Pieces, google: boolean): Bad | undefined {
   const c = new Cursor(frames);
   while (c.left > 0 && !c.short) {
     const type = c.u8();
@@ -81,9 +41,9 @@ export function addFrames(frames: Uint8Array, stream: CryptoStream, google: bool
   return c.short ? { bad: "a frame longer than its packet" } : undefined;
 }
 
-const TOO_MUCH: Bad = { bad: `a ClientHello of more than ${CRYPTO_BYTES_MAX} bytes` };
+const TOO_MUCH: Bad = { bad: `a ClientHello of more than ${PIECES_BYTES_MAX} bytes` };
 
-function addCrypto(c: Cursor, stream: CryptoStream): boolean {
+function addCrypto(c: Cursor, stream: Pieces): boolean {
   const offset = varint(c);
   const data = c.view(varint(c));
   return c.short || stream.add(offset, data);

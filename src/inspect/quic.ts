@@ -2,7 +2,8 @@ import type { Bad } from "../base/cursor.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Inspector, Reading, Run } from "./inspector.ts";
-import { addFrames, CRYPTO_BYTES_MAX, CryptoStream } from "./quic-crypto.ts";
+import { Pieces, PIECES_BYTES_MAX } from "./pieces.ts";
+import { addFrames } from "./quic-crypto.ts";
 import { chloBytes, readChlo } from "./quic-google.ts";
 import { initialKeys, type InitialKeys, openInitial } from "./quic-keys.ts";
 import { CID_BYTES_MAX, type LongPacket, longHeaderVersion, readLongPacket } from "./quic-packet.ts";
@@ -19,7 +20,7 @@ import { readHelloBody } from "./tls-hello.ts";
  */
 
 const DATAGRAMS_MAX = 64;
-const INITIALS_MAX = 32; // that are tried to be opened: a hello of CRYPTO_BYTES_MAX needs 15
+const INITIALS_MAX = 32; // that are tried to be opened: a hello of PIECES_BYTES_MAX needs 15
 const KEYS_MAX = 4; // different first connection ids: one, and one more for each Retry
 const DATAGRAM_BYTES_MIN = 1200; // RFC 9000 §14.1: a server must discard an Initial in a smaller one
 const FIRST_CID_BYTES_MIN = 8; // RFC 9000 §7.2
@@ -35,7 +36,7 @@ export const quicInspector: Inspector = {
 /** What is known after some datagrams. */
 interface Walk {
   readonly keys: InitialKeys[];
-  stream: CryptoStream;
+  stream: Pieces;
   /** Of the packets in `stream`; undefined until one was opened. */
   version: QuicVersion | undefined;
   tried: number;
@@ -49,7 +50,7 @@ interface Walk {
 function readQuic(run: Run): Reading {
   const walk: Walk = {
     keys: [],
-    stream: new CryptoStream(),
+    stream: new Pieces(),
     version: undefined,
     tried: 0,
     shaped: false,
@@ -131,7 +132,7 @@ function readInitial(bytes: Uint8Array, packet: LongPacket, datagramBytes: numbe
   const frames = open(bytes, packet, walk.keys);
   if (frames === undefined) return;
   // Another version after a version negotiation begins again; after a Retry the hello must be the same (RFC 9000 §17.2.5.2).
-  if (walk.version !== undefined && walk.version !== packet.version) walk.stream = new CryptoStream();
+  if (walk.version !== undefined && walk.version !== packet.version) walk.stream = new Pieces();
   walk.version = packet.version;
   const before = walk.stream.count;
   walk.bad = addFrames(frames, walk.stream, packet.version.google)?.bad;
@@ -160,7 +161,7 @@ function open(bytes: Uint8Array, packet: LongPacket, keys: InitialKeys[]): Uint8
 function readStream({ stream, small }: Walk, version: QuicVersion): Reading | undefined {
   const wanted = version.handshake === "tls" ? helloBytes(stream) : chloBytes(stream.bytes, stream.prefix);
   if (typeof wanted !== "number") return { ...wanted, application: "quic" };
-  if (wanted > CRYPTO_BYTES_MAX) return { bad: `a ClientHello of ${wanted} bytes`, application: "quic" };
+  if (wanted > PIECES_BYTES_MAX) return { bad: `a ClientHello of ${wanted} bytes`, application: "quic" };
   if (stream.prefix < wanted) return undefined;
   const said = version.handshake === "tls" ? readHello(stream.bytes, wanted) : readChlo(stream.bytes, wanted);
   if ("bad" in said) return { ...said, application: "quic" };
@@ -172,7 +173,7 @@ function readStream({ stream, small }: Walk, version: QuicVersion): Reading | un
   return { ...said, application: "quic", version: version.name, ...evasion };
 }
 
-function helloBytes({ bytes, prefix }: CryptoStream): number | Bad {
+function helloBytes({ bytes, prefix }: Pieces): number | Bad {
   if (prefix > 0 && bytes[0] !== 1) return { bad: "not a ClientHello" };
   if (prefix < HANDSHAKE_HEADER_BYTES) return HANDSHAKE_HEADER_BYTES;
   return HANDSHAKE_HEADER_BYTES + (((bytes[1] as number) << 16) | ((bytes[2] as number) << 8) | (bytes[3] as number));

@@ -1,9 +1,16 @@
 import type { Evidence } from "../model/verdict.ts";
 import { Candidates, combine } from "./combine.ts";
+import { dtlsInspector } from "./dtls.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
+import { grpcInspector, http2Inspector } from "./http2.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { quicInspector } from "./quic.ts";
+import { cassandraInspector } from "./cassandra.ts";
+import { mongodbInspector } from "./mongodb.ts";
+import { mysqlInspector } from "./mysql.ts";
+import { postgresqlInspector } from "./postgresql.ts";
+import { redisInspector } from "./redis.ts";
 import { sshInspector } from "./ssh.ts";
 import { tlsInspector } from "./tls-inspector.ts";
 
@@ -15,12 +22,20 @@ export const INSPECTORS: readonly Inspector[] = [
   // tls, quic, dtls
   tlsInspector,
   quicInspector,
+  dtlsInspector,
 
   // web
   http1Inspector,
   websocketInspector,
+  http2Inspector,
+  grpcInspector,
 
   // databases
+  postgresqlInspector,
+  cassandraInspector,
+  mongodbInspector,
+  redisInspector,
+  mysqlInspector,
 
   // messaging, mail, directories, shells
   sshInspector,
