@@ -50,17 +50,14 @@ export function readHead(bytes: Uint8Array, start: number, end: number): Request
   return { need: end - start + 1, line };
 }
 
-/** Behind the empty line; -1 when it is not there. `at` is the start of a line. */
-function findHeadEnd(all: Uint8Array, at: number, end: number): number {
-  const bytes = all.subarray(0, end);
-  for (let line = at; line < end; ) {
-    if (bytes[line] === 0x0a) return line + 1;
-    if (bytes[line] === 0x0d && line + 1 < end && bytes[line + 1] === 0x0a) return line + 2;
-    const next = bytes.indexOf(0x0a, line);
-    if (next < 0) return -1;
-    line = next + 1;
-  }
-  return -1;
+/** Behind the empty line; -1 when it is not there. `at` is behind the request line. Native searches: asked again with every segment. */
+function findHeadEnd(bytes: Uint8Array, at: number, end: number): number {
+  const from = at - 1; // its LF
+  const lines = Buffer.from(bytes.buffer, bytes.byteOffset + from, end - from);
+  const crlf = lines.indexOf("\n\r\n", 0, "latin1");
+  const lf = lines.indexOf("\n\n", 0, "latin1");
+  if (lf >= 0 && (crlf < 0 || lf < crlf)) return from + lf + 2;
+  return crlf < 0 ? -1 : from + crlf + 3;
 }
 
 /** What is gathered from the header lines. */

@@ -23,7 +23,20 @@ test("fixtures: a server name split over segments and over records is read; Post
 });
 
 /** Labels that are wrong, or that say less than the bytes. */
-const DOUBTS: readonly Doubt[] = [];
+const DOUBTS: readonly Doubt[] = [
+  {
+    flow: "zeek__postgresql__http-on-port-5432.pcap 141.142.228.5:59856",
+    says: "http1",
+    why: "the label is the file's folder; the client sends a GET of Wget",
+  },
+  {
+    flow: "suricata-verify__http2-deflate__http2_deflate.pcap 127.0.0.1:61321",
+    says: "http1",
+    why: "the first protocol is HTTP/1.1 with Upgrade: h2c; most servers do not take it, and the client's bytes alone cannot tell",
+  },
+  { flow: "grpc_js_unary.pcap 127.0.0.1:40410", says: "http2", why: "there is no server: the client sent its preface and SETTINGS only" },
+  { flow: "etcd_v3_put_get_watch.pcap 127.0.0.1:50662", says: "http2", why: "preface and SETTINGS only, no request" },
+];
 
 const IDENTIFIED_PERCENT = 8;
 const WRONG_MAX = 1; // among `agreed` labels; 0 when all is there
