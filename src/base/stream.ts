@@ -9,7 +9,7 @@ export type Pushed = "in-order" | "gap" | "old" | "overlap-differs" | "overflow"
 const KEEP_OCTETS = 16 * 1024;
 /** Separate pieces beyond a gap. A sender that opens more is not losing packets, it is costing memory. */
 const PIECES_MAX = 64;
-const FIRST_OCTETS = 1024;
+const FIRST_OCTETS = 256;
 
 /**
  * One direction of a TCP connection put in order, within `limit` unread bytes and `keep` read ones. First bytes win.
@@ -48,6 +48,33 @@ export class ByteStream {
   /** Does the stream begin right after a SYN with this sequence number? */
   isFrom(synSequence: number): boolean {
     return this.#next !== undefined && (this.#next - this.#ready) >>> 0 === (synSequence + 1) >>> 0;
+  }
+
+  /** Where `sequence` stands, counted from the first byte of the stream; before the first segment nothing stands anywhere. */
+  positionOf(sequence: number): number {
+    return this.#next === undefined ? 0 : this.#ready + ((sequence - this.#next) | 0);
+  }
+
+  /** The sequence number at a position. */
+  sequenceAt(position: number): number {
+    return ((this.#next ?? 0) + position - this.#ready) >>> 0;
+  }
+
+  /**
+   * The stream begins at `sequence` after all, before what was taken for its first byte; nothing may have been consumed. What
+   * is there now lies beyond a gap. False: too far away, or too many pieces.
+   */
+  beginAt(sequence: number): boolean {
+    const shift = -this.positionOf(sequence);
+    const held = Math.max(this.#ready, this.#pieces.at(-1) ?? 0);
+    if (shift <= 0 || this.#read > 0 || held + shift > this.#limit || this.#pieces.length >= 2 * PIECES_MAX) return false;
+    const buffer = new Uint8Array(held + shift);
+    buffer.set(this.#buffer.subarray(0, held), shift);
+    this.#buffer = buffer;
+    this.#pieces = [...(this.#ready > 0 ? [0, this.#ready] : []), ...this.#pieces].map((position) => position + shift);
+    this.#ready = 0;
+    this.#next = sequence >>> 0;
+    return true;
   }
 
   /** Unread bytes in order. */

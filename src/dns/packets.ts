@@ -148,6 +148,40 @@ export function tcpResetBack(held: Packet): Uint8Array {
   );
 }
 
+/** A reset that `from` sends to `to`, with the numbers that its end of the connection would have. */
+export function tcpResetOf(from: Endpoint, to: Endpoint, sequence: number, acknowledgement: number): Uint8Array {
+  return tcpPacket(
+    {
+      source: from.address,
+      sourcePort: from.port,
+      destination: to.address,
+      destinationPort: to.port,
+      sequence,
+      acknowledgement,
+      flags: TcpFlag.RST | TcpFlag.ACK,
+      hopLimit: HOP_LIMIT,
+    },
+    0,
+  );
+}
+
+/** The TCP packet without its payload, options and extension headers as they are. It replaces the packet. */
+export function withoutPayload(held: Packet): Uint8Array {
+  const packet = held.bytes.slice(held.start, held.payloadStart);
+  const transport = held.transport - held.start;
+  if (held.source.length === 4) {
+    putU16(packet, 2, packet.length);
+    putU16(packet, 10, 0);
+    putU16(packet, 10, checksum(sumWords(packet, 0, transport)));
+  } else {
+    putU16(packet, 4, packet.length - 40);
+  }
+  const pseudo = sumPseudoHeader(held.source, held.destination, Protocol.TCP, packet.length - transport);
+  putU16(packet, transport + 16, 0);
+  putU16(packet, transport + 16, checksum(sumWords(packet, transport, packet.length, pseudo)));
+  return packet;
+}
+
 /**
  * An acknowledgement with a sequence number that is not the connection's. Linux answers it with a challenge ACK (RFC 5961,
  * RFC 9293 §3.10.7.4) that tells the right numbers and passes our hooks, where the connection can be reset. `server` is the

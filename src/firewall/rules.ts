@@ -69,6 +69,9 @@ function hasPayload(of: Family): string {
   return `-m bpf --bytecode "${program.length},${program.join(",")}"`;
 }
 
+/** The bits of a class that inspect and watch share, and no other has so. */
+const INSPECTED_BITS = 3;
+
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
 export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries }: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
@@ -83,11 +86,16 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
     `-j NFQUEUE --queue-num ${queueBase + offset}${bypass ? " --queue-bypass" : ""}`;
   const deny = conn(VerdictClass.deny);
   // The client's payload of a connection under inspection. Monitor's watch stops nothing, with or without an agent.
-  const inspection = [VerdictClass.inspect, VerdictClass.watch].flatMap((c) => {
-    const to = c === VerdictClass.inspect ? queue(QueueOffset.inspect, false) : queue(QueueOffset.watch, true);
-    const flow = `${conn(c)} -m conntrack --ctdir ORIGINAL`;
-    return bpf ? [`-p tcp ${flow} ${hasPayload(family)} ${to}`, `! -p tcp ${flow} ${to}`] : [`${flow} ${to}`];
-  });
+  const inspection = [VerdictClass.inspect, VerdictClass.watch].map((c) => ({
+    flow: conn(c),
+    to: c === VerdictClass.inspect ? queue(QueueOffset.inspect, false) : queue(QueueOffset.watch, true),
+  }));
+  const payload = inspection.flatMap(({ flow, to }) => [
+    `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`,
+    `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`,
+  ]);
+  // inspect and watch are the two classes with these low bits: one rule for everybody else's packets.
+  const underInspection = `-m connmark --mark ${hex(marks.value(VerdictClass.inspect))}/${hex(marks.value(INSPECTED_BITS))}`;
 
   // Nothing works without neighbour discovery and multicast listener reports, and none of it goes further than the link:
   // hop limit 255 (RFC 4861 §7.1), so that a router's decrement shows, and 1 (RFC 3810 §5), which no router forwards.
@@ -110,7 +118,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
     `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`,
     ...pass,
   ];
-  const asked = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
+  const query = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
 
   return [
     {
@@ -118,13 +126,13 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
       chains: [
         ...(queries
           ? [
-              { name: "NG-RAW", rules: [`${marked} -g NG-MARKED`, asked] },
+              { name: "NG-RAW", rules: [`${marked} -g NG-MARKED`, query] },
               {
                 name: "NG-MARKED",
                 rules: [
                   `${is(VerdictClass.ours)} -g NG-CLEAR`, // a query that we have read and released (NF_REPEAT)
                   clear, // nobody else's bits reach our chains
-                  asked,
+                  query,
                 ],
               },
               { name: "NG-CLEAR", rules: [clear] },
@@ -215,14 +223,18 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `${conn(VerdictClass.pass)} -j RETURN`,
             `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
             `${is(VerdictClass.deny)} -g NG-REFUSE`,
-            ...inspection,
+            ...payload,
           ],
         },
         // REJECT answers what came in by a bridge port past netfilter (nf_send_reset): behind DNAT the reset would have the
         // wrong source. Here, before DNAT, userspace can give it the right one; without an agent REJECT does what it can.
         {
           name: "NG-REFUSE",
-          rules: [`-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`, "-g NG-VERDICT"],
+          rules: [
+            `${is(VerdictClass.ours)} -j RETURN`, // read, and without a verdict: NG-LATE need not look at it again
+            `-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`,
+            "-g NG-VERDICT",
+          ],
         },
         { name: BRIDGE_CHAIN, rules: [] },
         { name: "NG-VERDICT", rules: verdict },
@@ -257,16 +269,29 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             `${conn(VerdictClass.pass)} -j RETURN`,
             ...routedDiscovery,
-            `${is(VerdictClass.ours)} -j RETURN`,
+            `${is(VerdictClass.ours)} -g NG-CLEAR`,
             ...replies,
             // Only what mangle PREROUTING did not see because somebody accepted it there (Calico: established connections).
             `${marked} -j NG-VERDICT`,
             `${deny} -j DROP`,
-            ...inspection,
+            `${underInspection} -g NG-INSPECT`,
           ],
         },
+        { name: "NG-INSPECT", rules: [...payload, "-p tcp -m tcp ! --tcp-flags SYN SYN -m conntrack --ctdir REPLY -g NG-ANSWERED"] },
+        // What the server says and acknowledges; the mark tells userspace the direction.
+        { name: "NG-ANSWERED", rules: [set(VerdictClass.ours), ...inspection.map(({ flow, to }) => `${flow} ${to}`)] },
+        { name: "NG-CLEAR", rules: [clear] },
         { name: "NG-VERDICT", rules: verdict },
-        { name: "NG-REPLY", rules: [`${conn(VerdictClass.pass)} -j RETURN`, `${is(VerdictClass.ours)} -j RETURN`, ...replies] },
+        {
+          name: "NG-REPLY",
+          rules: [
+            `${conn(VerdictClass.pass)} -j RETURN`,
+            `${is(VerdictClass.ours)} -g NG-CLEAR`,
+            ...replies,
+            `${is(VerdictClass.pass)} -g NG-VERDICT`,
+            `${underInspection} -g NG-INSPECT`,
+          ],
+        },
       ],
       jumps: [
         { from: "INPUT", to: "NG-LATE" },

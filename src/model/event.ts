@@ -1,5 +1,5 @@
 import type { Mode } from "./policy.ts";
-import type { Nearest } from "./verdict.ts";
+import type { Fields, Nearest } from "./verdict.ts";
 
 export type EventType =
   | "connection" // allowed (first use), denied, would be denied
@@ -47,6 +47,12 @@ export interface Event {
     readonly serverName: string | null;
     readonly application: string | null;
     readonly ja4: string | null;
+    /** What else the first bytes showed. */
+    readonly alpn?: readonly string[];
+    readonly ech?: boolean;
+    readonly version?: string;
+    readonly upgrade?: string;
+    readonly fields?: Fields;
   } | null;
   /** A sentence for a person. */
   readonly message: string | null;

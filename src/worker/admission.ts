@@ -189,6 +189,7 @@ export function denied(
   verdict: "deny" | "would-deny",
   names: readonly NameSeen[],
   evidence: Evidence | undefined,
+  detail?: string,
 ): void {
   emitFor(context, pod, {
     type: "connection",
@@ -201,7 +202,7 @@ export function denied(
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, names),
     source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
-    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}`,
+    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}${detail === undefined ? "" : `: ${detail}`}`,
   });
 }
 

@@ -41,6 +41,11 @@ export function newCounters() {
     wouldDeny: 0,
     inspected: 0,
     inspectedDenied: 0,
+    inspectEvasions: 0,
+    inspectIncomplete: 0,
+    inspectLimited: 0,
+    inspectStalls: 0,
+    inspectConfirmed: 0,
     spoofed: 0,
     unknownPod: 0,
     malformed: 0,
@@ -124,8 +129,21 @@ export function destinationOf(address: Ip, port: number, protocol: number, names
   return { address: ipText(address), port, protocol: protocolText(protocol), names: [...new Set(names.map(({ name }) => name as string))] };
 }
 
+const NO_EVIDENCE: Evidence = { application: undefined, serverName: undefined };
+
 export function evidenceOf(names: readonly NameSeen[], evidence: Evidence | undefined): NonNullable<Event["evidence"]> {
-  return { dns: names, serverName: evidence?.serverName ?? null, application: evidence?.application ?? null, ja4: evidence?.ja4 ?? null };
+  const { serverName, application, ja4, alpn, ech, version, upgrade, fields } = evidence ?? NO_EVIDENCE;
+  return {
+    dns: names,
+    serverName: serverName ?? null,
+    application: application ?? null,
+    ja4: ja4 ?? null,
+    ...(alpn !== undefined && { alpn }),
+    ...(ech !== undefined && { ech }),
+    ...(version !== undefined && { version }),
+    ...(upgrade !== undefined && { upgrade }),
+    ...(fields !== undefined && { fields }),
+  };
 }
 
 /**

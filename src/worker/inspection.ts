@@ -1,46 +1,216 @@
-import { NfVerdict, type PacketQueue } from "../base/addon.ts";
+import { HOLD, NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
+import type { Endpoint, Ip } from "../base/address.ts";
+import { tcpResetOf, withoutPayload } from "../dns/packets.ts";
+import type { Flow, Judge, Ruling, Waiting } from "../inspect/flow.ts";
+import type { Desk, Fate, Reason } from "../inspect/flow-desk.ts";
+import { Flows } from "../inspect/flows.ts";
 import type { Reading } from "../inspect/inspector.ts";
-import { inspect } from "../inspect/registry.ts";
+import { applications } from "../inspect/registry.ts";
+import type { NameSeen } from "../model/binding.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import type { Question } from "../policy/evaluate.ts";
-import { limited, report } from "./admission.ts";
-import { type Context, eachPacket } from "./context.ts";
+import { allowed, denied, limited } from "./admission.ts";
+import { type Context, eachPacket, type Held, type Settlement } from "./context.ts";
 import type { Decision, Guard } from "./guard.ts";
+import type { GuardedPod } from "./pods.ts";
+
+/** Milliseconds between two looks at what is held. */
+const SWEEP_MS = 20;
 
 /**
- * First payload bytes of connections whose rule wants evidence. In this version one segment must hold the whole of it: a
- * ClientHello that goes on in the next segment is denied as `incomplete`. `watch` is Monitor's side: it only speaks.
+ * First payload bytes of connections whose rule wants evidence: from the queues to the flow engine (inspect/flows.ts) and
+ * back. `watch` is Monitor's side: it only speaks.
  */
-export function inspectPayload(context: Context, queue: PacketQueue, count: number, watch: boolean): void {
-  const { kernel, counters, pods } = context;
-  eachPacket(context, queue, count, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
+export class Inspection implements Desk<GuardedPod> {
+  readonly flows: Flows<GuardedPod>;
+  private readonly context: Context;
+  private readonly sender: RawSender;
+  private queue: PacketQueue | undefined;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(context: Context, sender: RawSender) {
+    this.context = context;
+    this.sender = sender;
+    this.flows = new Flows<GuardedPod>(this);
+  }
+
+  read(queue: PacketQueue, count: number, watch: boolean): void {
+    if (!watch) this.queue = queue;
+    eachPacket(this.context, queue, count, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
+      const fate = this.look(held, watch);
+      if (fate === "strip") queue.replace(held.index, withoutPayload(held.packet));
+      this.settlement(fate, held.mark, answer);
+    });
+    if (this.flows.waiting) this.timer ??= setTimeout(this.tick, SWEEP_MS);
+  }
+
+  /** Twice a second, and while packets are held more often. */
+  sweep(): void {
+    this.flows.sweep(this.context.nowMs());
+  }
+
+  private readonly tick = (): void => {
+    this.timer = undefined;
+    this.sweep();
+    if (this.flows.waiting) this.timer = setTimeout(this.tick, SWEEP_MS);
+  };
+
+  private look(held: Held, watch: boolean): Fate {
+    const { context, flows } = this;
     const { packet } = held;
-    const pod = pods.of(packet.source);
-    if (pod === undefined) return;
-    if (packet.payloadEnd <= packet.payloadStart) {
-      answer.verdict = NfVerdict.accept; // nothing to see yet, and nothing decided
-      return;
-    }
     const nowMs = context.nowMs();
-    if (!pod.work.has(nowMs))
-      return limited(context, pod, held, watch ? "info" : "deny", "more first packets than this pod's share of the packet thread can read");
+    // NG-ANSWERED marks what the server sends; both ends may be guarded pods.
+    const answer = context.kernel.marks.classOf(held.mark) === VerdictClass.ours;
+    const owner = context.pods.of(answer ? packet.destination : packet.source);
+    if (owner === undefined) return watch ? "go" : "drop";
+    if (answer) return flows.fromServer(owner, packet, watch, nowMs);
+    if (packet.payloadEnd <= packet.payloadStart) return "go"; // nothing to see yet, and nothing decided
+    if (!owner.work.has(nowMs)) {
+      const text = "more first packets than this pod's share of the packet thread can read";
+      limited(context, owner, held, watch ? "info" : "deny", text);
+      return watch ? "go" : "drop";
+    }
     const from = performance.now();
-    counters.inspected++;
-    const reading = inspect(undefined, packet.bytes, packet.payloadStart, packet.payloadEnd, packet.protocol);
-    const names = pod.guard.seen(packet.destination, context.now());
-    const { decision, evidence } = decideByReading(
-      pod.guard,
-      { protocol: packet.protocol, port: packet.destinationPort, address: packet.destination, names },
-      reading,
-      watch,
-    );
-    if (decision.kernel === "deny") counters.inspectedDenied++;
+    context.counters.inspected++;
+    const fate = flows.fromClient(owner, packet, held.id, held.mark, watch, nowMs);
+    owner.work.spend(performance.now() - from);
+    return fate;
+  }
+
+  private settlement(fate: Fate, mark: number, answer: Settlement): void {
+    const { marks } = this.context.kernel;
     answer.verdict = NfVerdict.repeat;
-    answer.mark = kernel.marks.put(held.mark, decision.kernel === "deny" ? VerdictClass.deny : VerdictClass.pass);
-    report(context, pod, held, decision, names, evidence);
-    pod.work.spend(performance.now() - from);
+    switch (fate) {
+      case "go":
+      case "strip":
+        answer.mark = marks.put(mark, VerdictClass.ours);
+        return;
+      case "pass":
+        answer.mark = marks.put(mark, VerdictClass.pass);
+        return;
+      case "deny":
+        answer.mark = marks.put(mark, VerdictClass.deny);
+        return;
+      case "ask":
+        answer.mark = marks.put(mark, 0);
+        return;
+      case "hold":
+        answer.verdict = HOLD;
+        return;
+      case "drop":
+        answer.verdict = NfVerdict.drop;
+        return;
+      default:
+        fate satisfies never;
+    }
+  }
+
+  judge(flow: Flow<GuardedPod>): Judge {
+    this.judged = flow;
+    return this.judging;
+  }
+  private judged: Flow<GuardedPod> | undefined;
+  private readonly judging: Judge = {
+    rule: (evidence) => {
+      const flow = this.judged as Flow<GuardedPod>;
+      const detail = this.decide(flow, evidence);
+      return { allow: denialOf(detail, flow.watch) === undefined, detail };
+    },
+    applications: () => applicationsFor(this.judged as Flow<GuardedPod>, (flow, evidence) => this.decide(flow, evidence)),
+  };
+
+  private decide(flow: Flow<GuardedPod>, evidence: Evidence | undefined): Decision {
+    const decision = flow.owner.guard.decide(flow.transport, flow.destinationPort, flow.destination as Ip, this.names(flow), evidence);
+    if (evidence?.evasion === undefined || denialOf(decision, flow.watch) !== undefined) return decision;
+    return refusal("evasion", decision, flow.watch);
+  }
+
+  private names(flow: Flow<GuardedPod>): readonly NameSeen[] {
+    return flow.owner.guard.seen(flow.destination as Ip, this.context.now());
+  }
+
+  settle(_flow: Flow<GuardedPod>, packet: Waiting, fate: Fate): void {
+    this.settlement(fate, packet.mark, settled);
+    this.queue?.settle(packet.id, settled.verdict, settled.mark);
+  }
+
+  ruled(flow: Flow<GuardedPod>, { detail }: Ruling, evidence: Evidence): void {
+    this.report(flow, detail as Decision, evidence, evidence.evasion);
+  }
+
+  refused(flow: Flow<GuardedPod>, why: Reason, message: string): void {
+    const { counters } = this.context;
+    if (why === "evasion") counters.inspectEvasions++;
+    else counters.inspectIncomplete++;
+    const evidence: Evidence = { application: flow.application, serverName: undefined };
+    this.report(flow, refusal(why, this.decide(flow, evidence), flow.watch), evidence, message);
+  }
+
+  reset(flow: Flow<GuardedPod>, end: "server" | "client", sequence: number, acknowledgement: number): void {
+    const pod: Endpoint = { address: flow.pod, port: flow.podPort };
+    const server: Endpoint = { address: flow.destination as Ip, port: flow.destinationPort };
+    const packet =
+      end === "server" ? tcpResetOf(pod, server, sequence, acknowledgement) : tcpResetOf(server, pod, sequence, acknowledgement);
+    // To the server it goes as a packet of the connection, so that conntrack turns the address and is told of the end.
+    const mark = end === "server" ? 0 : this.context.kernel.marks.value(VerdictClass.ours);
+    try {
+      this.sender.send(packet, packet.length, mark);
+    } catch {
+      // No route any more: then nobody hears from that connection.
+    }
+  }
+
+  count(what: "stalls" | "confirmed" | "limited"): void {
+    const { counters } = this.context;
+    if (what === "stalls") counters.inspectStalls++;
+    else if (what === "confirmed") counters.inspectConfirmed++;
+    else counters.inspectLimited++;
+  }
+
+  /** The queue has forgotten what it gave us. */
+  lost(): void {
+    this.flows.lost();
+  }
+
+  private report(flow: Flow<GuardedPod>, decision: Decision, evidence: Evidence, detail: string | undefined): void {
+    const { owner, destination, destinationPort: port, transport: protocol } = flow;
+    const names = this.names(flow);
+    const said = decision.wouldDeny ?? decision.verdict;
+    if (said.action !== "deny") return allowed(this.context, owner, decision, destination as Ip, port, protocol, names, evidence, 1);
+    if (decision.wouldDeny === undefined) this.context.counters.inspectedDenied++;
+    else this.context.counters.wouldDeny++;
+    const packet = { source: flow.pod, sourcePort: flow.podPort, destination: destination as Ip, destinationPort: port, protocol };
+    const seen = `${seenText(evidence)}${detail === undefined ? "" : ` (${detail})`}; ${wantedText(this.decide(flow, undefined).verdict)}`;
+    denied(this.context, owner, packet, said, decision.wouldDeny === undefined ? "deny" : "would-deny", names, evidence, seen);
+  }
+}
+
+const settled: Settlement = { verdict: 0, mark: 0 };
+
+/** The denial that counts: what Monitor would have denied is one only where nothing is. */
+function denialOf({ kernel, verdict, wouldDeny }: Decision, watch: boolean): (Verdict & { readonly action: "deny" }) | undefined {
+  if (watch) return wouldDeny;
+  return kernel === "deny" && verdict.action === "deny" ? verdict : undefined;
+}
+
+/** Whatever a rule would take as the application of this connection. */
+function applicationsFor(flow: Flow<GuardedPod>, decide: (flow: Flow<GuardedPod>, evidence: Evidence) => Decision): readonly string[] {
+  return applications().filter((application) => {
+    const denial = denialOf(decide(flow, { application, serverName: undefined }), flow.watch);
+    return denial?.why !== "wrong-protocol";
   });
+}
+
+function seenText({ application, serverName, upgrade, fields }: Evidence): string {
+  const name = serverName ?? fields?.host;
+  const what =
+    application === undefined ? "no protocol that is known" : upgrade === undefined ? application : `${application}, then ${upgrade}`;
+  return name === undefined ? `saw ${what}` : `saw ${what} for ${name}`;
+}
+
+function wantedText(verdict: Verdict): string {
+  return verdict.action === "inspect" ? `${verdict.policy}/${verdict.rule} wants ${verdict.application}` : "no rule wants it";
 }
 
 /** The decision once the first payload bytes were read. Bytes that do not tell yet are `incomplete`: no more are waited for. */
@@ -52,13 +222,13 @@ export function decideByReading(
 ): { readonly decision: Decision; readonly evidence: Evidence } {
   const evidence: Evidence = "need" in reading || "bad" in reading ? { application: undefined, serverName: undefined } : reading;
   const decision = guard.decide(protocol, port, address, names, evidence);
-  return { decision: "need" in reading ? incomplete(decision, watch) : decision, evidence };
+  return { decision: "need" in reading ? refusal("incomplete", decision, watch) : decision, evidence };
 }
 
-function incomplete(decision: Decision, watch: boolean): Decision {
+function refusal(why: Reason, decision: Decision, watch: boolean): Decision {
   const verdict: Verdict & { action: "deny" } = {
     action: "deny",
-    why: "incomplete",
+    why,
     policy: undefined,
     rule: undefined,
     nearest: "nearest" in decision.verdict ? decision.verdict.nearest : undefined,

@@ -15,7 +15,7 @@ import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { type Rulebook, rulebook } from "./guard.ts";
 import { hurry } from "./hurry.ts";
-import { inspectPayload } from "./inspection.ts";
+import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
 import { GuardedPod, PodTable } from "./pods.ts";
@@ -68,6 +68,7 @@ function start(native: Addon): void {
   kernel.ensureSets();
   const comparison = new Comparison(context, new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES }));
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
+  const inspection = new Inspection(context, sender);
   const queues = new Map<string, PacketQueue>();
   const desired = new Desired(context, live, comparison);
 
@@ -82,7 +83,7 @@ function start(native: Addon): void {
         return;
       case "bind":
         try {
-          openQueues(native, context, queues, sender, new Replies(context), new Queries(context, sender));
+          openQueues(native, context, queues, sender, new Replies(context), new Queries(context, sender), inspection);
           send({ kind: "bound" });
         } catch (error) {
           fail(error);
@@ -106,6 +107,7 @@ function start(native: Addon): void {
     if (!desired.ready) return;
     live.tick();
     comparison.tick(nowMs);
+    inspection.sweep();
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
       for (const pod of context.pods.byKey.values()) pod.sweep(context.now());
@@ -291,6 +293,7 @@ function openQueues(
   sender: RawSender,
   replies: Replies,
   queries: Queries,
+  inspection: Inspection,
 ): void {
   const open = (
     name: string,
@@ -314,6 +317,7 @@ function openQueues(
     queue.start(
       (count) => handle(queue, count),
       (what, detail) => {
+        if (name === "inspect" && what === "rebind") inspection.lost();
         context.log("warn", `queue ${name}: ${what}`, { detail });
         context.emit({ type: "limit", verdict: "info", why: `queue-${what}`, message: `queue ${name}: ${what} ${detail}`.trim() });
       },
@@ -322,8 +326,8 @@ function openQueues(
   // Replies first: a name that waits costs more than a connection that waits. Overload lets them through, unlearned.
   open("reply", QueueOffset.reply, COPY_BYTES_MAX, true, (queue, count) => replies.hold(queue, count));
   open("query", QueueOffset.query, 4096, false, (queue, count) => queries.judge(queue, count));
-  open("inspect", QueueOffset.inspect, 4096, false, (queue, count) => inspectPayload(context, queue, count, false));
-  open("watch", QueueOffset.watch, 4096, true, (queue, count) => inspectPayload(context, queue, count, true));
+  open("inspect", QueueOffset.inspect, COPY_BYTES_MAX, false, (queue, count) => inspection.read(queue, count, false));
+  open("watch", QueueOffset.watch, COPY_BYTES_MAX, true, (queue, count) => inspection.read(queue, count, true));
   open("monitor", QueueOffset.monitor, 256, true, (queue, count) => admit(context, queue, count, true, sender));
   open("admission", QueueOffset.admission, 256, false, (queue, count) => admit(context, queue, count, false, sender));
 }

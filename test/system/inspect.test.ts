@@ -80,7 +80,7 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
       from = it.agent.events().length;
       const plain = await client.connect({ host, port: 443, send: request, timeoutMs: 2000 });
       assert.equal(plain.code, "ECONNRESET");
-      assert.deepEqual(await why(it, from), ["wrong-protocol", null]);
+      assert.deepEqual(await why(it, from), ["wrong-protocol", "web.example.com"]);
     });
   }
 
@@ -91,11 +91,13 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
     assert.match(got.stdout, /BEGIN CERTIFICATE/);
   });
 
-  await t.test("a ClientHello in two segments is not waited for in this version: `incomplete`", async () => {
-    const from = it.agent.events().length;
+  await t.test("a ClientHello in two segments is waited for, and the wrong one sees a reset", async () => {
     const said = await it.lab.run("checkout", ["python3", it.lab.file("split.py", SPLIT), OUT.stripe, "web.example.com"]);
-    assert.doesNotMatch(said, /answered/);
-    assert.deepEqual(await why(it, from), ["incomplete", null]);
+    assert.match(said, /answered/);
+    const from = it.agent.events().length;
+    const other = await it.lab.run("checkout", ["python3", it.lab.file("split.py", SPLIT), OUT.stripe, "evil.example.com"]);
+    assert.match(other, /ConnectionResetError/);
+    assert.deepEqual(await why(it, from), ["wrong-server-name", "evil.example.com"]);
   });
 
   await t.test("a connection that was judged is not looked at again", async () => {

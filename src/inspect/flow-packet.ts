@@ -1,0 +1,40 @@
+import { type Packet, Protocol } from "../model/packet.ts";
+import type { Flow } from "./flow.ts";
+import type { Fate } from "./flow-desk.ts";
+
+/** Which flow a packet belongs to, and what becomes of it when that flow is over. */
+
+/** A segment this near to a denied stream's belongs to it. */
+const WINDOW_OCTETS = 1024 * 1024;
+/** Packets of a passed connection that the kernel is asked about again. */
+const ASKED_MAX = 64;
+
+/** A pod's port speaks to one server at a time (TCP, where an answer must be found by it), or to several (UDP). */
+export function keyOf(packet: Packet, fromClient: boolean): string {
+  const { protocol, source, sourcePort, destination, destinationPort } = packet;
+  if (!fromClient) return String.fromCharCode(protocol, destinationPort) + destination;
+  const own = String.fromCharCode(protocol, sourcePort) + source;
+  return protocol === Protocol.TCP ? own : own + String.fromCharCode(destinationPort) + destination;
+}
+
+/** A packet that was queued before the kernel knew the verdict. undefined: it belongs to another connection. */
+export function afterwards<Owner>(flow: Flow<Owner>, packet: Packet): Fate | undefined {
+  const fromClient = packet.source === flow.pod && packet.sourcePort === flow.podPort;
+  if (fromClient && (packet.destination !== flow.destination || packet.destinationPort !== flow.destinationPort)) return undefined;
+  if (flow.state === "denied") {
+    if (flow.transport === Protocol.TCP && Math.abs(flow.client.positionOf(packet.sequence)) > WINDOW_OCTETS) return undefined;
+    if (flow.told) return "drop";
+    flow.told = true;
+    return "deny";
+  }
+  if (!flow.told) {
+    flow.told = true;
+    return "pass";
+  }
+  // Nobody is let through for what a connection with the same ports has shown: the connection itself has the pass, or not.
+  const seen = `${packet.sequence} ${packet.acknowledgement} ${packet.tcpFlags} ${packet.payloadEnd - packet.payloadStart}`;
+  if (seen === flow.lastAsked || flow.asked >= ASKED_MAX) return undefined;
+  flow.asked++;
+  flow.lastAsked = seen;
+  return "ask";
+}

@@ -1,0 +1,189 @@
+import type { Ip } from "../base/address.ts";
+import { Flow, type Waiting } from "./flow.ts";
+
+/** The connections under inspection, within bounds: by key, in order of time, and what of them is held. */
+
+export interface FlowLimits {
+  readonly flowsPerOwner: number;
+  readonly octetsPerOwner: number;
+  readonly octets: number;
+  /** Packets held: they fill the kernel's queue, which all pods share. */
+  readonly heldPerOwner: number;
+  readonly held: number;
+  /** Held of one connection, before the server gets what is legal so far: a full initial window (10 segments) must not wait for us. */
+  readonly segments: number;
+  readonly segmentOctets: number;
+  /** Nothing more has come for so long: the client waits for an answer. */
+  readonly stallMs: number;
+  /** Beyond a gap, and the sender does not send what is missing. */
+  readonly gapMs: number;
+  /** From the first byte to a verdict, and where it is the server's turn. */
+  readonly readingMs: number;
+  readonly dialogueMs: number;
+  /** How long the rest of a connection that is over is remembered. */
+  readonly overMs: number;
+}
+
+export const FLOW_LIMITS: FlowLimits = {
+  flowsPerOwner: 1024,
+  octetsPerOwner: 4 * 1024 * 1024,
+  octets: 64 * 1024 * 1024,
+  heldPerOwner: 1024,
+  held: 8192,
+  segments: 8,
+  segmentOctets: 12 * 1024,
+  stallMs: 40,
+  gapMs: 1000,
+  readingMs: 5000,
+  dialogueMs: 60_000,
+  overMs: 2000,
+};
+
+/** What a flow costs beside its buffers (measured: about 900 bytes). */
+const FLOW_OCTETS = 1024;
+/** Connections that are over and still remembered. */
+const OVER_MAX = 4096;
+
+/** Whose time runs how: from the first byte to a verdict, at the server's turn, after the verdict. */
+export type Lane = "reading" | "dialogue" | "over";
+
+interface Share {
+  flows: number;
+  octets: number;
+  held: number;
+}
+
+export class FlowStore<Owner extends object> {
+  readonly limits: FlowLimits;
+  /** Each in order of time: a sweep looks at the first ones only. */
+  readonly lanes: Readonly<Record<Lane, Set<Flow<Owner>>>> = { reading: new Set(), dialogue: new Set(), over: new Set() };
+  /** Flows with held packets, the longest without a new one first. */
+  readonly stalled = new Set<Flow<Owner>>();
+  octets = 0;
+  held = 0;
+  readonly #table = new Map<string, Flow<Owner>>();
+  readonly #shares = new Map<Owner, Share>();
+
+  constructor(limits: FlowLimits) {
+    this.limits = limits;
+  }
+
+  get size(): number {
+    return this.#table.size;
+  }
+
+  get(key: string): Flow<Owner> | undefined {
+    return this.#table.get(key);
+  }
+
+  /** In order of their beginning. */
+  *of(owner: Owner): Generator<Flow<Owner>> {
+    if (!this.#shares.has(owner)) return;
+    for (const flow of this.#table.values()) if (flow.owner === owner) yield flow;
+  }
+
+  /** undefined: the owner has as many as it may. Room for all together is the caller's work (`largest`). */
+  open(key: string, owner: Owner, transport: number, watch: boolean, pod: Ip, port: number): Flow<Owner> | undefined {
+    const share = this.#share(owner);
+    if (share.flows >= this.limits.flowsPerOwner) return undefined;
+    const flow = new Flow<Owner>(key, owner, transport, watch, pod, port);
+    this.#table.set(key, flow);
+    share.flows++;
+    this.account(flow);
+    return flow;
+  }
+
+  /** Is there room for one more? */
+  get full(): boolean {
+    return this.octets + FLOW_OCTETS > this.limits.octets;
+  }
+
+  /** Who has the most. */
+  largest(): Owner | undefined {
+    let largest: Owner | undefined;
+    let most = 0;
+    for (const [owner, { octets }] of this.#shares) {
+      if (octets > most) {
+        most = octets;
+        largest = owner;
+      }
+    }
+    return largest;
+  }
+
+  enter(flow: Flow<Owner>, lane: Lane, nowMs: number): void {
+    for (const one of Object.values(this.lanes)) one.delete(flow);
+    this.lanes[lane].add(flow);
+    flow.sinceMs = nowMs;
+  }
+
+  hold(flow: Flow<Owner>, waiting: Waiting): void {
+    flow.waiting.push(waiting);
+    this.held++;
+    this.#share(flow.owner).held++;
+    flow.stalledMs = waiting.ms;
+    this.stalled.delete(flow);
+    this.stalled.add(flow);
+  }
+
+  /** Takes those held packets out that `which` says; the caller settles them. */
+  take(flow: Flow<Owner>, which: (waiting: Waiting) => boolean): Waiting[] {
+    if (flow.waiting.length === 0) return [];
+    const taken: Waiting[] = [];
+    const kept: Waiting[] = [];
+    for (const one of flow.waiting) (which(one) ? taken : kept).push(one);
+    if (taken.length === 0) return taken;
+    flow.waiting = kept;
+    this.held -= taken.length;
+    this.#share(flow.owner).held -= taken.length;
+    if (flow.waiting.length === 0) this.stalled.delete(flow);
+    return taken;
+  }
+
+  mayHold(flow: Flow<Owner>): boolean {
+    return this.held < this.limits.held && this.#share(flow.owner).held < this.limits.heldPerOwner;
+  }
+
+  /** Counts the flow's memory. False: the owner, or all together, have more than they may. */
+  account(flow: Flow<Owner>): boolean {
+    const octets = FLOW_OCTETS + flow.buffered;
+    const share = this.#share(flow.owner);
+    share.octets += octets - flow.octets;
+    this.octets += octets - flow.octets;
+    flow.octets = octets;
+    return share.octets <= this.limits.octetsPerOwner && this.octets <= this.limits.octets;
+  }
+
+  /** It is over: its memory is given back, and it no longer counts for its owner. */
+  end(flow: Flow<Owner>, nowMs: number): void {
+    this.#uncount(flow);
+    flow.shed();
+    this.enter(flow, "over", nowMs);
+    if (this.lanes.over.size <= OVER_MAX) return;
+    for (const oldest of this.lanes.over) return this.remove(oldest);
+  }
+
+  /** Nothing of it may be held any more. */
+  remove(flow: Flow<Owner>): void {
+    if (!this.#table.delete(flow.key)) return;
+    if (!this.lanes.over.has(flow)) this.#uncount(flow);
+    for (const lane of Object.values(this.lanes)) lane.delete(flow);
+  }
+
+  #uncount(flow: Flow<Owner>): void {
+    const share = this.#share(flow.owner);
+    share.flows--;
+    share.octets -= flow.octets;
+    this.octets -= flow.octets;
+    if (share.flows === 0) this.#shares.delete(flow.owner);
+  }
+
+  #share(owner: Owner): Share {
+    let share = this.#shares.get(owner);
+    if (share === undefined) {
+      share = { flows: 0, octets: 0, held: 0 };
+      this.#shares.set(owner, share);
+    }
+    return share;
+  }
+}
