@@ -1,7 +1,7 @@
 import { Cursor } from "../base/cursor.ts";
 import type { Evidence, FieldName } from "../model/verdict.ts";
 import type { Reading, Run } from "./inspector.ts";
-import { field } from "./text.ts";
+import { field, startsLike, startsLikeAnyCase } from "./text.ts";
 
 /** What length-prefixed protocols have in common. */
 
@@ -20,6 +20,14 @@ export function bytesLike(run: Run, offset: number, expected: readonly (number |
     if (byte !== undefined && run.bytes[run.start + offset + i] !== byte) return false;
   }
   return true;
+}
+
+/** As far as its bytes go, could the run begin with one of `words` and a blank or an end of line? Letters in any case with `anyCase`. */
+export function wordLike(run: Run, words: readonly string[], anyCase = false): boolean {
+  return words.some((word) => {
+    if (!(anyCase ? startsLikeAnyCase(run, word) : startsLike(run, word))) return false;
+    return runBytes(run) <= word.length || (run.bytes[run.start + word.length] as number) <= 0x20;
+  });
 }
 
 /** `need` bytes of the client in all, more than there are; where no more will come, `otherwise`. */

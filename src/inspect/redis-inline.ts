@@ -71,6 +71,9 @@ function digits(mark: string): string[] {
   return Array.from({ length: 9 }, (_, i) => `${mark}${i + 1}`);
 }
 
+/** All words that a line may begin with. */
+export const INLINE_WORDS: readonly string[] = [...Object.keys(COMMANDS), "select", ...Object.keys(REPLIES)];
+
 export function isInlineCommand(name: string, given: readonly string[]): boolean {
   const lower = name.toLowerCase();
   if (lower === "select") return given.length === 1 && isNumber(given[0] as string);

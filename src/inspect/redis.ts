@@ -1,8 +1,8 @@
 import { Protocol } from "../model/packet.ts";
-import { evidenceOf, more, runBytes } from "./binary.ts";
+import { evidenceOf, more, runBytes, wordLike } from "./binary.ts";
 import type { Certain, Found } from "./binary.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
-import { inlineReplies, isInlineCommand } from "./redis-inline.ts";
+import { INLINE_WORDS, inlineReplies, isInlineCommand } from "./redis-inline.ts";
 import { field, findByte } from "./text.ts";
 
 /**
@@ -132,9 +132,7 @@ function readInline({ client, server }: FirstBytes): Reading {
   const end = findByte(client, LF, LINE_BYTES_MAX);
   const have = runBytes(client);
   const stop = end < 0 ? client.end : end;
-  const first = client.bytes[client.start] as number;
-  const isLetter = (first >= 0x61 && first <= 0x7a) || (first >= 0x41 && first <= 0x5a);
-  if (!isLetter) return not;
+  if (!wordLike(client, INLINE_WORDS, true)) return not;
   for (let i = client.start; i < stop; i++) {
     const c = client.bytes[i] as number;
     if ((c < 0x20 || c > 0x7e) && !(c === CR && i === stop - 1)) return not;

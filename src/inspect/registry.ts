@@ -7,10 +7,16 @@ import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { quicInspector } from "./quic.ts";
 import { cassandraInspector } from "./cassandra.ts";
+import { couchbaseInspector } from "./couchbase.ts";
+import { elasticsearchInspector } from "./elasticsearch.ts";
+import { memcachedInspector } from "./memcached.ts";
 import { mongodbInspector } from "./mongodb.ts";
+import { mssqlInspector } from "./mssql.ts";
 import { mysqlInspector } from "./mysql.ts";
+import { oracleInspector } from "./oracle.ts";
 import { postgresqlInspector } from "./postgresql.ts";
 import { redisInspector } from "./redis.ts";
+import { zookeeperInspector } from "./zookeeper.ts";
 import { sshInspector } from "./ssh.ts";
 import { tlsInspector } from "./tls-inspector.ts";
 
@@ -34,6 +40,12 @@ export const INSPECTORS: readonly Inspector[] = [
   postgresqlInspector,
   cassandraInspector,
   mongodbInspector,
+  mssqlInspector,
+  oracleInspector,
+  elasticsearchInspector,
+  couchbaseInspector,
+  zookeeperInspector,
+  memcachedInspector,
   redisInspector,
   mysqlInspector,
 
