@@ -1,5 +1,5 @@
 import { Protocol } from "../model/packet.ts";
-import type { Evidence } from "../model/verdict.ts";
+import { NAMES_DISAGREE, type Evidence } from "../model/verdict.ts";
 import { HpackDecoder, type HeaderField } from "./hpack.ts";
 import { readAuthority, sameAuthority } from "./http1-authority.ts";
 import { readFirstRequest } from "./http2-frames.ts";
@@ -23,6 +23,21 @@ export const grpcInspector: Inspector = {
     return other ? { bad: "HTTP/2 without a call" } : reading;
   },
 };
+
+/** A call of etcd v3 (etcd's rpc.proto, v3lock.proto, v3election.proto): gRPC to whoever does not ask for etcd. */
+export const etcdInspector: Inspector = {
+  application: "etcd",
+  transports: [Protocol.TCP],
+  opens: "client",
+  read(first) {
+    const reading = readHttp2(first);
+    if ("need" in reading || "bad" in reading) return reading;
+    const service = reading.fields?.service ?? "";
+    const etcd = reading.application === "grpc" && ETCD_PACKAGES.some((name) => service.startsWith(name));
+    return etcd ? { ...reading, application: "etcd" } : { bad: "no call of etcd" };
+  },
+};
+const ETCD_PACKAGES = ["etcdserverpb.", "v3lockpb.", "v3electionpb."];
 
 function readHttp2({ client }: FirstBytes): Reading {
   const found = readFirstRequest(client.bytes, client.start, client.end);
@@ -65,7 +80,7 @@ function readRequest(fields: readonly HeaderField[]): Reading {
     serverName: to?.name,
     version: "2",
     ...(protocol === undefined ? {} : { upgrade: printable(protocol) }),
-    ...(disagree(authority, host) ? { evasion: ":authority and Host are different hosts" } : {}),
+    ...(disagree(authority, host) ? { evasion: `${NAMES_DISAGREE}: :authority and Host` } : {}),
     fields: {
       ...(grpc ? callOf(path ?? "") : { method: printable(method) }),
       ...(path === undefined ? {} : { path: printable(withoutQuery(path)) }),

@@ -2,7 +2,7 @@ import type { Evidence } from "../model/verdict.ts";
 import { Candidates, combine } from "./combine.ts";
 import { dtlsInspector } from "./dtls.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
-import { grpcInspector, http2Inspector } from "./http2.ts";
+import { etcdInspector, grpcInspector, http2Inspector } from "./http2.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { NO_BYTES } from "./inspector.ts";
 import { quicInspector } from "./quic.ts";
@@ -35,6 +35,7 @@ export const INSPECTORS: readonly Inspector[] = [
   websocketInspector,
   http2Inspector,
   grpcInspector,
+  etcdInspector,
 
   // databases
   postgresqlInspector,

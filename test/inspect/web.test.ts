@@ -6,7 +6,7 @@ import { type FirstBytes, NO_BYTES } from "../../src/inspect/inspector.ts";
 import { inspectFirst, inspectorOf } from "../../src/inspect/registry.ts";
 import { readGolden } from "./golden.ts";
 
-const WEB = ["http1", "websocket", "http2", "grpc"];
+const WEB = ["http1", "websocket", "http2", "grpc", "etcd"];
 const sent = WEB.flatMap((name) => readGolden(`${name}.txt`)).map((one) =>
   Buffer.concat(one.sent.filter(({ from }) => from === "client").map(({ bytes }) => bytes)).subarray(0, 2000),
 );
