@@ -63,7 +63,7 @@ export function readTextRequest(client: Run, server: Run | undefined): Reading {
   if (shape === undefined || !fits(given, shape)) return not;
   const found = evidenceOf("memcached", { method: field(client.bytes, client.start, client.start + word.length) });
   const replies = REPLIES[word];
-  if (replies === undefined || server === undefined || given.length > 1) return found;
+  if (replies === undefined || server === undefined) return found;
   const possible = replies.filter((reply) => startsLike(server, reply));
   if (possible.some((reply) => runBytes(server) >= reply.length)) return found;
   if (possible.length === 0 || server.closed) return not;

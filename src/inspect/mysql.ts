@@ -74,15 +74,15 @@ function readGreeting(server: Run): Greeting | number | NotIt {
   return kind === 10 ? readVersion(rest, length, not) : readError(rest, length, not);
 }
 
-/** Version, thread, 8 bytes of salt and a 0, capabilities, ..., 10 reserved bytes. */
+/** Version, thread, 8 bytes of salt and a 0; capabilities, character set, status, more capabilities; 10 reserved bytes, of which MariaDB uses 4. */
 function readVersion(c: Cursor, length: number, not: NotIt): Greeting | NotIt {
   const version = untilNul(c);
   c.skip(4 + 8);
   const filler = c.u8();
-  const capabilities = u16le(c);
+  c.skip(2 + 1 + 2 + 2 + 1);
+  const reserved = c.view(6);
   if (length < GREETING_BYTES_MIN || c.short || filler !== 0 || version.length === 0 || version.length > VERSION_CHARS_MAX) return not;
-  if (!isPrintable(version) || (capabilities & Capability.protocol41) === 0) return not;
-  return { version: viewField(version), isError: false };
+  return isPrintable(version) && reserved.every((byte) => byte === 0) ? { version: viewField(version), isError: false } : not;
 }
 
 /** A code (1040, 1129, 1130, ...) and a message. */

@@ -1,5 +1,5 @@
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, more, runBytes, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, viewField } from "./binary.ts";
 import type { FirstBytes, Inspector, NotIt, Reading, Run } from "./inspector.ts";
 import { startsLike } from "./text.ts";
 
@@ -13,6 +13,8 @@ const TIMEOUT_MS_MAX = 24 * 3600 * 1000;
 const LEARNER_BYTES_MIN = 16;
 const LEARNER_TYPES: Readonly<Record<number, string>> = { 11: "FOLLOWERINFO", 16: "OBSERVERINFO" };
 const LEARNER_PROTOCOL = [0, 1, 0, 0];
+const ELECTION = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0];
+const ADDRESSES_BYTES_MAX = 512;
 
 const WORDS: readonly string[] =
   "conf cons crst dirs dump envi gtmk hash icfg isro kill lsnp mntr orst ruok srst srvr stat stmk wchc wchp wchs".split(" ");
@@ -38,6 +40,7 @@ export const zookeeperInspector: Inspector = {
   opens: "client",
   read(first): Reading {
     const { client } = first;
+    if (runBytes(client) > 0 && client.bytes[client.start] === ELECTION[0]) return readElection(client);
     if (!bytesLike(client, 0, [0])) return readWord(first);
     if (!bytesLike(client, 0, [0, 0, 0])) return not;
     if (runBytes(client) < 8) return more(client, 8, not);
@@ -72,6 +75,19 @@ function readLearner(client: Run, type: number): Reading {
   if (!bytesLike(client, 24, LEARNER_PROTOCOL)) return not;
   if (runBytes(client) < 28) return more(client, 28, not);
   return evidenceOf("zookeeper", { method: LEARNER_TYPES[type] });
+}
+
+/** Between servers, leader election (`QuorumCnxManager.InitialMessage`): -65536 or -65535, who it is, and its addresses as a text. */
+function readElection(client: Run): Reading {
+  if (!bytesLike(client, 0, ELECTION)) return not;
+  if (runBytes(client) > 7 && (client.bytes[client.start + 7] as number) > 1) return not;
+  const c = cursorAt(client, 16);
+  const length = c.u32();
+  if (c.short) return more(client, 20, not);
+  if (length === 0 || length > ADDRESSES_BYTES_MAX) return not;
+  if (runBytes(client) < 20 + length) return more(client, 20 + length, not);
+  const addresses = c.view(length);
+  return isPrintable(addresses) && addresses.includes(0x3a) ? evidenceOf("zookeeper", { method: "election" }) : not;
 }
 
 /** A word alone is the begin of others' lines (`stats`): it needs the end of its line, or the server's answer. */
