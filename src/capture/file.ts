@@ -44,21 +44,24 @@ interface Frame {
 export function readCapture(bytes: Uint8Array): Capture {
   let frames = 0;
   let skipped = 0;
-  let fault: Fault | undefined;
+  let source: Frames | undefined;
   const record: CaptureRecord = { time: 0, bytes, start: 0, end: 0 };
-  function* packets(): Generator<CaptureRecord, void> {
-    const each = framesOf(bytes);
-    for (let next = each.next(); ; next = each.next()) {
-      if (next.done === true) {
-        fault = next.value;
-        return;
-      }
-      frames++;
-      const { linkType, start, end, time } = next.value;
-      record.time = time;
-      if (ipInFrame(linkType, bytes, start, end, record)) yield record;
-      else skipped++;
-    }
+  // A generator would cost as much a packet as decoding it.
+  function packets(): Iterator<CaptureRecord, undefined> {
+    const from = (source = framesOf(bytes));
+    const found: IteratorYieldResult<CaptureRecord> = { done: false, value: record };
+    return {
+      next() {
+        for (;;) {
+          const frame = from.next();
+          if (frame === undefined) return { done: true, value: undefined };
+          frames++;
+          record.time = frame.time;
+          if (ipInFrame(frame.linkType, bytes, frame.start, frame.end, record)) return found;
+          skipped++;
+        }
+      },
+    };
   }
   return {
     [Symbol.iterator]: packets,
@@ -69,35 +72,40 @@ export function readCapture(bytes: Uint8Array): Capture {
       return skipped;
     },
     get fault() {
-      return fault;
+      return source?.fault;
     },
   };
 }
 
-type Frames = Generator<Frame, Fault | undefined>;
+/** The frames of a file, in a reused object; undefined at the end, and where `fault` says why it ends early. */
+interface Frames {
+  next(): Frame | undefined;
+  readonly fault: Fault | undefined;
+}
 
-function* framesOf(bytes: Uint8Array): Frames {
+function framesOf(bytes: Uint8Array): Frames {
   const magic = new Cursor(bytes).u32();
   switch (magic) {
     case 0xa1b2c3d4:
-      return yield* pcapFrames(bytes, false, 1e3);
+      return new PcapFrames(bytes, false, 1e3);
     case 0xd4c3b2a1:
-      return yield* pcapFrames(bytes, true, 1e3);
+      return new PcapFrames(bytes, true, 1e3);
     case 0xa1b23c4d:
-      return yield* pcapFrames(bytes, false, 1e6);
+      return new PcapFrames(bytes, false, 1e6);
     case 0x4d3cb2a1:
-      return yield* pcapFrames(bytes, true, 1e6);
+      return new PcapFrames(bytes, true, 1e6);
     case SECTION:
-      return yield* pcapngFrames(bytes);
+      return new PcapngFrames(bytes);
     default:
-      return new Fault(
-        "capture-format",
-        "this is neither a pcap nor a pcapng file",
-        "give a capture as tcpdump or Wireshark writes it, not compressed",
-      );
+      return { next: () => undefined, fault: FORMAT };
   }
 }
 
+const FORMAT = new Fault(
+  "capture-format",
+  "this is neither a pcap nor a pcapng file",
+  "give a capture as tcpdump or Wireshark writes it, not compressed",
+);
 const cut = (at: number): Fault =>
   new Fault(
     "capture-cut",
@@ -112,7 +120,12 @@ const corrupt = (at: number, what: string): Fault =>
   );
 
 /** Numbers of the byte order the file was written in. */
-function reader(c: Cursor, little: boolean): { u16(): number; u32(): number } {
+interface Reader {
+  u16(): number;
+  u32(): number;
+}
+
+function reader(c: Cursor, little: boolean): Reader {
   if (!little) return { u16: () => c.u16(), u32: () => c.u32() };
   return {
     u16: () => {
@@ -126,29 +139,43 @@ function reader(c: Cursor, little: boolean): { u16(): number; u32(): number } {
   };
 }
 
-function* pcapFrames(bytes: Uint8Array, little: boolean, unitsPerMs: number): Frames {
-  const c = new Cursor(bytes);
-  const r = reader(c, little);
-  c.skip(20);
-  const linkType = r.u32() & 0x03ffffff; // the bits above describe a frame check sequence
-  if (c.short) return cut(0);
-  const frame: Frame = { time: 0, linkType, start: 0, end: 0 };
-  while (c.left > 0) {
-    const at = c.at;
-    const seconds = r.u32();
-    const fraction = r.u32();
-    const captured = r.u32();
-    c.skip(4); // length on the wire
-    if (c.short) return cut(at);
-    if (captured > FRAME_BYTES_MAX) return corrupt(at, `a frame of ${captured} bytes`);
-    frame.time = seconds * 1000 + fraction / unitsPerMs;
-    frame.start = c.at;
-    c.skip(captured);
-    if (c.short) return cut(at);
-    frame.end = c.at;
-    yield frame;
+const PCAP_HEADER_BYTES = 24;
+const PCAP_RECORD_BYTES = 16;
+
+class PcapFrames implements Frames {
+  fault: Fault | undefined;
+  readonly #view: DataView;
+  readonly #little: boolean;
+  readonly #unitsPerMs: number;
+  readonly #frame: Frame = { time: 0, linkType: 0, start: 0, end: 0 };
+  #at = PCAP_HEADER_BYTES;
+
+  constructor(bytes: Uint8Array, little: boolean, unitsPerMs: number) {
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#little = little;
+    this.#unitsPerMs = unitsPerMs;
+    if (bytes.length < PCAP_HEADER_BYTES) this.fault = cut(0);
+    else this.#frame.linkType = this.#view.getUint32(20, little) & 0x03ffffff; // the bits above describe a frame check sequence
   }
-  return undefined;
+
+  next(): Frame | undefined {
+    const at = this.#at;
+    const left = this.#view.byteLength - at;
+    if (left === 0 || this.fault !== undefined) return undefined;
+    if (left < PCAP_RECORD_BYTES) return this.#stop(cut(at));
+    const captured = this.#view.getUint32(at + 8, this.#little);
+    if (captured > FRAME_BYTES_MAX) return this.#stop(corrupt(at, `a frame of ${captured} bytes`));
+    if (left - PCAP_RECORD_BYTES < captured) return this.#stop(cut(at));
+    const frame = this.#frame;
+    frame.time = this.#view.getUint32(at, this.#little) * 1000 + this.#view.getUint32(at + 4, this.#little) / this.#unitsPerMs;
+    frame.start = at + PCAP_RECORD_BYTES;
+    frame.end = this.#at = frame.start + captured;
+    return frame;
+  }
+
+  #stop(fault: Fault): undefined {
+    this.fault = fault;
+  }
 }
 
 const SECTION = 0x0a0d0d0a;
@@ -162,85 +189,106 @@ interface Interface {
   readonly offsetMs: number;
 }
 
-function* pcapngFrames(bytes: Uint8Array): Frames {
-  const c = new Cursor(bytes);
-  let little = false;
-  let r = reader(c, little);
-  let interfaces: Interface[] = [];
-  const frame: Frame = { time: 0, linkType: 0, start: 0, end: 0 };
-  while (c.left > 0) {
-    const at = c.at;
-    const type = r.u32();
-    if (type === SECTION) {
-      c.skip(4);
-      const order = c.u32();
-      if (c.short) return cut(at);
-      if (order !== 0x1a2b3c4d && order !== 0x4d3c2b1a) return corrupt(at, "no byte order mark");
-      little = order === 0x4d3c2b1a;
-      r = reader(c, little);
-      interfaces = [];
-      c.reset(bytes, at, bytes.length);
-      c.skip(4);
+class PcapngFrames implements Frames {
+  fault: Fault | undefined;
+  readonly #bytes: Uint8Array;
+  readonly #c: Cursor;
+  readonly #frame: Frame = { time: 0, linkType: 0, start: 0, end: 0 };
+  #little = false;
+  #r: Reader;
+  #interfaces: Interface[] = [];
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.#c = new Cursor(bytes);
+    this.#r = reader(this.#c, false);
+  }
+
+  next(): Frame | undefined {
+    const c = this.#c;
+    while (c.left > 0 && this.fault === undefined) {
+      const at = c.at;
+      const type = this.#r.u32();
+      if (type === SECTION && !this.#startSection(at)) return undefined;
+      const length = this.#r.u32();
+      if (c.short) return this.#stop(cut(at));
+      if (length < 12 || length % 4 !== 0 || length > BLOCK_BYTES_MAX) return this.#stop(corrupt(at, `a block of ${length} bytes`));
+      if (length > this.#bytes.length - at) return this.#stop(cut(at));
+      const bodyEnd = at + length - 4;
+      c.end = bodyEnd;
+      let found = this.#readBody(type);
+      if (typeof found !== "string" && c.short) found = "a block shorter than its content";
+      c.reset(this.#bytes, bodyEnd, this.#bytes.length);
+      if (typeof found !== "string" && this.#r.u32() !== length) found = "the two lengths of a block differ";
+      if (typeof found === "string") return this.#stop(corrupt(at, found));
+      if (found) return this.#frame;
     }
-    const length = r.u32();
-    if (c.short) return cut(at);
-    if (length < 12 || length % 4 !== 0 || length > BLOCK_BYTES_MAX) return corrupt(at, `a block of ${length} bytes`);
-    if (length > bytes.length - at) return cut(at);
-    const bodyEnd = at + length - 4;
-    let bad: string | undefined;
-    let packet = false;
-    c.end = bodyEnd;
+    return undefined;
+  }
+
+  #stop(fault: Fault): undefined {
+    this.fault = fault;
+  }
+
+  /** Reads the byte order behind the type and the length of a section block, and goes back to the length. */
+  #startSection(at: number): boolean {
+    const c = this.#c;
+    c.skip(4);
+    const order = c.u32();
+    if (c.short) this.fault = cut(at);
+    else if (order !== 0x1a2b3c4d && order !== 0x4d3c2b1a) this.fault = corrupt(at, "no byte order mark");
+    this.#little = order === 0x4d3c2b1a;
+    this.#r = reader(c, this.#little);
+    this.#interfaces = [];
+    c.reset(this.#bytes, at, this.#bytes.length);
+    c.skip(4);
+    return this.fault === undefined;
+  }
+
+  /** true: the block is a packet, now in #frame. A text: what is wrong. */
+  #readBody(type: number): boolean | string {
+    const c = this.#c;
+    const r = this.#r;
+    const frame = this.#frame;
     switch (type) {
       case Block.interface:
-        if (interfaces.length === INTERFACES_MAX) bad = `more than ${INTERFACES_MAX} interfaces`;
-        else interfaces.push(readInterface(c, r, little));
-        break;
+        if (this.#interfaces.length === INTERFACES_MAX) return `more than ${INTERFACES_MAX} interfaces`;
+        this.#interfaces.push(readInterface(c, r, this.#little));
+        return false;
       case Block.enhancedPacket:
       case Block.oldPacket: {
-        const from = interfaces[type === Block.enhancedPacket ? r.u32() : r.u16()];
+        const from = this.#interfaces[type === Block.enhancedPacket ? r.u32() : r.u16()];
         if (type === Block.oldPacket) c.skip(2); // drops
         const high = r.u32();
         const low = r.u32();
         const captured = r.u32();
         c.skip(4);
-        if (from === undefined) bad = "a packet of an interface that was not described";
-        else if (captured > FRAME_BYTES_MAX) bad = `a frame of ${captured} bytes`;
-        else {
-          frame.time = (high * 2 ** 32 + low) / from.unitsPerMs + from.offsetMs;
-          frame.linkType = from.linkType;
-          frame.start = c.at;
-          c.skip(captured);
-          frame.end = c.at;
-          packet = true;
-        }
-        break;
+        if (from === undefined) return "a packet of an interface that was not described";
+        if (captured > FRAME_BYTES_MAX) return `a frame of ${captured} bytes`;
+        frame.time = (high * 2 ** 32 + low) / from.unitsPerMs + from.offsetMs;
+        frame.linkType = from.linkType;
+        frame.start = c.at;
+        c.skip(captured);
+        frame.end = c.at;
+        return true;
       }
       case Block.simplePacket: {
-        const from = interfaces[0];
+        const from = this.#interfaces[0];
         const original = r.u32();
-        if (from === undefined) bad = "a packet before any interface";
-        else {
-          frame.linkType = from.linkType; // it has no time: the packet before it is the best guess
-          frame.start = c.at;
-          frame.end = c.at + Math.min(original, c.left, from.snapLength === 0 ? FRAME_BYTES_MAX : from.snapLength);
-          packet = true;
-        }
-        break;
+        if (from === undefined) return "a packet before any interface";
+        frame.linkType = from.linkType; // it has no time: the packet before it is the best guess
+        frame.start = c.at;
+        frame.end = c.at + Math.min(original, c.left, from.snapLength === 0 ? FRAME_BYTES_MAX : from.snapLength);
+        return true;
       }
       default: // names, statistics, secrets, custom blocks
-        break;
+        return false;
     }
-    if (bad === undefined && c.short) bad = "a block shorter than its content";
-    c.reset(bytes, bodyEnd, bytes.length);
-    if (bad === undefined && r.u32() !== length) bad = "the two lengths of a block differ";
-    if (bad !== undefined) return corrupt(at, bad);
-    if (packet) yield frame;
   }
-  return undefined;
 }
 
 /** The body of an interface description block; options that do not fit end the reading of options. */
-function readInterface(c: Cursor, r: { u16(): number; u32(): number }, little: boolean): Interface {
+function readInterface(c: Cursor, r: Reader, little: boolean): Interface {
   const linkType = r.u16();
   c.skip(2);
   const snapLength = r.u32();
