@@ -5,7 +5,7 @@ import type { Packet } from "../model/packet.ts";
  * that a packet of a known connection costs no string.
  */
 
-const WORDS = 10; // of a key: two addresses of 4 (IPv4 in the first), both ports, protocol and family
+const WORDS = 10; // of a key: both ports, protocol and words of an address, two addresses; what IPv4 does not fill is 0
 const SLOTS_MIN = 1024;
 const PROBES_MAX = 128; // a made-up capture may have many ends in one place
 
@@ -50,25 +50,18 @@ export class FlowTable<T> {
     const source = start + (is4 ? 12 : 8);
     const destination = source + words * 4;
     let order = 0;
-    key.fill(0);
-    for (let i = 0; i < words; i++) {
-      const a = word(bytes, source + i * 4);
-      const b = word(bytes, destination + i * 4);
-      if (order === 0) order = a - b;
-      key[i] = a;
-      key[4 + i] = b;
-    }
+    for (let i = 0; i < words && order === 0; i++) order = word(bytes, source + i * 4) - word(bytes, destination + i * 4);
     if (order === 0) order = sourcePort - destinationPort;
     this.swapped = order > 0;
-    if (this.swapped) {
-      for (let i = 0; i < words; i++) {
-        const a = key[i] as number;
-        key[i] = key[4 + i] as number;
-        key[4 + i] = a;
-      }
-      key[8] = (destinationPort << 16) | sourcePort;
-    } else key[8] = (sourcePort << 16) | destinationPort;
-    key[9] = protocol | (words << 8);
+    const low = this.swapped ? destination : source;
+    const high = this.swapped ? source : destination;
+    key[0] = this.swapped ? (destinationPort << 16) | sourcePort : (sourcePort << 16) | destinationPort;
+    key[1] = protocol | (words << 8);
+    for (let i = 0; i < words; i++) {
+      key[2 + i] = word(bytes, low + i * 4);
+      key[2 + words + i] = word(bytes, high + i * 4);
+    }
+    if (is4) for (let i = 4; i < WORDS; i++) key[i] = 0;
     this.#hash = hash(key, 0);
   }
 
@@ -85,7 +78,7 @@ export class FlowTable<T> {
   }
 
   #same(from: number): boolean {
-    for (let i = WORDS - 1; i >= 0; i--) if (this.#keys[from + i] !== this.#key[i]) return false;
+    for (let i = 0; i < WORDS; i++) if (this.#keys[from + i] !== this.#key[i]) return false;
     return true;
   }
 
@@ -111,10 +104,11 @@ const word = (b: Uint8Array, o: number): number =>
   ((b[o] as number) << 24) | ((b[o + 1] as number) << 16) | ((b[o + 2] as number) << 8) | (b[o + 3] as number);
 
 /** FNV-1a over words, with the high bits folded into the low ones that choose the slot. */
-function hash(words: Int32Array, from: number): number {
+function hash(key: Int32Array, from: number): number {
+  const end = from + 2 + 2 * ((key[from + 1] as number) >> 8);
   let h = 0x811c9dc5;
-  for (let i = 0; i < WORDS; i++) {
-    h = Math.imul(h ^ (words[from + i] as number), 0x01000193);
+  for (let i = from; i < end; i++) {
+    h = Math.imul(h ^ (key[i] as number), 0x01000193);
     h ^= h >>> 15;
   }
   return h >>> 0;
