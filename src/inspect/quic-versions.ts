@@ -73,10 +73,5 @@ export function otherVersion(version: number): string | undefined {
   const draft = version - DRAFTS;
   if (draft > 0 && draft < 256) return `draft-${draft}`;
   const registered = isReservedVersion(version) || version >>> 8 === 0xfaceb0 || version === 0x709a50c4;
-  if (registered) return `0x${version.toString(16).padStart(8, "0")}`;
-  // `Q046`: Google's
-  const maker = version >>> 24;
-  const digits = [(version >>> 16) & 255, (version >>> 8) & 255, version & 255];
-  if ((maker !== 0x51 && maker !== 0x54) || digits.some((digit) => digit < 0x30 || digit > 0x39)) return undefined;
-  return String.fromCharCode(maker, ...digits);
+  return registered ? `0x${version.toString(16).padStart(8, "0")}` : undefined;
 }

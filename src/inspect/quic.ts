@@ -5,6 +5,7 @@ import type { Inspector, Reading, Run } from "./inspector.ts";
 import { Pieces, PIECES_BYTES_MAX } from "./pieces.ts";
 import { addFrames } from "./quic-crypto.ts";
 import { chloBytes, readChlo } from "./quic-google.ts";
+import { type GooglePacket, readGooglePacket } from "./quic-google-packet.ts";
 import { initialKeys, type InitialKeys, openInitial } from "./quic-keys.ts";
 import { CID_BYTES_MAX, type LongPacket, longHeaderVersion, readLongPacket } from "./quic-packet.ts";
 import { isReservedVersion, otherVersion, type QuicVersion, quicVersion } from "./quic-versions.ts";
@@ -63,7 +64,11 @@ function readQuic(run: Run): Reading {
   let start = run.start;
   for (let i = 0; i < ends.length; i++) {
     const end = Math.min(ends[i] as number, run.end);
-    if (i === 0 && longHeaderVersion(run.bytes, start, end) === undefined) return { bad: "no QUIC long header" };
+    if (i === 0) {
+      const google = readGooglePacket(run.bytes, start, end);
+      if (google !== undefined) return googleReading(google);
+      if (longHeaderVersion(run.bytes, start, end) === undefined) return { bad: "no QUIC long header" };
+    }
     readDatagram(run.bytes, start, end, walk);
     if (i === 0 && !walk.shaped && walk.unknown === undefined) return { bad: "no QUIC version that is known" };
     const reading = judge(walk);
@@ -120,8 +125,6 @@ function readDatagram(bytes: Uint8Array, start: number, end: number, walk: Walk)
 function isUnknown(bytes: Uint8Array, start: number, end: number, version: number): boolean {
   if (end - start < DATAGRAM_BYTES_MIN || otherVersion(version) === undefined) return false;
   const dcidBytes = bytes[start + 5] as number;
-  // Google's versions before 50 have both lengths in one byte.
-  if (version >>> 24 === 0x51) return true;
   const scidBytes = bytes[start + 6 + dcidBytes] as number;
   return dcidBytes >= FIRST_CID_BYTES_MIN && dcidBytes <= CID_BYTES_MAX && scidBytes <= CID_BYTES_MAX;
 }
@@ -171,6 +174,15 @@ function readStream({ stream, small }: Walk, version: QuicVersion): Reading | un
       ? { evasion: `an Initial in a datagram of less than ${DATAGRAM_BYTES_MIN} bytes` }
       : {};
   return { ...said, application: "quic", version: version.name, ...evasion };
+}
+
+/** A version before 50: its CHLO is in one packet, or it has no name that we could see. */
+function googleReading({ version, data }: GooglePacket): Reading {
+  const bytes = data === undefined ? { bad: "no CHLO" } : chloBytes(data, data.length);
+  if (data === undefined || typeof bytes !== "number" || bytes > data.length)
+    return { application: "quic", serverName: undefined, version };
+  const said = readChlo(data, bytes);
+  return "bad" in said ? { ...said, application: "quic" } : { ...said, application: "quic", version };
 }
 
 function helloBytes({ bytes, prefix }: Pieces): number | Bad {

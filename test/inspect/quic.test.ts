@@ -54,6 +54,25 @@ const zeroRtt = cat([0xd0], u32(1), [8], DCID, [0, 0x40, 40], new Uint8Array(40)
 const handshake = cat([0xe0], u32(1), [8], DCID, [0, 0x40, 60], new Uint8Array(60));
 const unknown = (version: number, size = 1200): Uint8Array => cat([0xc3], u32(version), [8], DCID, [8], DCID, new Uint8Array(size));
 
+/** A CHLO with padding, a server name and a user agent. */
+function chlo(name?: string, padding = 40): Uint8Array {
+  const le32 = (v: number): number[] => u32(v).reverse();
+  const agent = [...Buffer.from("test agent")];
+  const server = [...Buffer.from(name ?? "")];
+  const tags: (readonly [string, number, readonly number[]])[] = [["PAD\0", padding, new Array(40).fill(0x2d)]];
+  if (name !== undefined) tags.push(["SNI\0", 40 + server.length, server]);
+  tags.push(["UAID", 40 + server.length + agent.length, agent]);
+  const entries = tags.flatMap(([tag, to]) => [...Buffer.from(tag), ...le32(to)]);
+  return cat([...Buffer.from("CHLO")], [tags.length, 0, 0, 0], entries, ...tags.map(([, , value]) => value));
+}
+function google(version: number, data: Uint8Array): Uint8Array {
+  const name = [...Buffer.from(`Q0${version}`)];
+  const header = version === 46 ? cat([0xc3], name, [0x50], DCID, [0, 0, 0, 1]) : cat([0x09], DCID, name, [1]);
+  const length = [data.length >> 8, data.length & 255];
+  const frame = cat([0xa0, 1], version < 39 ? length.reverse() : length, data);
+  return cat(header, new Uint8Array(12).fill(9), frame, new Uint8Array(1200));
+}
+
 const ROWS: readonly (readonly [string, readonly Uint8Array[], string])[] = [
   ["one Initial", [initial(one())], `${NAME} 1`],
   ["version 2", [initial(one(), { version: 0x6b3343cf })], `${NAME} 2`],
@@ -108,8 +127,14 @@ const ROWS: readonly (readonly [string, readonly Uint8Array[], string])[] = [
   ["a reserved version waits for the server", [unknown(0xbabababa)], "need quic release"],
   ["... and comes again", [unknown(0xbabababa), initial(one())], `${NAME} 1`],
   ["a version that is registered but not known", [unknown(0xff000063)], "- draft-99"],
-  ["Google's 46", [unknown(0x51303436)], "- Q046"],
-  ["... too small for a first packet", [unknown(0x51303436, 900)], "bad"],
+  ["Google's 46", [google(46, chlo(NAME))], `${NAME} Q046`],
+  ["Google's 43", [google(43, chlo(NAME))], `${NAME} Q043`],
+  ["Google's 35: little-endian", [google(35, chlo(NAME))], `${NAME} Q035`],
+  ["... without a name", [google(43, chlo())], "- Q043"],
+  ["... with something else", [google(43, new Uint8Array(40))], "- Q043"],
+  ["... with a name that is none", [google(43, chlo("a b"))], "bad quic"],
+  ["... too small for a first packet", [google(43, chlo(NAME)).subarray(0, 900)], "bad"],
+  ["... a CHLO whose values go backwards", [google(43, chlo(NAME, 400))], "bad quic"],
   ["a version nobody registered", [unknown(0x12345678)], "bad"],
   ["version negotiation", [unknown(0)], "bad"],
   ["a short header", [cat([0x40], new Uint8Array(1300))], "bad"],
