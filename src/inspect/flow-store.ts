@@ -93,7 +93,12 @@ export class FlowStore<Owner extends object> {
     return flow;
   }
 
-  /** Is there room for one more? */
+  /** Have all together more than they may? */
+  get crowded(): boolean {
+    return this.octets > this.limits.octets;
+  }
+
+  /** Is there no room for one more? */
   get full(): boolean {
     return this.octets + FLOW_OCTETS > this.limits.octets;
   }

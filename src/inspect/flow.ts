@@ -159,6 +159,15 @@ export class Flow<Owner> {
     return true;
   }
 
+  /** The server's acknowledgement number. */
+  acknowledge(acknowledgement: number): void {
+    if (!this.client.started) this.client.start(acknowledgement - 1);
+    const position = this.client.positionOf(acknowledgement);
+    // Nothing has reached the server yet: what it waits for is the first byte.
+    if (this.state === "reading" && this.sent === 0) this.anchored ||= position === 0 || (position < 0 && this.begin(acknowledgement));
+    else if (position <= this.sent) this.acknowledged = Math.max(this.acknowledged, position);
+  }
+
   /** Lets go of all bytes; where the client's stream begins is still known. */
   shed(): void {
     const begin = this.client.sequenceAt(0);
@@ -196,8 +205,14 @@ export class Flow<Owner> {
       if (!("bad" in reading)) return rule(reading, judge) as Outcome;
     }
     const seen = open ?? inspectFirst(undefined, first);
+    const certain = rule(seen, judge);
+    if (certain !== undefined) return certain;
     const application = "need" in seen || "bad" in seen ? seen.application : undefined;
-    return rule(seen, judge) ?? { kind: "ruled", ...ruled(judge, { application, serverName: undefined }) };
+    const named = ruled(judge, { application, serverName: undefined });
+    if (!named.ruling.allow) return { kind: "ruled", ...named };
+    // The rule asks for nothing but the application, and this is it, broken.
+    const evasion = "bad" in seen ? seen.bad : "bytes that no server would read to the end";
+    return { kind: "ruled", ...ruled(judge, { application, serverName: undefined, evasion }) };
   }
 
   #fill(): void {

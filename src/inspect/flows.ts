@@ -90,7 +90,7 @@ export class Flows<Owner extends object> {
       this.#forget(flow);
       return "go";
     }
-    if ((packet.tcpFlags & TcpFlag.ACK) !== 0) this.#acknowledge(flow, packet.acknowledgement);
+    if ((packet.tcpFlags & TcpFlag.ACK) !== 0) flow.acknowledge(packet.acknowledgement);
     let news = payload;
     if (payload) {
       const pushed = flow.server.push(packet.sequence, packet.bytes, packet.payloadStart, packet.payloadEnd);
@@ -169,12 +169,12 @@ export class Flows<Owner extends object> {
         return this.#wait(flow, own);
       }
       case "gap":
-        if (!this.#store.account(flow)) return this.#exhausted(flow, own.ms);
+        if (!this.#fits(flow, own.ms)) return this.#exhausted(flow, own.ms);
         return this.#wait(flow, own);
       case "in-order":
         break;
     }
-    if (!this.#store.account(flow)) return this.#exhausted(flow, own.ms);
+    if (!this.#fits(flow, own.ms)) return this.#exhausted(flow, own.ms);
     if ((packet.tcpFlags & TcpFlag.FIN) !== 0 && client.positionOf(own.end) === client.length) flow.clientClosed = true;
     return this.#judged(flow, own);
   }
@@ -182,7 +182,7 @@ export class Flows<Owner extends object> {
   #datagram(flow: Flow<Owner>, packet: Packet, own: Waiting): Fate {
     if (!flow.datagrams.push(packet.bytes, packet.payloadStart, packet.payloadEnd, this.#store.limits.segmentOctets * 2))
       return this.#refuse(flow, "incomplete", `no verdict within ${flow.datagrams.ends.length} datagrams`, own.ms, true);
-    if (!this.#store.account(flow)) return this.#exhausted(flow, own.ms);
+    if (!this.#fits(flow, own.ms)) return this.#exhausted(flow, own.ms);
     return this.#judged(flow, own);
   }
 
@@ -306,18 +306,6 @@ export class Flows<Owner extends object> {
     return "pass";
   }
 
-  #acknowledge(flow: Flow<Owner>, acknowledgement: number): void {
-    const { client } = flow;
-    if (!client.started) client.start(acknowledgement - 1);
-    const position = client.positionOf(acknowledgement);
-    if (flow.state === "reading" && flow.sent === 0) {
-      // Nothing has reached the server yet: what it waits for is the first byte.
-      flow.anchored ||= position === 0 || (position < 0 && flow.begin(acknowledgement));
-      return;
-    }
-    if (position <= flow.sent) flow.acknowledged = Math.max(flow.acknowledged, position);
-  }
-
   #deny(flow: Flow<Owner>, { ruling, evidence }: Outcome & { kind: "ruled" }, nowMs: number, inHand: boolean): Fate {
     this.#desk.ruled(flow, ruling, evidence);
     return this.#cut(flow, nowMs, inHand, flow.sent);
@@ -327,6 +315,13 @@ export class Flows<Owner extends object> {
     this.#desk.refused(flow, why, message);
     // Of two versions the server has had none, or that which it has acknowledged.
     return this.#cut(flow, nowMs, inHand, why === "evasion" ? flow.acknowledged : flow.sent);
+  }
+
+  /** The bytes that came are within the bounds, now or when the largest owner has made room. */
+  #fits(flow: Flow<Owner>, nowMs: number): boolean {
+    if (this.#store.account(flow)) return true;
+    while (this.#store.crowded && this.#makeRoom(flow.owner, nowMs));
+    return this.#store.account(flow);
   }
 
   #exhausted(flow: Flow<Owner>, nowMs: number): Fate {

@@ -121,9 +121,7 @@ export class Inspection implements Desk<GuardedPod> {
   };
 
   private decide(flow: Flow<GuardedPod>, evidence: Evidence | undefined): Decision {
-    const decision = flow.owner.guard.decide(flow.transport, flow.destinationPort, flow.destination as Ip, this.names(flow), evidence);
-    if (evidence?.evasion === undefined || denialOf(decision, flow.watch) !== undefined) return decision;
-    return refusal("evasion", decision, flow.watch);
+    return flow.owner.guard.decide(flow.transport, flow.destinationPort, flow.destination as Ip, this.names(flow), evidence);
   }
 
   private names(flow: Flow<GuardedPod>): readonly NameSeen[] {
