@@ -92,6 +92,11 @@ export class ByteStream {
     return this.#buffer.length;
   }
 
+  /** The sequence number of the first unread byte. */
+  get readSequence(): number {
+    return ((this.#next ?? 0) - this.length) >>> 0;
+  }
+
   /** A view of the unread bytes in order; good until the next push, start or consume. */
   view(): Uint8Array {
     return this.#buffer.subarray(this.#read - this.#first, this.#ready - this.#first);

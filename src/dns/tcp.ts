@@ -31,8 +31,11 @@ interface Connection {
   lastMs: number;
 }
 
-/** `false` refuses the message: nothing behind it is read, and the stream is lost. Any other result goes on. */
-export type OnMessage = (bytes: Uint8Array, start: number, end: number) => unknown;
+/**
+ * `false` refuses the message: nothing behind it is read, and the stream is lost. Any other result goes on. `sequence`: that
+ * of the message's first octet.
+ */
+export type OnMessage = (bytes: Uint8Array, start: number, end: number, sequence: number) => unknown;
 
 /**
  * DNS over TCP (RFC 7766), one direction of many connections: feed it the packets of pods to resolvers, and another one
@@ -85,6 +88,11 @@ export class TcpMessages {
       this.#forget(key, connection);
     else this.#bound();
     return fed;
+  }
+
+  /** What is there of the next message on the connection of `packet`, with its length; good until the next packet. */
+  pending(packet: Packet): Uint8Array | undefined {
+    return this.#connections.get(keyOf(packet))?.stream?.view();
   }
 
   /** Forgets the connections that have been idle too long. */
@@ -179,7 +187,7 @@ function readMessages(stream: ByteStream, onMessage: OnMessage): "complete" | "p
   while (view.length - at >= 2) {
     const end = at + 2 + (((view[at] as number) << 8) | (view[at + 1] as number));
     if (end > view.length) break;
-    if (onMessage(view, at + 2, end) === false) return "refused";
+    if (onMessage(view, at + 2, end, (stream.readSequence + at + 2) >>> 0) === false) return "refused";
     at = end;
   }
   stream.consume(at);

@@ -31,6 +31,7 @@ export function newCounters() {
     learned: 0,
     repliesUnlearned: 0,
     repliesMalformed: 0,
+    echStripped: 0,
     bindingsRefused: 0,
     queries: 0,
     queriesRefused: 0,

@@ -6,7 +6,16 @@ import type { Evidence, Verdict } from "../model/verdict.ts";
 import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
 import { type NetworkElement, networkElements } from "../policy/elements.ts";
 import { judge } from "../policy/evaluate.ts";
-import { dnsSettingsFor, judgeQuery, mentions, portsForName, type QueryVerdict, restrictsQueries } from "../policy/queries.ts";
+import {
+  dnsSettingsFor,
+  judgeQuery,
+  mentions,
+  portsForName,
+  type QueryVerdict,
+  restrictsQueries,
+  stripsAnyEch,
+  stripsEch,
+} from "../policy/queries.ts";
 import { buildView, type View } from "../policy/view.ts";
 import type { DnsName } from "../base/name.ts";
 
@@ -34,6 +43,8 @@ export interface Rulebook {
   /** Every rule that may matter: what is learned, and which ports are opened for it. */
   readonly wide: View;
   readonly restrictsQueries: boolean;
+  /** Are there names whose replies lose their ECH keys? Only Enforce policies change anything. */
+  readonly stripsEch: boolean;
 }
 
 const STRICTNESS: readonly Mode[] = ["Discover", "Monitor", "Enforce"];
@@ -56,6 +67,7 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
     shadow,
     wide: (shadow ?? enforce) as View,
     restrictsQueries: !discover && policies.some(restrictsQueries),
+    stripsEch: enforce !== undefined && stripsAnyEch(enforce),
   };
 }
 
@@ -178,6 +190,11 @@ export class Guard {
       if (rest.action === "allow") return rest;
     }
     return whole;
+  }
+
+  /** Are the ECH keys in replies about this name taken out? */
+  stripsEch(name: DnsName): boolean {
+    return this.book.enforce !== undefined && stripsEch(this.book.enforce, name);
   }
 
   /**

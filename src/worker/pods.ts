@@ -10,6 +10,7 @@ import { Decisions } from "./decisions.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { TCP_LIMITS, type TcpLimits, TcpMessages } from "../dns/tcp.ts";
+import { Patches } from "../dns/rewrite.ts";
 import type { Limits } from "./protocol.ts";
 
 /** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
@@ -50,6 +51,8 @@ export class GuardedPod {
   readonly work = new TokenBucket(WORK_PER_SECOND_MS, WORK_BURST_MS);
   readonly queryStreams = new TcpMessages("pod", STREAM_LIMITS);
   readonly replyStreams = new TcpMessages("resolver", STREAM_LIMITS);
+  /** Replies over TCP that were changed on their way. */
+  readonly replyPatches = new Patches();
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */

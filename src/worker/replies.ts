@@ -1,9 +1,13 @@
 import { NfVerdict, type PacketQueue } from "../base/addon.ts";
+import { mayHaveEch, stripEch } from "../dns/ech.ts";
 import { learn } from "../dns/reply.ts";
+import { resealed } from "../dns/rewrite.ts";
+import type { Fed } from "../dns/tcp.ts";
 import type { Learned } from "../model/binding.ts";
-import { Protocol } from "../model/packet.ts";
+import { type Packet, Protocol } from "../model/packet.ts";
+import type { DnsName } from "../base/name.ts";
 import { NAME_LIMITS } from "../names/table.ts";
-import { type Context, eachPacket, emitFor, type Held } from "./context.ts";
+import { type Context, eachPacket, emitFor, type Held, type Settlement } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
 
 const REFUSAL_EVENT_SECONDS = 60;
@@ -26,15 +30,19 @@ const LOOK_EVERY = 64;
 const DEBT_MS = 250;
 
 /**
- * DNS replies to guarded pods, held on their way to the pod. Whatever a reply says, it goes through unharmed; but only after the
- * kernel has acknowledged what it taught, so that the pod's first packet finds its answer there.
+ * DNS replies to guarded pods, held on their way to the pod. Whatever a reply says, it goes through unharmed (less the ECH keys
+ * that a rule wants stripped); but only after the kernel has acknowledged what it taught, so that the pod's first packet finds
+ * its answer there.
  */
 export class Replies {
   private readonly context: Context;
   private readonly learned: Learned[] = [];
   private readonly refusedAt = new WeakMap<GuardedPod, number>();
-  /** The pod whose packet is in hand. */
+  /** The pod whose packet is in hand, and the packet. */
   private pod: GuardedPod | undefined;
+  private packet: Packet | undefined;
+  /** The UDP packet in hand was changed. */
+  private changed = false;
 
   constructor(context: Context) {
     this.context = context;
@@ -43,12 +51,12 @@ export class Replies {
   hold(queue: PacketQueue, count: number): void {
     eachPacket(this.context, queue, count, NfVerdict.accept, (held, answer) => {
       answer.verdict = NfVerdict.accept;
-      this.read(held);
+      this.read(queue, held, answer);
     });
     this.context.kernel.commit();
   }
 
-  private read({ packet }: Held): void {
+  private read(queue: PacketQueue, { packet, index }: Held, answer: Settlement): void {
     const { counters, pods } = this.context;
     const pod = pods.of(packet.destination);
     if (pod === undefined) {
@@ -56,11 +64,42 @@ export class Replies {
       return;
     }
     this.pod = pod;
-    if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd);
-    else if (packet.protocol === Protocol.TCP) pod.replyStreams.feed(packet, this.context.nowMs(), this.message);
+    this.packet = packet;
+    this.changed = false;
+    if (packet.protocol === Protocol.UDP) this.message(packet.bytes, packet.payloadStart, packet.payloadEnd, 0);
+    else if (packet.protocol === Protocol.TCP) {
+      const fed = pod.replyStreams.feed(packet, this.context.nowMs(), this.message);
+      if (pod.guard.book.stripsEch) this.rewriteSegment(pod, packet, fed, answer);
+    }
+    const whole = this.changed ? resealed(packet) : undefined;
+    if (whole !== undefined) queue.replace(index, whole);
   }
 
-  private readonly message = (bytes: Uint8Array, start: number, end: number): void => {
+  /** A message may be in several segments, and each may come again: all say what the changed message says. */
+  private rewriteSegment(pod: GuardedPod, packet: Packet, fed: Fed, answer: Settlement): void {
+    this.changed = pod.replyPatches.apply(packet);
+    if (fed !== "partial" && fed !== "gap" && fed !== "old") return;
+    const begun = pod.replyStreams.pending(packet);
+    // Not to be released before the message is whole and read; TCP sends it again.
+    if ((fed === "gap" || (begun !== undefined && mayHaveEch(begun, 2, begun.length, this.strips))) && pod.replyPatches.mayWait(packet))
+      answer.verdict = NfVerdict.drop;
+  }
+
+  private readonly strips = (name: DnsName): boolean => (this.pod as GuardedPod).guard.stripsEch(name);
+
+  private strip(bytes: Uint8Array, start: number, end: number, sequence: number): void {
+    const packet = this.packet as Packet;
+    const udp = packet.protocol === Protocol.UDP;
+    // The stream keeps what the resolver sent, to be compared with what it sends again.
+    const octets = udp ? bytes : bytes.slice(start, end);
+    const changed = udp ? stripEch(octets, start, end, this.strips) : stripEch(octets, 0, octets.length, this.strips);
+    if (changed === 0) return;
+    this.context.counters.echStripped++;
+    if (udp) this.changed = true;
+    else (this.pod as GuardedPod).replyPatches.add(packet, sequence, octets);
+  }
+
+  private readonly message = (bytes: Uint8Array, start: number, end: number, sequence: number): void => {
     const { context, learned } = this;
     const pod = this.pod as GuardedPod;
     context.counters.replies++;
@@ -74,6 +113,7 @@ export class Replies {
     const share = pod.work.has(nowMs);
     const evictions = pod.guard.names.evictions;
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
+    if (pod.guard.book.stripsEch) this.strip(bytes, start, end, sequence);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
     const now = Math.ceil(nowMs / 1000); // the second that has begun may be nearly over: nothing lasts for less than its TTL
     let count = 0;
