@@ -96,6 +96,8 @@ export class Flow<Owner> {
   sent = 0;
   acknowledged = 0;
   read = 0;
+  /** The sequence number that the server has asked for last. */
+  expected: number | undefined;
   /** The client's last acknowledgement, for a reset in its name. */
   acknowledgement = 0;
   /** Over: the kernel has been told. */
@@ -163,6 +165,7 @@ export class Flow<Owner> {
   acknowledge(acknowledgement: number): void {
     if (!this.client.started) this.client.start(acknowledgement - 1);
     const position = this.client.positionOf(acknowledgement);
+    this.expected = acknowledgement;
     // Nothing has reached the server yet: what it waits for is the first byte.
     if (this.state === "reading" && this.sent === 0) this.anchored ||= position === 0 || (position < 0 && this.begin(acknowledgement));
     else if (position <= this.sent) this.acknowledged = Math.max(this.acknowledged, position);

@@ -308,13 +308,15 @@ export class Flows<Owner extends object> {
 
   #deny(flow: Flow<Owner>, { ruling, evidence }: Outcome & { kind: "ruled" }, nowMs: number, inHand: boolean): Fate {
     this.#desk.ruled(flow, ruling, evidence);
-    return this.#cut(flow, nowMs, inHand, flow.sent);
+    return this.#cut(flow, nowMs, inHand, flow.client.sequenceAt(flow.sent));
   }
 
   #refuse(flow: Flow<Owner>, why: Reason, message: string, nowMs: number, inHand: boolean): Fate {
     this.#desk.refused(flow, why, message);
+    const { client, expected, acknowledged, sent } = flow;
     // Of two versions the server has had none, or that which it has acknowledged.
-    return this.#cut(flow, nowMs, inHand, why === "evasion" ? flow.acknowledged : flow.sent);
+    const sequence = why === "evasion" ? (expected ?? client.sequenceAt(acknowledged)) : client.sequenceAt(sent);
+    return this.#cut(flow, nowMs, inHand, sequence);
   }
 
   /** The bytes that came are within the bounds, now or when the largest owner has made room. */
@@ -330,7 +332,7 @@ export class Flows<Owner extends object> {
   }
 
   /** The end of a denied connection. `inHand`: a packet of the client's is there to be answered; else a held one is. */
-  #cut(flow: Flow<Owner>, nowMs: number, inHand: boolean, position: number): Fate {
+  #cut(flow: Flow<Owner>, nowMs: number, inHand: boolean, sequence: number): Fate {
     if (flow.watch) {
       this.#end(flow, "passed", inHand, nowMs);
       return "pass";
@@ -340,7 +342,6 @@ export class Flows<Owner extends object> {
     for (const [i, one] of waiting.entries()) this.#desk.settle(flow, one, i === answered ? "deny" : "drop");
     const told = inHand || waiting.length > 0;
     if (flow.transport === Protocol.TCP) {
-      const sequence = flow.client.sequenceAt(position);
       if (!told)
         this.#desk.reset(
           flow,
