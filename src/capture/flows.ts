@@ -30,6 +30,8 @@ export interface Connection {
   readonly start: number;
   readonly fromClient: Payload;
   readonly fromServer: Payload;
+  /** TCP: a SYN was seen. Without it the bytes may be from the middle, and client and server are a guess. */
+  readonly begun: boolean;
   /** TCP: this side has sent a FIN, or one of the two a RST. */
   readonly clientEnded: boolean;
   readonly serverEnded: boolean;
@@ -63,6 +65,7 @@ export interface Flows {
 interface Tracked extends Connection {
   fromClient: Payload;
   fromServer: Payload;
+  begun: boolean;
   clientEnded: boolean;
   serverEnded: boolean;
   clientSeen: boolean;
@@ -114,6 +117,7 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
       start: timeMs,
       fromClient: NOTHING,
       fromServer: NOTHING,
+      begun: false,
       clientEnded: false,
       serverEnded: false,
       clientSeen: false,
@@ -154,6 +158,7 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
   function addFlags(connection: Tracked, fromClient: boolean, flags: number): void {
     // Data in a SYN starts behind the SYN's own sequence number (RFC 9293 §3.4).
     const base = (packet.sequence + (flags & TcpFlag.SYN) / TcpFlag.SYN) | 0;
+    if ((flags & TcpFlag.SYN) !== 0) connection.begun = true;
     if ((flags & TcpFlag.SYN) !== 0 || packet.payloadEnd > packet.payloadStart) {
       if (fromClient) connection.clientBase ??= base;
       else connection.serverBase ??= base;
@@ -247,9 +252,9 @@ function isAnswer(packet: Packet): boolean {
   const { protocol, tcpFlags, sourcePort, destinationPort } = packet;
   if (protocol === Protocol.TCP && (tcpFlags & TcpFlag.SYN) !== 0) return (tcpFlags & TcpFlag.ACK) !== 0;
   // The capture began in the middle, or missed the question.
-  return (
-    (sourcePort < EPHEMERAL_FROM && destinationPort >= EPHEMERAL_FROM) || (sourcePort < RESERVED_BELOW && destinationPort >= RESERVED_BELOW)
-  );
+  if (sourcePort < RESERVED_BELOW) return destinationPort >= RESERVED_BELOW;
+  // Media and peers choose any port over UDP.
+  return protocol === Protocol.TCP && sourcePort < EPHEMERAL_FROM && destinationPort >= EPHEMERAL_FROM;
 }
 
 /** A new SYN on the 5-tuple of a connection that has ended. */

@@ -91,7 +91,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
         if (before !== undefined && "need" in before && !worthAsking(connection, before)) return false;
         const reading = inspectFirst(undefined, firstBytes(connection, false));
         readings[connection.index] = reading;
-        return !("need" in reading);
+        return !("need" in reading) && (connection.begun || applicationOf(reading) !== undefined);
       },
     },
     [...new Set(snapshot.resolvers.map(({ port }) => port))],
@@ -99,6 +99,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
   const connections = flows.connections.map((connection): Replayed => {
     let reading = readings[connection.index];
     if (reading === undefined || "need" in reading) reading = inspectFirst(undefined, firstBytes(connection, true));
+    if (!connection.begun) reading = fromTheMiddle(connection, reading);
     const start = admitted.get(connection);
     const guarded = guards.has(connection.client.address) || guards.has(connection.server.address);
     // A connection to a trusted resolver, or one that somebody else opened to a guarded pod, is none of a policy's business.
@@ -208,6 +209,27 @@ function fill(run: Run, { bytes, start, end, ends }: Payload, closed: boolean): 
   run.end = end;
   run.ends = ends;
   run.closed = closed;
+}
+
+const applicationOf = (reading: Reading): string | undefined => ("need" in reading ? undefined : reading.application);
+
+/**
+ * A capture that has no SYN (or no TCP): the first bytes of a side may be anything, and who is the client is a guess. What
+ * one side alone, or the sides the other way round, show beyond doubt is still what is spoken. It judges nothing.
+ */
+function fromTheMiddle(connection: Connection, reading: Reading): Reading {
+  if (applicationOf(reading) !== undefined) return reading;
+  const { transport, client, server } = firstBytes(connection, true);
+  const none: Run = { ...NO_BYTES, closed: true };
+  for (const first of [
+    { transport, client: none, server },
+    { transport, client, server: none },
+    { transport, client: server, server: client },
+  ]) {
+    const again = inspectFirst(undefined, first);
+    if (applicationOf(again) !== undefined) return again;
+  }
+  return reading;
 }
 
 /** Is what was needed there, or has the other side said something? */
