@@ -144,7 +144,7 @@ export class Flows<Owner extends object> {
 
   /** The queue has forgotten every packet that it gave us. */
   lost(): void {
-    for (const flow of [...this.#store.stalled]) this.#store.take(flow, ALL);
+    for (const flow of this.#store.stalled) this.#store.take(flow, ALL);
   }
 
   #segment(flow: Flow<Owner>, packet: Packet, own: Waiting): Fate {

@@ -70,7 +70,7 @@ function start(native: Addon): void {
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
   const queues = new Map<string, PacketQueue>();
-  const desired = new Desired(context, live, comparison);
+  const desired = new Desired(context, live, comparison, (pod) => inspection.flows.forget(pod));
 
   port?.on("message", (message: ToWorker) => {
     switch (message.kind) {
@@ -122,6 +122,7 @@ class Desired {
   private readonly context: Context;
   private readonly live: Live;
   private readonly comparison: Comparison;
+  private readonly gone: (pod: GuardedPod) => void;
   private readonly policies = new Map<PolicyId, Policy>();
   /** Pods with the same policies share one compiled rulebook. */
   private readonly books = new Map<string, Rulebook | undefined>();
@@ -131,8 +132,9 @@ class Desired {
   private readonly waiting: Update[] = [];
   private working = false;
 
-  constructor(context: Context, live: Live, comparison: Comparison) {
+  constructor(context: Context, live: Live, comparison: Comparison, gone: (pod: GuardedPod) => void) {
     this.context = context;
+    this.gone = gone;
     this.live = live;
     this.comparison = comparison;
   }
@@ -209,6 +211,7 @@ class Desired {
   private remove(pod: GuardedPod): void {
     pod.remove();
     this.context.pods.delete(pod);
+    this.gone(pod);
     this.live.release(pod);
   }
 
