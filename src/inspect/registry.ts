@@ -1,10 +1,34 @@
 import type { Evidence } from "../model/verdict.ts";
+import { amqpInspector } from "./amqp.ts";
+import { bittorrentInspector } from "./bittorrent.ts";
 import { Candidates, combine } from "./combine.ts";
+import { dbLspDiscInspector } from "./db-lsp-disc.ts";
+import { dcerpcInspector } from "./dcerpc.ts";
+import { dhcpv6Inspector } from "./dhcpv6.ts";
+import { dnsInspector, mdnsInspector } from "./dns.ts";
 import { dtlsInspector } from "./dtls.ts";
+import { dubboInspector } from "./dubbo.ts";
+import { fastcgiInspector } from "./fastcgi.ts";
+import { ftpInspector } from "./ftp.ts";
+import { gitInspector } from "./git.ts";
 import { http1Inspector, websocketInspector } from "./http1.ts";
 import { etcdInspector, grpcInspector, http2Inspector } from "./http2.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
+import { imapInspector } from "./imap.ts";
 import { NO_BYTES } from "./inspector.ts";
+import { ircInspector } from "./irc.ts";
+import { kafkaInspector } from "./kafka.ts";
+import { kerberosInspector } from "./kerberos.ts";
+import { ldapInspector } from "./ldap.ts";
+import { mqttInspector } from "./mqtt.ts";
+import { natsInspector } from "./nats.ts";
+import { netbiosInspector } from "./netbios.ts";
+import { ntpInspector } from "./ntp.ts";
+import { openvpnInspector } from "./openvpn.ts";
+import { openwireInspector } from "./openwire.ts";
+import { pop3Inspector } from "./pop3.ts";
+import { proxyInspector } from "./proxy.ts";
+import { pulsarInspector } from "./pulsar.ts";
 import { quicInspector } from "./quic.ts";
 import { cassandraInspector } from "./cassandra.ts";
 import { couchbaseInspector } from "./couchbase.ts";
@@ -15,9 +39,28 @@ import { mssqlInspector } from "./mssql.ts";
 import { mysqlInspector } from "./mysql.ts";
 import { oracleInspector } from "./oracle.ts";
 import { postgresqlInspector } from "./postgresql.ts";
+import { rdpInspector } from "./rdp.ts";
 import { redisInspector } from "./redis.ts";
-import { zookeeperInspector } from "./zookeeper.ts";
+import { rocketmqInspector } from "./rocketmq.ts";
+import { rsyncInspector } from "./rsync.ts";
+import { rtcpInspector } from "./rtcp.ts";
+import { rtspInspector } from "./rtsp.ts";
+import { sipInspector } from "./sip.ts";
+import { smbInspector } from "./smb.ts";
+import { smtpInspector } from "./smtp.ts";
+import { snmpInspector } from "./snmp.ts";
+import { socksInspector } from "./socks.ts";
 import { sshInspector } from "./ssh.ts";
+import { stompInspector } from "./stomp.ts";
+import { stratumInspector } from "./stratum.ts";
+import { stunInspector } from "./stun.ts";
+import { telnetInspector } from "./telnet.ts";
+import { tftpInspector } from "./tftp.ts";
+import { thriftInspector } from "./thrift.ts";
+import { wireguardInspector } from "./wireguard.ts";
+import { xmppInspector } from "./xmpp.ts";
+import { zmtpInspector } from "./zmtp.ts";
+import { zookeeperInspector } from "./zookeeper.ts";
 import { tlsInspector } from "./tls-inspector.ts";
 
 /**
@@ -25,6 +68,12 @@ import { tlsInspector } from "./tls-inspector.ts";
  * first bytes could be another's stands behind it.
  */
 export const INSPECTORS: readonly Inspector[] = [
+  // TLS may begin behind its greeting
+  natsInspector,
+  // stricter than what stands below and could begin like it: memcached, a greeting of MySQL
+  thriftInspector,
+  socksInspector,
+
   // tls, quic, dtls
   tlsInspector,
   quicInspector,
@@ -51,11 +100,52 @@ export const INSPECTORS: readonly Inspector[] = [
   mysqlInspector,
 
   // messaging, mail, directories, shells
+  amqpInspector,
+  mqttInspector,
+  stompInspector,
+  openwireInspector,
+  zmtpInspector,
+  dubboInspector,
+  pulsarInspector,
+  rocketmqInspector,
+  kafkaInspector,
+  smtpInspector,
+  ftpInspector,
+  pop3Inspector,
+  imapInspector,
+  xmppInspector,
+  ircInspector,
+  telnetInspector,
+  ldapInspector,
+  kerberosInspector,
   sshInspector,
 
   // the node's own: names, time, calls
+  netbiosInspector,
+  mdnsInspector,
+  dnsInspector,
+  sipInspector,
+  rtspInspector,
+  stunInspector,
+  snmpInspector,
+  dhcpv6Inspector,
+  tftpInspector,
+  rtcpInspector,
 
   // only to be named in a denial
+  bittorrentInspector,
+  stratumInspector,
+  proxyInspector,
+  gitInspector,
+  rsyncInspector,
+  smbInspector,
+  rdpInspector,
+  dcerpcInspector,
+  fastcgiInspector,
+  dbLspDiscInspector,
+  wireguardInspector,
+  openvpnInspector,
+  ntpInspector,
 ];
 
 export function inspectorOf(application: string): Inspector {
