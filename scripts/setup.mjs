@@ -34,9 +34,26 @@ const TEST = {
   tc: "iproute2",
   ping: "iputils-ping",
   sysctl: "procps",
+  // Real clients and their servers (test/system/clients-*.test.ts).
+  "/usr/bin/python3": "python3",
+  nginx: "nginx",
+  psql: "postgresql-client-15",
+  "/usr/lib/postgresql/15/bin/postgres": "postgresql-15",
+  mariadb: "mariadb-client",
+  mariadbd: "mariadb-server",
+  "redis-cli": "redis-tools",
+  "redis-server": "redis-server",
+  memcached: "memcached",
 };
-/** Packages whose service must not run on this machine because of us. */
-const SERVICES = ["unbound"];
+/** Packages whose service must not run on this machine because of us, and the service. */
+const SERVICES = {
+  unbound: "unbound",
+  nginx: "nginx",
+  "postgresql-15": "postgresql",
+  "mariadb-server": "mariadb",
+  "redis-server": "redis-server",
+  memcached: "memcached",
+};
 
 const say = (text) => console.log(`setup: ${text}`);
 
@@ -90,9 +107,8 @@ function aptInstall(packages) {
     if (ours) rmSync(policy, { force: true });
   }
   // Not started now, and not at the next boot either.
-  for (const service of SERVICES.filter((name) => packages.includes(name) && existsSync("/run/systemd/system"))) {
-    run("systemctl", ["disable", "--now", "--quiet", service]);
-  }
+  if (!existsSync("/run/systemd/system")) return;
+  for (const name of packages) if (name in SERVICES) run("systemctl", ["disable", "--now", "--quiet", SERVICES[name]]);
 }
 
 /** `optional`: what a user without root can do without (the system tests need root anyway). */

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 
 export interface Needs {
   readonly root?: boolean;
-  /** Programs that must be on the PATH (the sbin folders count too). */
+  /** Programs that must be on the PATH (the sbin folders count too), or files, by their absolute path. */
   readonly commands?: readonly string[];
   /** The native addon, built. */
   readonly addon?: boolean;
@@ -48,6 +48,7 @@ export function skip(needs: Needs): string | false {
 }
 
 export function onPath(command: string): boolean {
+  if (command.startsWith("/")) return existsSync(command);
   const folders = [...(process.env.PATH ?? "").split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"];
   return folders.some((folder) => {
     try {

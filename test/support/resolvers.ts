@@ -91,7 +91,7 @@ async function answers(lab: Lab, where: string, port: number, child: Child): Pro
 }
 
 /** Where AppArmor confines a program by its path to the folders of its package, a copy of it is free to read ours. */
-function unconfined(lab: Lab, program: string): string {
+export function unconfined(lab: Lab, program: string): string {
   try {
     accessSync("/sys/kernel/security/apparmor/profiles");
     const copy = join(lab.dir, program);
