@@ -11,7 +11,7 @@ import { OUT, SHOP_NEEDS, type Shop, shop } from "./shop.ts";
  * may be. All of these names are the server's; the certificate of servers.ts has them all.
  */
 export const SVC = "svc.example.com";
-export const OTHER = "other.example.com";
+const OTHER = "other.example.com";
 export const POD = "checkout";
 
 const NAMES = {
