@@ -1,6 +1,6 @@
 import { Protocol } from "../model/packet.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
-import { firstDatagram, sizeOf } from "./parts.ts";
+import { firstDatagram, printable, sizeOf } from "./parts.ts";
 
 /**
  * NTP (RFC 5905 §7.3) and SNTP: client and symmetric modes with a plausible header; control messages (RFC 9327) and the
@@ -54,13 +54,15 @@ function trailer(bytes: Uint8Array, start: number, end: number, version: number)
   return at === end;
 }
 
-/** A request: response, error and more are 0, offset is 0, and the data is as long as it says (padded to 4). */
+/** A request: response, error and more are 0, status and offset are 0, and its text is as long as it says (padded to 4). */
 function control({ bytes, start, end }: Run): boolean {
   if (end - start < CONTROL_BYTES || (bytes[start] as number) >> 6 !== 0) return false;
   const op = bytes[start + 1] as number;
   const count = ((bytes[start + 10] as number) << 8) | (bytes[start + 11] as number);
   const padded = CONTROL_BYTES + Math.ceil(count / 4) * 4;
-  return op > 0 && op < 32 && bytes[start + 8] === 0 && bytes[start + 9] === 0 && end - start >= padded && end - start <= padded + 96;
+  if (op === 0 || op > 31 || [4, 5, 8, 9].some((i) => bytes[start + i] !== 0)) return false;
+  const textual = count === 0 || printable(bytes, start + CONTROL_BYTES, Math.min(end, start + CONTROL_BYTES + count));
+  return textual && (end - start === padded || MAC_BYTES.includes(end - start - padded));
 }
 
 /** A request of ntpdc: implementation 0, 2 or 3, error 0, and room for its items; it is padded with zeros. */

@@ -36,6 +36,27 @@ const DOUBTS: readonly Doubt[] = [
   },
   { flow: "grpc_js_unary.pcap 127.0.0.1:40410", says: "http2", why: "there is no server: the client sent its preface and SETTINGS only" },
   { flow: "etcd_v3_put_get_watch.pcap 127.0.0.1:50662", says: "http2", why: "preface and SETTINGS only, no request" },
+  {
+    flow: "nDPI__smbv1.pcap 172.16.156.130:50927",
+    says: "smb",
+    why: "port 445 without a NetBIOS session request: only the four octets of length are NetBIOS, what they hold is an SMB 1 negotiation",
+  },
+  {
+    flow: "tcpdump__dns_fwdptr.pcap 156.118.17.235:53",
+    says: null,
+    why: "63 KB of pointers, not one whole name: no message can be read from it",
+  },
+  { flow: "tcpdump__dns-zlip-1.pcap 10.0.0.1:1024", says: null, why: "its name is a pointer to itself" },
+  ...["49156", "49161", "49165", "49169", "49172", "49173", "49174", "49179", "49180", "49185", "49191", "49193", "49194"].map((port) => ({
+    flow: `nDPI__kerberos.pcap 172.16.8.201:${port}`,
+    says: null,
+    why: "the client's first segment is not in the capture: what is there begins in the middle of a ticket, and the label is the port's",
+  })),
+  ...["34218", "34070", "37614", "41420", "58388"].map((port) => ({
+    flow: `nDPI__jabber.pcap 192.168.2.100:${port}`,
+    says: null,
+    why: "binary messages with lengths, no XML: the port is XMPP's, the protocol is not",
+  })),
 ];
 
 const IDENTIFIED_PERCENT = 8;
