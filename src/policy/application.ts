@@ -85,6 +85,7 @@ export const APPLICATIONS: ReadonlyMap<string, Application> = new Map([
   ["rtp", over("both")],
   ["rtcp", over("both")],
   ["stun", over("both", "upgrades", ["stun.turn", "stun.nat-discovery"])],
+  ["proxy", over("tcp")],
   ["socks", over("tcp", "wrapped")],
   ["openvpn", over("both")],
   ["wireguard", over("udp")],
@@ -115,6 +116,18 @@ export function carries(protocol: number, application: string): boolean {
 const HTTP: readonly string[] = ["http", "http1", "http2", "grpc"];
 export const isHttp = (application: string | undefined): boolean => application !== undefined && HTTP.includes(application);
 
+function isSame(wanted: string, seen: string, protocol: number): boolean {
+  if (wanted === seen || (wanted === "http" && isHttp(seen))) return true;
+  return wanted === "tls" && protocol === Protocol.UDP && (seen === "quic" || seen === "dtls");
+}
+
+/** Could first bytes of the application `seen` be what the rule wants, whatever else they say? */
+export function mayBeApplication(wanted: string, seen: string, protocol: number, terms: TlsTerms): boolean {
+  if (isSame(wanted, seen, protocol) || (wanted === "websocket" && isHttp(seen))) return true;
+  if (withTls(wanted) === "is" || withTls(seen) !== "is") return false;
+  return (APPLICATIONS.get(wanted)?.alpn.length ?? 0) > 0 || terms.opaque === "Allow";
+}
+
 /**
  * Is what the first bytes showed what the rule wants? `http` is any HTTP, `tls` over UDP is QUIC or DTLS. An application may
  * go on in TLS where it has a way to; TLS from the first byte is it when the client offers only its own ALPN names, or when
@@ -122,11 +135,11 @@ export const isHttp = (application: string | undefined): boolean => application 
  */
 export function isApplication(wanted: string, evidence: Evidence, protocol: number, terms: TlsTerms): boolean {
   const { application: seen, upgrade } = evidence;
+  if (wanted === "websocket" && upgrade === "websocket" && isHttp(seen)) return true; // extended CONNECT of HTTP/2, RFC 8441
   if (seen === undefined || (terms.legacy === "Deny" && evidence.evasion?.startsWith(LEGACY_TLS) === true)) return false;
   // An HTTP request that asks for another protocol may get it; h2c is still HTTP.
   if (upgrade !== undefined && upgrade !== "tls" && upgrade !== "dtls" && !(isHttp(seen) && upgrade === "h2c")) return false;
-  if (wanted === seen || (wanted === "http" && isHttp(seen))) return true;
-  if (wanted === "tls" && protocol === Protocol.UDP) return seen === "quic" || seen === "dtls";
+  if (isSame(wanted, seen, protocol)) return true;
   if (withTls(wanted) === "is" || withTls(seen) !== "is") return false;
   const own = APPLICATIONS.get(wanted)?.alpn ?? [];
   const offered = evidence.alpn ?? [];

@@ -2,6 +2,7 @@ import type { Ip } from "../base/address.ts";
 import { dnsName, type DnsName } from "../base/name.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Evidence, Nearest, Verdict, Why } from "../model/verdict.ts";
+import { mayBeApplication } from "./application.ts";
 import { disagreement } from "./evidence.ts";
 import { hasName } from "./names.ts";
 import { targetName } from "./proxy.ts";
@@ -51,6 +52,17 @@ export function judge(view: View, question: Question): Verdict {
     if (leftAdmin < 0 && level.passes.some((rule) => portMatches(rule, question) && destinationMatches(rule, question))) leftAdmin = i;
   }
   return explain(view, question, serverName, leftAdmin);
+}
+
+/** Could some rule take first bytes of `application` here, whatever else they say? Then it is worth waiting for all of them. */
+export function mayTake(view: View, question: Question, application: string): boolean {
+  return view.levels.some(({ accepts }) =>
+    accepts.some((rule) => {
+      const { application: wanted, tls } = rule.rule;
+      if (wanted !== undefined && !mayBeApplication(wanted, application, question.protocol, tls)) return false;
+      return portMatches(rule, question) && destinationMatches(rule, question);
+    }),
+  );
 }
 
 function portMatches(rule: CompiledRule, question: Question): boolean {

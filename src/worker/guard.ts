@@ -5,7 +5,7 @@ import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
 import { type NetworkElement, networkElements } from "../policy/elements.ts";
-import { judge } from "../policy/evaluate.ts";
+import { judge, mayTake, type Question } from "../policy/evaluate.ts";
 import {
   dnsSettingsFor,
   judgeQuery,
@@ -176,6 +176,13 @@ export class Guard {
     if (real.action === "inspect") return { kernel: "inspect", verdict: real, mode: "Enforce", wouldDeny: undefined };
     if (said?.action === "deny") return { kernel: "pass", verdict: real, mode: "Enforce", wouldDeny: said };
     return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined };
+  }
+
+  /** Could the rules that decide (or, for `watch`, all that speak) take first bytes of `application` here? */
+  mayTake(question: Question, application: string, watch: boolean): boolean {
+    const { enforce, wide } = this.book;
+    const view = watch ? wide : enforce;
+    return view !== undefined && mayTake(view, question, application);
   }
 
   /** May it ask for this name? Only Enforce policies refuse. */

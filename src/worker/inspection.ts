@@ -117,7 +117,16 @@ export class Inspection implements Desk<GuardedPod> {
       const detail = this.decide(flow, evidence);
       return { allow: denialOf(detail, flow.watch) === undefined, detail };
     },
-    applications: () => applicationsFor(this.judged as Flow<GuardedPod>, (flow, evidence) => this.decide(flow, evidence)),
+    applications: () => {
+      const flow = this.judged as Flow<GuardedPod>;
+      const question = {
+        protocol: flow.transport,
+        port: flow.destinationPort,
+        address: flow.destination as Ip,
+        names: this.names(flow),
+      };
+      return applications().filter((application) => flow.owner.guard.mayTake(question, application, flow.watch));
+    },
   };
 
   private decide(flow: Flow<GuardedPod>, evidence: Evidence | undefined): Decision {
@@ -190,14 +199,6 @@ const settled: Settlement = { verdict: 0, mark: 0 };
 function denialOf({ kernel, verdict, wouldDeny }: Decision, watch: boolean): (Verdict & { readonly action: "deny" }) | undefined {
   if (watch) return wouldDeny;
   return kernel === "deny" && verdict.action === "deny" ? verdict : undefined;
-}
-
-/** Whatever a rule would take as the application of this connection. */
-function applicationsFor(flow: Flow<GuardedPod>, decide: (flow: Flow<GuardedPod>, evidence: Evidence) => Decision): readonly string[] {
-  return applications().filter((application) => {
-    const denial = denialOf(decide(flow, { application, serverName: undefined }), flow.watch);
-    return denial?.why !== "wrong-protocol";
-  });
 }
 
 function seenText({ application, serverName, upgrade, fields }: Evidence): string {

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { inCidr, type Ip } from "../../src/base/address.ts";
 import { patternMatches } from "../../src/base/name.ts";
 import { networkElements } from "../../src/policy/elements.ts";
-import { judge } from "../../src/policy/evaluate.ts";
+import { judge, mayTake } from "../../src/policy/evaluate.ts";
 import { dnsSettingsFor, judgeQuery, mentions, portsForName, restrictsQueries } from "../../src/policy/queries.ts";
 import { hasAddress, addressRanges } from "../../src/policy/ranges.ts";
 import { buildView } from "../../src/policy/view.ts";
@@ -25,6 +25,18 @@ test("judge is the slow evaluator", () => {
     fc.property(policies, fc.array(question, { minLength: 1, maxLength: 8 }), (list, questions) => {
       const view = buildView(list);
       for (const q of questions) assert.deepEqual(slowForm(judge(view, q)), slowJudge(list, q));
+    }),
+    RUNS,
+  );
+});
+
+test("what judge allows with evidence, mayTake expects", () => {
+  fc.assert(
+    fc.property(policies, question, (list, q) => {
+      const view = buildView(list);
+      const before = judge(view, { ...q, evidence: undefined });
+      if (before.action !== "inspect" || q.evidence?.application === undefined) return;
+      if (judge(view, q).action === "allow") assert.ok(mayTake(view, q, q.evidence.application));
     }),
     RUNS,
   );

@@ -272,6 +272,7 @@ test("applications inside TLS, and TLS inside applications", () => {
     ],
     ["HTTPS is tls", "application: http", { ...tls, alpn: ["http/1.1"] }, no("wrong-protocol", "application")],
     ["a WebSocket is no http", "application: http", { ...tls, application: "websocket" }, no("wrong-protocol", "application")],
+    ["a WebSocket in HTTP/2", "application: websocket", { ...tls, application: "http2", upgrade: "websocket" }, allow],
     ["a WebSocket", "application: websocket", { ...tls, application: "websocket" }, allow],
     ["an upgrade to who knows", "application: http", { ...tls, application: "http1", upgrade: "tcp" }, no("wrong-protocol", "application")],
     ["an upgrade to HTTP/2", "application: http", { ...tls, application: "http1", upgrade: "h2c" }, allow],
