@@ -82,7 +82,6 @@ export const APPLICATIONS: ReadonlyMap<string, Application> = new Map([
   ["tftp", over("udp")],
   ["sip", over("both", "wrapped", ["sip/2"])],
   ["rtsp", over("both", "wrapped")],
-  ["rtp", over("both")],
   ["rtcp", over("both")],
   ["stun", over("both", "upgrades", ["stun.turn", "stun.nat-discovery"])],
   ["proxy", over("tcp")],
