@@ -62,10 +62,19 @@ export const BRIDGE_CHAIN = "NG-BRIDGE";
  * header lengths. IPv6: true too where the next header is not TCP, so that extension headers never hide payload.
  */
 function hasPayload(of: Family): string {
+  return payloadMatch(of, "6 0 0 1", "6 0 0 0");
+}
+
+/** The opposite: a TCP segment without payload, and without extension headers. */
+function isBare(of: Family): string {
+  return payloadMatch(of, "6 0 0 0", "6 0 0 1");
+}
+
+function payloadMatch(of: Family, payload: string, none: string): string {
   const program =
     of === 4
-      ? ["177 0 0 0", "80 0 0 12", "116 0 0 2", "84 0 0 60", "12 0 0 0", "7 0 0 0", "40 0 0 2", "29 1 0 0", "6 0 0 1", "6 0 0 0"]
-      : ["48 0 0 6", "21 0 6 6", "48 0 0 52", "116 0 0 2", "84 0 0 60", "7 0 0 0", "40 0 0 4", "29 1 0 0", "6 0 0 1", "6 0 0 0"];
+      ? ["177 0 0 0", "80 0 0 12", "116 0 0 2", "84 0 0 60", "12 0 0 0", "7 0 0 0", "40 0 0 2", "29 1 0 0", payload, none]
+      : ["48 0 0 6", "21 0 6 6", "48 0 0 52", "116 0 0 2", "84 0 0 60", "7 0 0 0", "40 0 0 4", "29 1 0 0", payload, none];
   return `-m bpf --bytecode "${program.length},${program.join(",")}"`;
 }
 
@@ -90,10 +99,13 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
     flow: conn(c),
     to: c === VerdictClass.inspect ? queue(QueueOffset.inspect, false) : queue(QueueOffset.watch, true),
   }));
-  const payload = inspection.flatMap(({ flow, to }) => [
-    `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`,
-    `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`,
-  ]);
+  const confirm = conn(VerdictClass.confirm);
+  const segments = (flow: string, to: string): string =>
+    `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
+  const payload = [
+    ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
+    segments(confirm, queue(QueueOffset.inspect, false)),
+  ];
   // inspect and watch are the two classes with these low bits: one rule for everybody else's packets.
   const underInspection = `-m connmark --mark ${hex(marks.value(VerdictClass.inspect))}/${hex(marks.value(INSPECTED_BITS))}`;
 
@@ -232,12 +244,17 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           name: "NG-REFUSE",
           rules: [
             `${is(VerdictClass.ours)} -j RETURN`, // read, and without a verdict: NG-LATE need not look at it again
+            `${is(VerdictClass.confirm)} -g NG-CONFIRM`,
             `-p tcp ${is(VerdictClass.deny)} -m physdev --physdev-is-in ${queue(QueueOffset.admission, true)}`,
             "-g NG-VERDICT",
           ],
         },
         { name: BRIDGE_CHAIN, rules: [] },
         { name: "NG-VERDICT", rules: verdict },
+        {
+          name: "NG-CONFIRM",
+          rules: [`-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`, set(VerdictClass.ours)],
+        },
         { name: "NG-PASS", rules: pass },
         { name: "NG-CLEAR", rules: [clear] },
         // An answer that came from where no route to its sender leads is a neighbour's forgery: it goes on, unread.
@@ -271,17 +288,33 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...routedDiscovery,
             `${is(VerdictClass.ours)} -g NG-CLEAR`,
             ...replies,
+            `${marked} -g NG-VERDICT`, // back from userspace
             // Only what mangle PREROUTING did not see because somebody accepted it there (Calico: established connections).
-            `${marked} -j NG-VERDICT`,
             `${deny} -j DROP`,
             `${underInspection} -g NG-INSPECT`,
+            `${confirm} -g NG-INSPECT`,
           ],
         },
-        { name: "NG-INSPECT", rules: [...payload, "-p tcp -m tcp ! --tcp-flags SYN SYN -m conntrack --ctdir REPLY -g NG-ANSWERED"] },
+        {
+          name: "NG-INSPECT",
+          rules: [
+            ...payload,
+            // Only an acknowledgement is waited for any more: an answer with payload is not kept waiting for us.
+            ...(bpf ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${isBare(family)} -g NG-ANSWERED`, `${confirm} -j RETURN`] : []),
+            "-p tcp -m tcp ! --tcp-flags SYN SYN -m conntrack --ctdir REPLY -g NG-ANSWERED",
+          ],
+        },
         // What the server says and acknowledges; the mark tells userspace the direction.
-        { name: "NG-ANSWERED", rules: [set(VerdictClass.ours), ...inspection.map(({ flow, to }) => `${flow} ${to}`)] },
+        {
+          name: "NG-ANSWERED",
+          rules: [
+            set(VerdictClass.ours),
+            ...inspection.map(({ flow, to }) => `${flow} ${to}`),
+            `${confirm} ${queue(QueueOffset.inspect, false)}`,
+          ],
+        },
         { name: "NG-CLEAR", rules: [clear] },
-        { name: "NG-VERDICT", rules: verdict },
+        { name: "NG-VERDICT", rules: [...verdict, `${deny} -j DROP`] },
         {
           name: "NG-REPLY",
           rules: [
@@ -290,6 +323,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...replies,
             `${is(VerdictClass.pass)} -g NG-VERDICT`,
             `${underInspection} -g NG-INSPECT`,
+            `${confirm} -g NG-INSPECT`,
           ],
         },
       ],

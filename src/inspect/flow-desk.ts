@@ -2,10 +2,11 @@ import type { Evidence } from "../model/verdict.ts";
 import type { Flow, Judge, Ruling, Waiting } from "./flow.ts";
 
 /**
- * `go`: on its way, the next packet is looked at too. `hold`: later, by `Desk.settle`. `pass` and `deny`: and the kernel answers
+ * `go`: on its way, the next packet is looked at too. `confirm`: and of the server's packets only bare acknowledgements; `reopen`:
+ * all of them again. `hold`: later, by `Desk.settle`. `pass` and `deny`: and the kernel answers
  * for the connection from now on. `ask`: the kernel knows by now, it may look again. `strip`: goes on without its payload.
  */
-export type Fate = "go" | "hold" | "drop" | "pass" | "deny" | "ask" | "strip";
+export type Fate = "go" | "confirm" | "reopen" | "hold" | "drop" | "pass" | "deny" | "ask" | "strip";
 
 export type Reason = "evasion" | "incomplete";
 

@@ -96,6 +96,8 @@ export class Flow<Owner> {
   sent = 0;
   acknowledged = 0;
   read = 0;
+  /** Confirming: the kernel shows us the server's bare acknowledgements only. */
+  narrow = false;
   /** The sequence number that the server has asked for last. */
   expected: number | undefined;
   /** The client's last acknowledgement, for a reset in its name. */

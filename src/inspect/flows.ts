@@ -25,14 +25,9 @@ export class Flows<Owner extends object> {
     this.#store = new FlowStore(limits);
   }
 
-  get size(): number {
-    return this.#store.size;
-  }
-  get octets(): number {
-    return this.#store.octets;
-  }
-  get held(): number {
-    return this.#store.held;
+  /** Connections, bytes of memory, packets held. */
+  get load(): { readonly size: number; readonly octets: number; readonly held: number } {
+    return this.#store;
   }
   /** Is anything held, so that a sweep must come soon? */
   get waiting(): boolean {
@@ -202,7 +197,9 @@ export class Flows<Owner extends object> {
     if (outcome.ruling.allow) {
       this.#allow(flow, outcome, own.ms);
       this.#letGo(flow, own);
-      return flow.over ? "pass" : "go";
+      if (flow.over) return "pass";
+      flow.narrow = true;
+      return "confirm";
     }
     // Nothing that anybody knows: perhaps the middle of a stream whose first segment was overtaken.
     const early = flow.transport === Protocol.TCP && !flow.anchored && !flow.watch && outcome.evidence.application === undefined;
@@ -215,7 +212,10 @@ export class Flows<Owner extends object> {
 
   /** A segment while the server's acknowledgement is waited for. */
   #later(flow: Flow<Owner>, packet: Packet, own: Waiting, from: number): Fate {
-    if (from < 0) return this.#refuse(flow, "evasion", "bytes from before the first ones", own.ms, true);
+    if (from < 0) {
+      flow.expected ??= packet.sequence;
+      return this.#refuse(flow, "evasion", "bytes from before the first ones", own.ms, true);
+    }
     if (from < flow.read) {
       const length = Math.min(packet.payloadEnd - packet.payloadStart, flow.read - from);
       const pushed = flow.client.push(packet.sequence, packet.bytes, packet.payloadStart, packet.payloadStart + length);
@@ -223,7 +223,9 @@ export class Flows<Owner extends object> {
         return this.#refuse(flow, "evasion", "a segment says other bytes than those that were read", own.ms, true);
     }
     this.#letGo(flow, own);
-    return "go";
+    if (!flow.narrow) return "go";
+    flow.narrow = false; // the server's acknowledgement came with an answer
+    return "reopen";
   }
 
   /** No verdict yet. */

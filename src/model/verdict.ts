@@ -107,10 +107,12 @@ export const VerdictClass = {
   deny: 3,
   /** A connection to a trusted resolver: its replies are held until they are learned. */
   dns: 4,
+  /** The first payload bytes were fine: pass when the server has acknowledged them. What it says need not be read. */
+  confirm: 5,
   /** As inspect, for Monitor: nothing is denied, and without an agent everything passes. */
   watch: 6,
   /** A packet that we sent ourselves, or have already seen in raw. */
   ours: 7,
 } as const;
-/** `enforce` has the number that no verdict has: while the mark says it, no set has answered yet (NG-NEW). */
+/** `enforce` has a number that no set holds as a verdict: while the mark says it, no set has answered yet (NG-NEW). */
 export const SourceClass = { unknown: 1, monitor: 2, unguarded: 3, spoof: 4, enforce: 5 } as const;

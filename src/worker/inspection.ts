@@ -86,6 +86,10 @@ export class Inspection implements Desk<GuardedPod> {
       case "strip":
         answer.mark = marks.put(mark, VerdictClass.ours);
         return;
+      case "confirm":
+      case "reopen":
+        answer.mark = marks.put(mark, fate === "confirm" ? VerdictClass.confirm : VerdictClass.inspect);
+        return;
       case "pass":
         answer.mark = marks.put(mark, VerdictClass.pass);
         return;

@@ -100,8 +100,7 @@ export class Live {
       return;
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
-    if (alive && (current === VerdictClass.pass || current === VerdictClass.inspect || current === VerdictClass.watch))
-      this.keep(pod, entry.origDestination);
+    if (alive && current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.keep(pod, entry.origDestination);
     const lenient = judged.get(pod);
     if (lenient !== undefined && current !== VerdictClass.dns) this.judgeOne(pod, entry, current, lenient);
   }
