@@ -26,7 +26,7 @@ export interface Dialogue {
 
 export interface Command {
   /** `more`: an upgrade may still come; `tls`: asks for it; `done`: nothing that we want to know comes behind this. */
-  readonly then: "more" | "tls" | "done";
+  readonly next: "more" | "tls" | "done";
   readonly fields?: Fields;
   /** The line as it was, for the reply. */
   readonly line: string;
@@ -69,8 +69,8 @@ export function readDialogue(of: Dialogue, { client, server }: FirstBytes): Read
     evidence = { ...evidence, ...(command.fields && { fields: { ...evidence.fields, ...command.fields } }) };
     commands.push(command);
     at = line.next;
-    if (command.then === "done" || commands.length === COMMANDS_MAX) return evidence;
-    if (command.then === "more") continue;
+    if (command.next === "done" || commands.length === COMMANDS_MAX) return evidence;
+    if (command.next === "more") continue;
     const reply = replyTo(of, server, commands);
     if (reply === undefined && !server.closed) {
       if (client.end > at) return { ...evidence, evasion: "bytes behind the request for TLS, before the server agreed" };

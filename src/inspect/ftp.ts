@@ -19,9 +19,9 @@ const ftp: Dialogue = {
   command(line): Command | undefined {
     const [verb = "", rest = ""] = words(line, 2);
     const upper = verb.toUpperCase();
-    if (upper === "USER") return { then: "done", line, fields: { user: shown(rest) } };
-    if (upper === "AUTH") return { then: TLS_WORDS.includes(rest.trim().toUpperCase()) ? "tls" : "done", line };
-    return { then: IDLE_VERBS.includes(upper) ? "more" : "done", line, ...(upper === "HOST" ? { fields: { host: shown(rest) } } : {}) };
+    if (upper === "USER") return { next: "done", line, fields: { user: shown(rest) } };
+    if (upper === "AUTH") return { next: TLS_WORDS.includes(rest.trim().toUpperCase()) ? "tls" : "done", line };
+    return { next: IDLE_VERBS.includes(upper) ? "more" : "done", line, ...(upper === "HOST" ? { fields: { host: shown(rest) } } : {}) };
   },
   reply: (server, at) => codedReply(server, at, "234"),
 };

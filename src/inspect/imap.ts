@@ -33,11 +33,11 @@ const imap: Dialogue = {
     const [tag = "", verb = "", rest = ""] = words(line, 3);
     const upper = verb.toUpperCase();
     if (!isTag(tag) || !VERBS.includes(upper)) return undefined;
-    if (upper === "STARTTLS") return { then: "tls", line };
-    if (upper === "LOGIN") return { then: "done", line, fields: { user: shown(astring(rest)) } };
-    if (upper === "AUTHENTICATE") return { then: "done", line, fields: { mechanism: shown((words(rest, 2)[0] ?? "").toUpperCase()) } };
+    if (upper === "STARTTLS") return { next: "tls", line };
+    if (upper === "LOGIN") return { next: "done", line, fields: { user: shown(astring(rest)) } };
+    if (upper === "AUTHENTICATE") return { next: "done", line, fields: { mechanism: shown((words(rest, 2)[0] ?? "").toUpperCase()) } };
     // A literal ({12}) would make of the next lines something else than commands.
-    return { then: IDLE_VERBS.includes(upper) && !line.endsWith("}") ? "more" : "done", line };
+    return { next: IDLE_VERBS.includes(upper) && !line.endsWith("}") ? "more" : "done", line };
   },
   reply,
 };

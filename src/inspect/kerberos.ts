@@ -15,6 +15,7 @@ const LENGTH_BYTES = 4;
 const VERSION = 5;
 /** Application tags, and the message type that must be the same. */
 const TYPES: Readonly<Record<number, number>> = { 0x6a: 10, 0x6c: 12 };
+const ANSWERS: Readonly<Record<number, number>> = { 0x6b: 11, 0x6d: 13, 0x7e: 30 };
 const bad = { bad: "not a Kerberos request" };
 
 export const kerberosInspector: Inspector = {
@@ -26,7 +27,8 @@ export const kerberosInspector: Inspector = {
       const run = firstDatagram(first);
       return "bytes" in run ? request(run, run.start, run.end) : run;
     }
-    const { client } = first;
+    const { client, server } = first;
+    if (client.closed && sizeOf(client) === 0) return answer(server);
     const have = sizeOf(client);
     const c = new Cursor(client.bytes, client.start, client.end);
     if (have > 0 && client.bytes[client.start] !== 0) return bad;
@@ -55,6 +57,17 @@ function request({ bytes }: Run, start: number, end: number): Reading {
   const fields = element(inner, Tag.sequence);
   if (fields === undefined) return bad;
   return { application: "kerberos", serverName: undefined, version: "5", ...named(new Cursor(bytes, fields.start, fields.end)) };
+}
+
+/** Of a recording that has only the server's half: a reply or an error (§5.4.2, §5.9.1), begun with its version and type. */
+function answer({ bytes, start, end }: Run): Reading {
+  const c = new Cursor(bytes, start, end);
+  const length = c.u32();
+  const type = ANSWERS[elementHead(c)?.tag ?? 0];
+  if (c.short || type === undefined || length > MESSAGE_MAX || elementHead(c)?.tag !== Tag.sequence) return bad;
+  return numberIn(c, 0xa0) === VERSION && numberIn(c, 0xa1) === type
+    ? { application: "kerberos", serverName: undefined, version: "5" }
+    : bad;
 }
 
 function numberIn(c: Cursor, tag: number): number | undefined {

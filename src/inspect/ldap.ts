@@ -3,7 +3,7 @@ import { Protocol } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import { element, elementHead, smallNumber, Tag } from "./ber.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
-import { firstDatagram, latin1, more, sizeOf } from "./parts.ts";
+import { firstDatagram, isNumber, latin1, more, sizeOf } from "./parts.ts";
 import { field } from "./text.ts";
 import { withUpgrade } from "./upgrade.ts";
 
@@ -14,6 +14,8 @@ import { withUpgrade } from "./upgrade.ts";
 const MESSAGE_MAX = 65_536; // of the first message; a Kerberos ticket has a few KB
 const START_TLS = "1.3.6.1.4.1.1466.20037";
 const Op = { bind: 0x60, search: 0x63, extended: 0x77, extendedResponse: 0x78 } as const;
+const RESULTS = [0x61, 0x65, Op.extendedResponse]; // bind, search result done, extended
+const RESULT_MAX = 123; // IANA, LDAP result codes
 const bad = { bad: "not an LDAP request" };
 
 export const ldapInspector: Inspector = {
@@ -27,7 +29,8 @@ export const ldapInspector: Inspector = {
       const message = readMessage(run);
       return "op" in message && message.op === Op.search && message.end === run.end ? message.evidence : bad;
     }
-    const { client } = first;
+    const { client, server } = first;
+    if (client.closed && sizeOf(client) === 0) return isResponse(server) ? { application: "ldap", serverName: undefined } : bad;
     const message = readMessage(client);
     if (!("op" in message)) return message;
     return message.startTls ? upgraded(first, message) : message.evidence;
@@ -78,9 +81,7 @@ function readRequest(op: number, c: Cursor): Said | undefined {
   if (name === undefined) return undefined;
   const oid = latin1(c.bytes, name.start, name.end);
   if (oid === START_TLS) return START_TLS_FIELDS;
-  return oid.length > 2 && [...oid].every((char) => char === "." || (char >= "0" && char <= "9"))
-    ? { method: oid.slice(0, 255) }
-    : undefined;
+  return oid.length > 2 && isNumber(oid) ? { method: oid.slice(0, 255) } : undefined;
 }
 
 /** Version, name, and how the client authenticates: [0] a password, or [3] SASL with its mechanism. */
@@ -123,6 +124,20 @@ function upgraded({ client, server }: FirstBytes, { end, evidence }: Message): R
   if (client.end > end && client.bytes[end] !== 22) return { ...evidence, evasion: "plain text where TLS has to begin" };
   const reading = withUpgrade(evidence, client, end - client.start);
   return "need" in reading && client.end === end ? { ...reading, release: true } : reading;
+}
+
+/** Of a recording that has only the server's half: a result (§4.1.9) of a bind, a search or an extended request, whole. */
+function isResponse(server: Run): boolean {
+  const outer = new Cursor(server.bytes, server.start, server.end);
+  const message = element(outer, Tag.sequence);
+  if (message === undefined) return false;
+  const c = new Cursor(server.bytes, message.start, message.end);
+  if (smallNumber(c) === undefined) return false;
+  const response = element(c);
+  if (response === undefined || !RESULTS.includes(response.tag)) return false;
+  const result = new Cursor(server.bytes, response.start, response.end);
+  const code = smallNumber(result, Tag.enumerated);
+  return code !== undefined && code <= RESULT_MAX && element(result, Tag.octets) !== undefined && element(result, Tag.octets) !== undefined;
 }
 
 /** The extended response's result code; undefined while it is not all there. */

@@ -67,6 +67,12 @@ export function lineAt(run: Run, at: number, limit: number): Line | "long" | und
   return { text: latin1(run.bytes, at, end), next: at + found + 1 };
 }
 
+/** Digits and dots, at least one of them: a version, an object identifier. */
+export function isNumber(text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (!"0123456789.".includes(text[i] as string)) return false;
+  return text.length > 0;
+}
+
 /** Can the run begin with one of these (ASCII), as far as its bytes go? */
 export function mayStart(run: Run, texts: readonly string[]): boolean {
   return texts.some((text) => startsLike(run, text));

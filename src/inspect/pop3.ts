@@ -20,19 +20,19 @@ const pop3: Dialogue = {
     const [verb = "", rest = ""] = words(line, 2);
     switch (verb.toUpperCase()) {
       case "CAPA":
-        return { then: "more", line };
+        return { next: "more", line };
       case "AUTH":
         return rest === ""
-          ? { then: "more", line }
-          : { then: "done", line, fields: { mechanism: shown((words(rest, 2)[0] ?? "").toUpperCase()) } };
+          ? { next: "more", line }
+          : { next: "done", line, fields: { mechanism: shown((words(rest, 2)[0] ?? "").toUpperCase()) } };
       case "STLS":
-        return { then: "tls", line };
+        return { next: "tls", line };
       case "USER":
-        return { then: "done", line, fields: { user: shown(rest) } };
+        return { next: "done", line, fields: { user: shown(rest) } };
       case "APOP":
-        return { then: "done", line, fields: { user: shown(words(rest, 2)[0] ?? ""), mechanism: "APOP" } };
+        return { next: "done", line, fields: { user: shown(words(rest, 2)[0] ?? ""), mechanism: "APOP" } };
       default:
-        return { then: "done", line };
+        return { next: "done", line };
     }
   },
   reply,

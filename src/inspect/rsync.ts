@@ -1,6 +1,6 @@
 import { Protocol } from "../model/packet.ts";
 import type { Inspector, Reading } from "./inspector.ts";
-import { lineAt, mayStart, more, sizeOf } from "./parts.ts";
+import { isNumber, lineAt, mayStart, more, sizeOf } from "./parts.ts";
 
 /** rsync's daemon (rsyncd): both sides begin with `@RSYNCD: 31.0`. */
 const LINE_MAX = 128;
@@ -15,8 +15,7 @@ export const rsyncInspector: Inspector = {
     const line = lineAt(client, client.start, LINE_MAX);
     if (line === undefined) return more(client, sizeOf(client) + 1);
     const version = line === "long" ? "" : (line.text.slice(START.length).split(" ")[0] ?? "");
-    if (version.length === 0 || version.length > 8 || ![...version].every((char) => "0123456789.".includes(char)))
-      return { bad: "not rsync" };
+    if (version.length === 0 || version.length > 8 || !isNumber(version)) return { bad: "not rsync" };
     return { application: "rsync", serverName: undefined, version };
   },
 };

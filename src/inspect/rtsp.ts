@@ -5,8 +5,18 @@ import { readRequestLine } from "./request-line.ts";
 
 /** RTSP (RFC 2326 §6.1, RFC 7826 §7.1): the request line. */
 const METHODS = [
-  ...["OPTIONS", "DESCRIBE", "SETUP", "PLAY", "PAUSE", "TEARDOWN", "ANNOUNCE", "RECORD"],
-  ...["GET_PARAMETER", "SET_PARAMETER", "REDIRECT", "PLAY_NOTIFY"],
+  "OPTIONS",
+  "DESCRIBE",
+  "SETUP",
+  "PLAY",
+  "PAUSE",
+  "TEARDOWN",
+  "ANNOUNCE",
+  "RECORD",
+  "GET_PARAMETER",
+  "SET_PARAMETER",
+  "REDIRECT",
+  "PLAY_NOTIFY",
 ];
 const SCHEMES = ["rtsp://", "rtsps://", "rtspu://", "* RTSP/"];
 

@@ -5,8 +5,20 @@ import { readRequestLine } from "./request-line.ts";
 
 /** SIP (RFC 3261 §7): a request or a response line; CR LF before it is a keep-alive (RFC 5626 §3.5.1). */
 const METHODS = [
-  ...["REGISTER", "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE"],
-  ...["SUBSCRIBE", "NOTIFY", "PUBLISH", "INFO", "REFER", "MESSAGE"],
+  "REGISTER",
+  "INVITE",
+  "ACK",
+  "BYE",
+  "CANCEL",
+  "OPTIONS",
+  "PRACK",
+  "UPDATE",
+  "SUBSCRIBE",
+  "NOTIFY",
+  "PUBLISH",
+  "INFO",
+  "REFER",
+  "MESSAGE",
 ];
 const SCHEMES = ["sip:", "sips:", "tel:", "urn:"];
 const KEEP_ALIVES_MAX = 16;

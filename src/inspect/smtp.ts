@@ -23,11 +23,11 @@ const smtp: Dialogue = {
   command(line, first): Command | undefined {
     const [verb = "", rest = ""] = words(line, 2);
     const upper = verb.toUpperCase();
-    if (GREETING_VERBS.includes(upper)) return { then: "more", line, fields: rest === "" ? {} : { host: shown(rest.trim()) } };
+    if (GREETING_VERBS.includes(upper)) return { next: "more", line, fields: rest === "" ? {} : { host: shown(rest.trim()) } };
     if (first) return undefined;
-    if (upper === "STARTTLS") return { then: "tls", line };
-    if (upper === "AUTH") return { then: "done", line, fields: { mechanism: shown((words(rest, 2)[0] ?? "").toUpperCase()) } };
-    return { then: IDLE_VERBS.includes(upper) ? "more" : "done", line };
+    if (upper === "STARTTLS") return { next: "tls", line };
+    if (upper === "AUTH") return { next: "done", line, fields: { mechanism: shown((words(rest, 2)[0] ?? "").toUpperCase()) } };
+    return { next: IDLE_VERBS.includes(upper) ? "more" : "done", line };
   },
   reply: (server, at) => codedReply(server, at, "220"),
 };
