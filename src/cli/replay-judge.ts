@@ -138,6 +138,7 @@ const seconds = (timeMs: number): number => Math.floor(timeMs / 1000);
 const endpointKey = ({ address, port }: Endpoint): string => `${address}${port}`;
 
 function toResolver({ transport, server }: Connection, resolvers: ReadonlySet<string>): boolean {
+  if (resolvers.size === 0) return false;
   return (transport === Protocol.UDP || transport === Protocol.TCP) && resolvers.has(endpointKey(server));
 }
 
