@@ -242,7 +242,8 @@ test("the shape of a line", async () => {
     transport: "udp",
     client: dns?.client,
     server: "10.96.0.10:53",
-    application: dns?.application,
+    application: "dns",
+    serverName: "db.example.com",
     verdict: "allow",
     why: null,
   });
