@@ -44,6 +44,15 @@ const TEST = {
   "redis-cli": "redis-tools",
   "redis-server": "redis-server",
   memcached: "memcached",
+  swaks: "swaks",
+  mosquitto: "mosquitto",
+  mosquitto_pub: "mosquitto-clients",
+  ssh: "openssh-client",
+  "ssh-keygen": "openssh-client",
+  "/usr/sbin/sshd": "openssh-server",
+  slapd: "slapd",
+  ldapsearch: "ldap-utils",
+  "nats-server": "nats-server",
 };
 /** Packages whose service must not run on this machine because of us, and the service. */
 const SERVICES = {
@@ -53,6 +62,10 @@ const SERVICES = {
   "mariadb-server": "mariadb",
   "redis-server": "redis-server",
   memcached: "memcached",
+  mosquitto: "mosquitto",
+  "openssh-server": "ssh",
+  slapd: "slapd",
+  "nats-server": "nats-server",
 };
 
 const say = (text) => console.log(`setup: ${text}`);

@@ -6,7 +6,7 @@ import { unconfined } from "./resolvers.ts";
 import { certificate } from "./servers.ts";
 
 /** Debian's servers, each with a configuration of its own in the lab's folder, in the namespace `out`, on all its addresses. */
-const OUT = "out";
+export const OUT = "out";
 /** MariaDB and PostgreSQL make their files first. */
 const START_MS = 30_000;
 
@@ -33,7 +33,7 @@ export async function daemon(
 }
 
 /** A folder of the lab's; `uid`: its owner. */
-function folder(lab: Lab, name: string, uid?: number): string {
+export function folder(lab: Lab, name: string, uid?: number): string {
   const path = join(lab.dir, name);
   mkdirSync(path, { recursive: true });
   if (uid !== undefined) chownSync(path, uid, -1);

@@ -94,7 +94,12 @@ export async function trial(t: TestContext, programs: readonly string[] = []): P
       const from = it.agent.events().length;
       const got = await run(argv, options);
       assert.ok(!got.timedOut, `it must see a reset: ${told(argv, got)}`);
-      assert.doesNotMatch(got.stdout + got.stderr, says);
+      const seen = it.agent.events().slice(from);
+      assert.doesNotMatch(
+        got.stdout + got.stderr,
+        says,
+        `it got through: ${told(argv, got)}\n${seen.map((e) => JSON.stringify(e)).join("\n")}`,
+      );
       const denial = (e: Event): boolean => e.type === "connection" && e.verdict === "deny";
       const event = await it.agent.event(`denied: ${told(argv, got)}`, denial, { from });
       assert.equal(event.why, why, `${told(argv, got)}\n${JSON.stringify(event)}`);
