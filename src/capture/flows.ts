@@ -16,6 +16,8 @@ import { FlowTable } from "./table.ts";
 const CONNECTIONS_MAX = 1_048_576;
 const STORED_BYTES_MAX = 512 * 1024 * 1024; // payload buffers of all connections together
 const EPHEMERAL_FROM = 32_768; // net.ipv4.ip_local_port_range of Linux; others start higher
+/** Servers of peer networks that live above it: WireGuard, as its tools suggest. */
+const SERVERS_ABOVE: readonly number[] = [51_820];
 const RESERVED_BELOW = 1024; // RFC 6335 §6: system ports
 
 export interface Connection {
@@ -253,6 +255,7 @@ function isAnswer(packet: Packet): boolean {
   if (protocol === Protocol.TCP && (tcpFlags & TcpFlag.SYN) !== 0) return (tcpFlags & TcpFlag.ACK) !== 0;
   // The capture began in the middle, or missed the question.
   if (sourcePort < RESERVED_BELOW) return destinationPort >= RESERVED_BELOW;
+  if (SERVERS_ABOVE.includes(sourcePort)) return !SERVERS_ABOVE.includes(destinationPort);
   // Media and peers choose any port over UDP.
   return protocol === Protocol.TCP && sourcePort < EPHEMERAL_FROM && destinationPort >= EPHEMERAL_FROM;
 }

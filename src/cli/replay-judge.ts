@@ -4,11 +4,12 @@ import { type Connection, type Flows, readFlows } from "../capture/flows.ts";
 import type { Payload } from "../capture/side.ts";
 import { learn } from "../dns/reply.ts";
 import { type FirstBytes, type NeedOf, NO_BYTES, type Reading, type Run } from "../inspect/inspector.ts";
+import { readFromTheMiddle } from "../inspect/middle.ts";
 import { inspectFirst } from "../inspect/registry.ts";
 import type { Learned, NameSeen } from "../model/binding.ts";
 import { Protocol, protocolText } from "../model/packet.ts";
 import type { Snapshot } from "../model/snapshot.ts";
-import type { Nearest, Verdict } from "../model/verdict.ts";
+import type { Evidence, Nearest, Verdict } from "../model/verdict.ts";
 import { selectPolicies } from "../policy/select.ts";
 import { type Decision, Guard, rulebook } from "../worker/guard.ts";
 import { decideByReading } from "../worker/inspection.ts";
@@ -99,7 +100,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
   const connections = flows.connections.map((connection): Replayed => {
     let reading = readings[connection.index];
     if (reading === undefined || "need" in reading) reading = inspectFirst(undefined, firstBytes(connection, true));
-    if (!connection.begun) reading = fromTheMiddle(connection, reading);
+    if (!connection.begun && applicationOf(reading) === undefined) reading = readFromTheMiddle(firstBytes(connection, true)) ?? reading;
     const start = admitted.get(connection);
     const guarded = guards.has(connection.client.address) || guards.has(connection.server.address);
     // A connection to a trusted resolver, or one that somebody else opened to a guarded pod, is none of a policy's business.
@@ -188,11 +189,19 @@ function describe({ transport, client, server }: Connection, reading: Reading) {
     server: endpointText(server.address, server.port),
     application: evidence?.application ?? ("bad" in reading ? (reading.application ?? null) : null),
     upgrade: evidence?.upgrade ?? null,
-    serverName: evidence?.serverName ?? null,
+    serverName: nameSaid(evidence) ?? null,
     alpn: evidence?.alpn ?? null,
     ja4: evidence?.ja4 ?? null,
   };
 }
+
+/** HTTP's as the client writes it: with its port, and where it is an address. What a policy compares is the name alone. */
+function nameSaid(evidence: Evidence | undefined): string | undefined {
+  const { application, fields, serverName } = evidence ?? {};
+  const host = application !== undefined && WITH_HOST.includes(application) && fields?.target === undefined;
+  return (host ? fields?.host : undefined) ?? serverName;
+}
+const WITH_HOST = ["http1", "http2", "websocket"];
 
 const scratch: FirstBytes = { transport: 0, client: { ...NO_BYTES }, server: { ...NO_BYTES } };
 
@@ -213,25 +222,6 @@ function fill(run: Run, { bytes, start, end, ends }: Payload, closed: boolean): 
 }
 
 const applicationOf = (reading: Reading): string | undefined => ("need" in reading ? undefined : reading.application);
-
-/**
- * A capture that has no SYN (or no TCP): the first bytes of a side may be anything, and who is the client is a guess. What
- * one side alone, or the sides the other way round, show beyond doubt is still what is spoken. It judges nothing.
- */
-function fromTheMiddle(connection: Connection, reading: Reading): Reading {
-  if (applicationOf(reading) !== undefined) return reading;
-  const { transport, client, server } = firstBytes(connection, true);
-  const none: Run = { ...NO_BYTES, closed: true };
-  for (const first of [
-    { transport, client: none, server },
-    { transport, client, server: none },
-    { transport, client: server, server: client },
-  ]) {
-    const again = inspectFirst(undefined, first);
-    if (applicationOf(again) !== undefined) return again;
-  }
-  return reading;
-}
 
 /** Is what was needed there, or has the other side said something? */
 function worthAsking({ fromClient, fromServer }: Connection, { need, of }: NeedOf): boolean {
