@@ -77,6 +77,16 @@ export class ByteStream {
     return true;
   }
 
+  /** Position of the next unread byte. */
+  get position(): number {
+    return this.#read;
+  }
+
+  /** Position behind the last byte in order. */
+  get reach(): number {
+    return this.#ready;
+  }
+
   /** Unread bytes in order. */
   get length(): number {
     return this.#ready - this.#read;
@@ -105,6 +115,15 @@ export class ByteStream {
   /** Marks the first `count` unread bytes as read (all of them when there are fewer). */
   consume(count: number): void {
     this.#read = Math.min(this.#ready, this.#read + Math.max(0, count));
+  }
+
+  /** Read bytes before `position` will not be compared any more; their memory goes when that is most of it. */
+  trim(position: number): void {
+    const gone = Math.min(position, this.#read) - this.#first;
+    if (gone <= 0 || 2 * gone < this.#buffer.length) return;
+    const held = Math.max(this.#ready, this.#pieces.at(-1) ?? 0) - this.#first;
+    this.#buffer = this.#buffer.slice(gone, held);
+    this.#first += gone;
   }
 
   /** Takes bytes[start..end) that stand at `sequence`. The first segment of a stream without `start` sets its begin. */

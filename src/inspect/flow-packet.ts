@@ -1,6 +1,7 @@
 import { type Packet, Protocol } from "../model/packet.ts";
-import type { Flow } from "./flow.ts";
+import type { Flow, Waiting } from "./flow.ts";
 import type { Fate } from "./flow-desk.ts";
+import type { FlowLimits } from "./flow-store.ts";
 
 /** Which flow a packet belongs to, and what becomes of it when that flow is over. */
 
@@ -15,6 +16,17 @@ export function keyOf(packet: Packet, fromClient: boolean): string {
   if (!fromClient) return String.fromCharCode(protocol, destinationPort) + destination;
   const own = String.fromCharCode(protocol, sourcePort) + source;
   return protocol === Protocol.TCP ? own : own + String.fromCharCode(destinationPort) + destination;
+}
+
+export function waitingOf({ sequence, payloadStart, payloadEnd }: Packet, id: number, mark: number, ms: number): Waiting {
+  return { id, mark, sequence, end: (sequence + payloadEnd - payloadStart) >>> 0, ms };
+}
+
+/** Would a sender's first window be held by us? */
+export function windowFull<Owner>({ waiting, client }: Flow<Owner>, own: Waiting, limits: FlowLimits): boolean {
+  if (waiting.length >= limits.segments) return true;
+  const first = waiting[0];
+  return first !== undefined && client.positionOf(own.end) - client.positionOf(first.sequence) > limits.segmentOctets;
 }
 
 /** A packet that was queued before the kernel knew the verdict. undefined: it belongs to another connection. */

@@ -20,6 +20,8 @@ export interface FlowLimits {
   /** From the first byte to a verdict, and where it is the server's turn. */
   readonly readingMs: number;
   readonly dialogueMs: number;
+  /** Without a word of the client's, where requests to a proxy are judged one by one. */
+  readonly idleMs: number;
   /** How long the rest of a connection that is over is remembered. */
   readonly overMs: number;
 }
@@ -36,6 +38,7 @@ export const FLOW_LIMITS: FlowLimits = {
   gapMs: 1000,
   readingMs: 5000,
   dialogueMs: 60_000,
+  idleMs: 3_600_000,
   overMs: 2000,
 };
 
@@ -44,8 +47,8 @@ const FLOW_OCTETS = 1024;
 /** Connections that are over and still remembered. */
 const OVER_MAX = 4096;
 
-/** Whose time runs how: from the first byte to a verdict, at the server's turn, after the verdict. */
-export type Lane = "reading" | "dialogue" | "over";
+/** Whose time runs how: from the first byte to a verdict, at the server's turn, between requests to a proxy, after the verdict. */
+export type Lane = "reading" | "dialogue" | "idle" | "over";
 
 interface Share {
   flows: number;
@@ -56,7 +59,7 @@ interface Share {
 export class FlowStore<Owner extends object> {
   readonly limits: FlowLimits;
   /** Each in order of time: a sweep looks at the first ones only. */
-  readonly lanes: Readonly<Record<Lane, Set<Flow<Owner>>>> = { reading: new Set(), dialogue: new Set(), over: new Set() };
+  readonly lanes: Readonly<Record<Lane, Set<Flow<Owner>>>> = { reading: new Set(), dialogue: new Set(), idle: new Set(), over: new Set() };
   /** Flows with held packets, the longest without a new one first. */
   readonly stalled = new Set<Flow<Owner>>();
   octets = 0;

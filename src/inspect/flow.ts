@@ -1,8 +1,9 @@
 import type { Ip } from "../base/address.ts";
 import { ByteStream } from "../base/stream.ts";
-import { Protocol } from "../model/packet.ts";
+import { type Packet, Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Direction, FirstBytes, NeedOf, Reading, Run } from "./inspector.ts";
+import type { Proxied } from "./proxied.ts";
 import { inspectFirst } from "./registry.ts";
 
 /** One connection whose first bytes are read: what has come of it, and what that says. */
@@ -14,6 +15,8 @@ export const SERVER_OCTETS_MAX = 16 * 1024;
 /** Times that one connection is read: a protocol that asks for one byte after the other is not worth more. */
 const READINGS_MAX = 256;
 const DATAGRAMS_MAX = 32;
+/** Bytes that the server has not acknowledged are kept this long, so that nobody can send others in their place. */
+export const UNACKED_OCTETS_MAX = 256 * 1024;
 
 /** A packet that waits for the verdict. */
 export interface Waiting {
@@ -36,6 +39,8 @@ export interface Judge {
   rule(evidence: Evidence): Ruling;
   /** The applications that some rule would take here. */
   applications(): readonly string[];
+  /** Does some rule say that the destination is a proxy? */
+  proxied(): boolean;
 }
 
 export type Outcome =
@@ -67,10 +72,10 @@ export class Datagrams {
 
 /**
  * `reading`: no verdict. `confirming`: the evidence is fine and the bytes are on their way; the server has not yet
- * acknowledged them, so they may be a decoy that it never sees. `passed`, `denied`: over, kept for a moment for the
+ * acknowledged them, so they may be a decoy that it never sees. `proxied`: each request is judged, without an end. `passed`, `denied`: over, kept for a moment for the
  * packets that were already queued.
  */
-export type State = "reading" | "confirming" | "passed" | "denied";
+export type State = "reading" | "confirming" | "proxied" | "passed" | "denied";
 
 export class Flow<Owner> {
   readonly key: string;
@@ -84,7 +89,7 @@ export class Flow<Owner> {
   destination: Ip | undefined;
   destinationPort = 0;
   state: State = "reading";
-  client = new ByteStream(CLIENT_OCTETS_MAX, 0);
+  client = new ByteStream(CLIENT_OCTETS_MAX, UNACKED_OCTETS_MAX);
   server = new ByteStream(SERVER_OCTETS_MAX, 0);
   datagrams = new Datagrams();
   clientClosed = false;
@@ -107,6 +112,8 @@ export class Flow<Owner> {
   /** Over: packets that the kernel was asked about again, and the last one of them. */
   asked = 0;
   lastAsked = "";
+  /** To a proxy, and some request has been allowed. */
+  proxied: Proxied | undefined;
   /** A denial that waits a moment: bytes from before the first that we know may still come. */
   suspect: { readonly ruling: Ruling; readonly evidence: Evidence } | undefined;
   octets = 0;
@@ -123,6 +130,10 @@ export class Flow<Owner> {
     this.watch = watch;
     this.pod = pod;
     this.podPort = podPort;
+  }
+
+  isTo({ destination, destinationPort }: Packet): boolean {
+    return destination === this.destination && destinationPort === this.destinationPort;
   }
 
   get over(): boolean {
@@ -142,6 +153,11 @@ export class Flow<Owner> {
   /** It is the server's turn: the client owes nothing. */
   get serversTurn(): boolean {
     return this.#need?.release === true || this.#need?.of === "server";
+  }
+
+  /** Position up to which the client's bytes may go without a verdict when they cannot be held any longer. */
+  get loose(): number {
+    return this.proxied?.waiting === true ? this.proxied.clear : this.client.reach;
   }
 
   /** Octets of memory in buffers. */
@@ -171,17 +187,44 @@ export class Flow<Owner> {
     // Nothing has reached the server yet: what it waits for is the first byte.
     if (this.state === "reading" && this.sent === 0) this.anchored ||= position === 0 || (position < 0 && this.begin(acknowledgement));
     else if (position <= this.sent) this.acknowledged = Math.max(this.acknowledged, position);
+    this.client.trim(this.acknowledged);
   }
 
-  /** Lets go of all bytes; where the client's stream begins is still known. */
+  /** Lets go of all bytes; where the client's stream has been read to is still known. */
   shed(): void {
-    const begin = this.client.sequenceAt(0);
+    const begin = this.client.sequenceAt(this.client.position);
     this.client = new ByteStream(CLIENT_OCTETS_MAX, 0);
     this.client.start(begin - 1);
     this.server = new ByteStream(SERVER_OCTETS_MAX, 0);
     this.datagrams = new Datagrams();
     this.#need = undefined;
     this.suspect = undefined;
+    this.proxied = undefined;
+  }
+
+  /** The server's bytes. False: nothing new. */
+  hear({ sequence, tcpFlags, bytes, payloadStart, payloadEnd }: Packet): boolean {
+    const payload = payloadEnd > payloadStart;
+    if (payload) {
+      const pushed = this.server.push(sequence, bytes, payloadStart, payloadEnd);
+      if (pushed === "gap") this.server.beginAt(sequence);
+      if (pushed === "overflow") this.serverClosed = true;
+    }
+    const end = (tcpFlags & TcpFlag.FIN) !== 0 && !this.server.hasGap;
+    if (end) this.serverClosed = true;
+    return payload || end;
+  }
+
+  /** Does a segment at position `from` say other bytes than those that were read? The server may have had neither. */
+  contradicts({ sequence, bytes, payloadStart, payloadEnd }: Packet, from: number): boolean {
+    const length = Math.min(payloadEnd - payloadStart, this.read - from);
+    const known = Math.max(0, this.acknowledged - from); // the server has these
+    return this.client.push(sequence + known, bytes, payloadStart + known, payloadStart + length) === "overlap-differs";
+  }
+
+  /** It goes to the server. */
+  letGo({ end }: Waiting): void {
+    if (this.transport === Protocol.TCP) this.sent = Math.max(this.sent, this.client.positionOf(end));
   }
 
   /** Reads what there is after bytes of `from` have come. undefined: still too few. */

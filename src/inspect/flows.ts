@@ -1,8 +1,9 @@
 import { type Packet, Protocol, TcpFlag } from "../model/packet.ts";
 import type { Flow, Outcome, Waiting } from "./flow.ts";
 import type { Desk, Fate, Reason } from "./flow-desk.ts";
-import { afterwards, keyOf } from "./flow-packet.ts";
+import { afterwards, keyOf, waitingOf, windowFull } from "./flow-packet.ts";
 import { FLOW_LIMITS, type FlowLimits, FlowStore } from "./flow-store.ts";
+import { ProxiedFlows } from "./proxied-flows.ts";
 
 /**
  * The connections whose first bytes are read, held and judged; pure: packets and times come in, fates go out. What is held
@@ -19,10 +20,20 @@ const ALL = (): boolean => true;
 export class Flows<Owner extends object> {
   readonly #desk: Desk<Owner>;
   readonly #store: FlowStore<Owner>;
+  readonly #proxies: ProxiedFlows<Owner>;
 
   constructor(desk: Desk<Owner>, limits: FlowLimits = FLOW_LIMITS) {
     this.#desk = desk;
     this.#store = new FlowStore(limits);
+    this.#proxies = new ProxiedFlows({
+      desk,
+      store: this.#store,
+      fits: (flow, nowMs) => this.#fits(flow, nowMs),
+      wait: (flow, own) => this.#wait(flow, own),
+      confirm: (flow, nowMs) => this.#confirm(flow, nowMs),
+      deny: (flow, outcome, nowMs, inHand) => this.#deny(flow, outcome, nowMs, inHand),
+      refuse: (flow, why, message, nowMs, inHand) => this.#refuse(flow, why, message, nowMs, inHand),
+    });
   }
 
   /** Connections, bytes of memory, packets held. */
@@ -53,22 +64,19 @@ export class Flows<Owner extends object> {
       flow.destination = packet.destination;
       flow.destinationPort = packet.destinationPort;
       this.#store.enter(flow, "reading", nowMs);
-    } else if (flow.destination !== packet.destination || flow.destinationPort !== packet.destinationPort) {
+    } else if (flow.state !== "proxied" && !flow.isTo(packet)) {
       return watch ? "go" : "drop"; // another connection from the same port: one after the other
     }
-    const waiting: Waiting = {
-      id,
-      mark,
-      sequence: packet.sequence,
-      end: (packet.sequence + packet.payloadEnd - packet.payloadStart) >>> 0,
-      ms: nowMs,
-    };
-    return tcp ? this.#segment(flow, packet, waiting) : this.#datagram(flow, packet, waiting);
+    const waiting = waitingOf(packet, id, mark, nowMs);
+    if (flow.state !== "proxied") return tcp ? this.#segment(flow, packet, waiting) : this.#datagram(flow, packet, waiting);
+    const fate = this.#proxies.request(flow, packet, waiting);
+    if (fate !== undefined) return fate;
+    this.#proxies.giveUp(flow);
+    return this.fromClient(owner, packet, id, mark, watch, nowMs);
   }
 
   /** A TCP packet of a server to a pod. It is never held. */
   fromServer(owner: Owner, packet: Packet, watch: boolean, nowMs: number): Fate {
-    const payload = packet.payloadEnd > packet.payloadStart;
     const key = keyOf(packet, false);
     let flow = this.#store.get(key);
     if (flow?.over === true) {
@@ -76,31 +84,31 @@ export class Flows<Owner extends object> {
       return afterwards(flow, packet) ?? "go";
     }
     if (flow === undefined) {
-      if (!payload) return "go";
+      if (packet.payloadEnd <= packet.payloadStart) return "go";
       flow = this.#open(key, owner, packet, false, watch, nowMs);
       if (flow === undefined) return "go";
     }
+    if (flow.state === "proxied") return this.#confirmed(this.#proxies.answer(flow, packet, nowMs), nowMs);
     if ((packet.tcpFlags & TcpFlag.RST) !== 0) {
       this.#release(flow, "drop");
       this.#forget(flow);
       return "go";
     }
     if ((packet.tcpFlags & TcpFlag.ACK) !== 0) flow.acknowledge(packet.acknowledgement);
-    let news = payload;
-    if (payload) {
-      const pushed = flow.server.push(packet.sequence, packet.bytes, packet.payloadStart, packet.payloadEnd);
-      if (pushed === "gap") flow.server.beginAt(packet.sequence);
-      if (pushed === "overflow") flow.serverClosed = true;
-      this.#store.account(flow);
-    }
-    if ((packet.tcpFlags & TcpFlag.FIN) !== 0 && !flow.server.hasGap) news = flow.serverClosed = true;
+    const news = flow.hear(packet);
+    if (news) this.#store.account(flow);
     if (news && flow.state === "reading" && flow.destination !== undefined && flow.client.length > 0) {
       const outcome = flow.look("server", this.#desk.judge(flow));
       if (outcome?.kind === "enough") this.#refuse(flow, "incomplete", "read too often without an answer", nowMs, false);
       else if (outcome?.kind === "ruled" && !outcome.ruling.allow) this.#deny(flow, outcome, nowMs, false);
+      else if (outcome?.kind === "ruled" && this.#proxies.asks(flow, outcome.evidence)) this.#proxies.follow(flow, undefined, nowMs);
       else if (outcome?.kind === "ruled") this.#allow(flow, outcome, nowMs);
       else if (outcome !== undefined) this.#turn(flow, nowMs);
     }
+    return this.#confirmed(flow, nowMs);
+  }
+
+  #confirmed(flow: Flow<Owner>, nowMs: number): Fate {
     if (flow.state === "denied") return "drop";
     if (flow.state === "confirming" && flow.acknowledged >= flow.read) {
       this.#desk.count("confirmed");
@@ -111,7 +119,7 @@ export class Flows<Owner extends object> {
 
   /** What time has decided. Call it every `stallMs` / 2 while something is `waiting`, else twice a second. */
   sweep(nowMs: number): void {
-    const { stallMs, readingMs, dialogueMs, overMs } = this.#store.limits;
+    const { stallMs, readingMs, dialogueMs, idleMs, overMs } = this.#store.limits;
     for (const flow of this.#store.stalled) {
       if (nowMs - flow.stalledMs < stallMs) break;
       this.#stall(flow, nowMs);
@@ -125,6 +133,10 @@ export class Flows<Owner extends object> {
       if (flow.state === "reading" && flow.destination !== undefined)
         this.#refuse(flow, "incomplete", "no verdict within the time limit", nowMs, false);
       else this.#forget(flow);
+    }
+    for (const flow of this.#store.lanes.idle) {
+      if (nowMs - flow.sinceMs < idleMs) break;
+      this.#proxies.giveUp(flow);
     }
     for (const flow of this.#store.lanes.over) {
       if (nowMs - flow.sinceMs < overMs) break;
@@ -194,9 +206,10 @@ export class Flows<Owner extends object> {
       case "ruled":
         break;
     }
+    if (outcome.ruling.allow && this.#proxies.asks(flow, outcome.evidence)) return this.#proxies.follow(flow, own, own.ms);
     if (outcome.ruling.allow) {
       this.#allow(flow, outcome, own.ms);
-      this.#letGo(flow, own);
+      flow.letGo(own);
       if (flow.over) return "pass";
       flow.narrow = true;
       return "confirm";
@@ -216,13 +229,9 @@ export class Flows<Owner extends object> {
       flow.expected ??= packet.sequence;
       return this.#refuse(flow, "evasion", "bytes from before the first ones", own.ms, true);
     }
-    if (from < flow.read) {
-      const length = Math.min(packet.payloadEnd - packet.payloadStart, flow.read - from);
-      const pushed = flow.client.push(packet.sequence, packet.bytes, packet.payloadStart, packet.payloadStart + length);
-      if (pushed === "overlap-differs")
-        return this.#refuse(flow, "evasion", "a segment says other bytes than those that were read", own.ms, true);
-    }
-    this.#letGo(flow, own);
+    if (flow.contradicts(packet, from))
+      return this.#refuse(flow, "evasion", "a segment says other bytes than those that were read", own.ms, true);
+    flow.letGo(own);
     if (!flow.narrow) return "go";
     flow.narrow = false; // the server's acknowledgement came with an answer
     return "reopen";
@@ -232,12 +241,12 @@ export class Flows<Owner extends object> {
   #wait(flow: Flow<Owner>, own: Waiting): Fate {
     if (flow.watch) return "go";
     const tcp = flow.transport === Protocol.TCP;
-    const inOrder = !tcp || flow.client.positionOf(own.end) <= flow.client.length;
-    if (flow.released || !this.#store.mayHold(flow) || (tcp && this.#windowFull(flow, own))) {
+    const inOrder = !tcp || flow.client.positionOf(own.end) <= flow.loose;
+    if (flow.released || !this.#store.mayHold(flow) || (tcp && windowFull(flow, own, this.#store.limits))) {
       if (!tcp && !flow.released) return "drop";
       this.#releaseInOrder(flow);
       if (!inOrder) return flow.waiting.length < BEYOND_GAP_MAX && this.#store.mayHold(flow) ? this.#hold(flow, own) : "drop";
-      this.#letGo(flow, own);
+      flow.letGo(own);
       return "go";
     }
     return this.#hold(flow, own);
@@ -246,12 +255,6 @@ export class Flows<Owner extends object> {
   #hold(flow: Flow<Owner>, own: Waiting): Fate {
     this.#store.hold(flow, own);
     return "hold";
-  }
-
-  #windowFull({ waiting, client }: Flow<Owner>, own: Waiting): boolean {
-    if (waiting.length >= this.#store.limits.segments) return true;
-    const first = waiting[0];
-    return first !== undefined && client.positionOf(own.end) - client.positionOf(first.sequence) > this.#store.limits.segmentOctets;
   }
 
   /** Nothing has come for a while: the client waits for the server, or for what we hold to be acknowledged. */
@@ -270,21 +273,16 @@ export class Flows<Owner extends object> {
   }
 
   #releaseInOrder(flow: Flow<Owner>): void {
-    const { client } = flow;
-    for (const one of this.#store.take(flow, ({ end }) => client.positionOf(end) <= client.length)) {
-      this.#letGo(flow, one);
+    for (const one of this.#store.take(flow, ({ end }) => flow.client.positionOf(end) <= flow.loose)) {
+      flow.letGo(one);
       this.#desk.settle(flow, one, "go");
     }
-  }
-
-  #letGo(flow: Flow<Owner>, { end }: Waiting): void {
-    if (flow.transport === Protocol.TCP) flow.sent = Math.max(flow.sent, flow.client.positionOf(end));
   }
 
   /** Settles everything that is held, in the order in which it came. */
   #release(flow: Flow<Owner>, fate: "go" | "drop" | "pass"): void {
     for (const one of this.#store.take(flow, ALL)) {
-      if (fate !== "drop") this.#letGo(flow, one);
+      if (fate !== "drop") flow.letGo(one);
       this.#desk.settle(flow, one, fate);
     }
   }
@@ -292,12 +290,16 @@ export class Flows<Owner extends object> {
   /** The evidence is fine. */
   #allow(flow: Flow<Owner>, { ruling, evidence }: Outcome & { kind: "ruled" }, nowMs: number): void {
     this.#desk.ruled(flow, ruling, evidence);
+    this.#confirm(flow, nowMs);
+  }
+
+  #confirm(flow: Flow<Owner>, nowMs: number): void {
     if (flow.watch || flow.transport !== Protocol.TCP) {
       this.#release(flow, "pass");
       this.#pass(flow, nowMs);
       return;
     }
-    flow.read = flow.client.length;
+    flow.read = flow.client.reach;
     flow.state = "confirming";
     this.#release(flow, "go");
     this.#store.enter(flow, "dialogue", nowMs);

@@ -27,6 +27,11 @@ export class Http1Requests {
     return this.state === "waiting";
   }
 
+  /** Bytes of a head whose end has not come. */
+  get unfinished(): number {
+    return this.partBytes;
+  }
+
   /** Reads on at `start`. Call again from `at` until it is `more` or `wait`. */
   next(bytes: Uint8Array, start: number, end: number): Step {
     let at = start;

@@ -26,14 +26,15 @@ export const websocketInspector: Inspector = {
 function readHttp1({ client }: FirstBytes): Reading {
   const head = readHead(client.bytes, client.start, client.end);
   if ("bad" in head) return head;
-  if (!("need" in head)) return evidenceOf(head);
+  if (!("need" in head)) return requestEvidence(head);
   if (!client.closed) return { need: head.need, of: "client" };
   // A head that stops short: its Host may be one of two, so none is told.
   if (head.line === undefined) return { bad: "too short for an HTTP request" };
   return { application: "http1", serverName: undefined, version: head.line.version, fields: { method: head.line.method } };
 }
 
-function evidenceOf(head: RequestHead): Evidence {
+/** What one request says. */
+export function requestEvidence(head: RequestHead): Evidence {
   const { target, host, hostText, upgrade, path, userAgent } = head;
   const websocket = head.method === "GET" && upgrade?.split(",").some((one) => one.trim() === "websocket") === true;
   return {

@@ -65,6 +65,13 @@ export function mayTake(view: View, question: Question, application: string): bo
   );
 }
 
+/** Does a rule take the destination for a proxy? Then nothing that it accepts is for the whole connection. */
+export function isProxy(view: View, question: Question): boolean {
+  return view.levels.some(({ accepts }) =>
+    accepts.some((rule) => rule.proxy !== undefined && portMatches(rule, question) && destinationMatches(rule, question)),
+  );
+}
+
 function portMatches(rule: CompiledRule, question: Question): boolean {
   return rule.ports === undefined || inRanges(rule.ports, packPort(question.protocol, question.port));
 }

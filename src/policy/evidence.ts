@@ -4,7 +4,7 @@ import { isApplication, namesServer, withTls } from "./application.ts";
 import type { Question } from "./evaluate.ts";
 import { isIdentity } from "./identity.ts";
 import { hasName } from "./names.ts";
-import { judgeTarget, targetOf } from "./proxy.ts";
+import { agreesWithTarget, judgeTarget, targetOf } from "./proxy.ts";
 import type { CompiledRule } from "./view.ts";
 
 type Disagreement = Extract<
@@ -26,7 +26,7 @@ export function disagreement(
   if (!isApplication(wanted, evidence, question.protocol, rule.rule.tls)) return "wrong-protocol";
   if (disagree) return "names-disagree";
   if (evidence.ech === true && rule.rule.tls.ech === "Deny") return "ech";
-  const named = rule.proxy === undefined ? serverNameFails(rule, evidence, serverName) : targetFails(rule, evidence);
+  const named = rule.proxy === undefined ? serverNameFails(rule, evidence, serverName) : targetFails(rule, evidence, serverName);
   if (named !== undefined) return named;
   return rule.identity.every((identity) => isIdentity(identity, wanted, evidence)) ? undefined : "wrong-identity";
 }
@@ -53,9 +53,19 @@ function serverNameFails(
   return serverName !== undefined && hasName(names, serverName) ? undefined : "wrong-server-name";
 }
 
-/** Each request to a proxy names its target; one that does not is for the proxy itself. */
-function targetFails(rule: CompiledRule, evidence: Evidence): "no-server-name" | "wrong-server-name" | undefined {
+/**
+ * Each request to a proxy names its target; one that does not is for the proxy itself. TLS inside of a tunnel must name the
+ * same server, or one of the same entry.
+ */
+function targetFails(
+  rule: CompiledRule,
+  evidence: Evidence,
+  serverName: DnsName | undefined,
+): "no-server-name" | "wrong-server-name" | undefined {
   const target = targetOf(evidence);
   if (target === undefined) return "no-server-name";
-  return judgeTarget(rule, target.host, target.port) ? undefined : "wrong-server-name";
+  if (!judgeTarget(rule, target.host, target.port)) return "wrong-server-name";
+  if (evidence.serverName === undefined)
+    return evidence.upgrade === "tls" && rule.rule.tls.missingServerName !== "Allow" ? "no-server-name" : undefined;
+  return serverName !== undefined && agreesWithTarget(rule, target.host, target.port, serverName) ? undefined : "wrong-server-name";
 }

@@ -19,9 +19,18 @@ export function compileTarget({ names, ports }: ProxyTarget): CompiledTarget {
 export function judgeTarget(rule: CompiledRule, host: string, port: number): boolean {
   const name = dnsName(host);
   if (name === undefined || rule.proxy === undefined) return false;
-  return rule.proxy.some(
-    ({ names, ports }) => hasName(names, name) && (ports.length === 0 || ports.some(({ first, last }) => first <= port && port <= last)),
-  );
+  return rule.proxy.some((target) => isTarget(target, name, port));
+}
+
+/** May the request, or TLS inside of its tunnel, name this server? The target, or another name of an entry that has the target. */
+export function agreesWithTarget(rule: CompiledRule, host: string, port: number, serverName: DnsName): boolean {
+  const name = dnsName(host);
+  if (name === undefined || rule.proxy === undefined) return false;
+  return name === serverName || rule.proxy.some((target) => isTarget(target, name, port) && hasName(target.names, serverName));
+}
+
+function isTarget({ names, ports }: CompiledTarget, name: DnsName, port: number): boolean {
+  return hasName(names, name) && (ports.length === 0 || ports.some(({ first, last }) => first <= port && port <= last));
 }
 
 /** `host:port` of the request; undefined: it asks a proxy for nothing. A port that is none is 0, which no rule has. */

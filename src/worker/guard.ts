@@ -5,7 +5,7 @@ import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
 import { type NetworkElement, networkElements } from "../policy/elements.ts";
-import { judge, mayTake, type Question } from "../policy/evaluate.ts";
+import { isProxy, judge, mayTake, type Question } from "../policy/evaluate.ts";
 import {
   dnsSettingsFor,
   judgeQuery,
@@ -183,6 +183,13 @@ export class Guard {
     const { enforce, wide } = this.book;
     const view = watch ? wide : enforce;
     return view !== undefined && mayTake(view, question, application);
+  }
+
+  /** Is each request of a connection to be judged? `watch`: Monitor policies count. */
+  isProxy(question: Question, watch: boolean): boolean {
+    const { enforce, wide } = this.book;
+    const view = watch ? wide : enforce;
+    return view !== undefined && isProxy(view, question);
   }
 
   /** May it ask for this name? Only Enforce policies refuse. */

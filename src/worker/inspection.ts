@@ -123,18 +123,21 @@ export class Inspection implements Desk<GuardedPod> {
     },
     applications: () => {
       const flow = this.judged as Flow<GuardedPod>;
-      const question = {
-        protocol: flow.transport,
-        port: flow.destinationPort,
-        address: flow.destination as Ip,
-        names: this.names(flow),
-      };
+      const question = this.question(flow);
       return applications().filter((application) => flow.owner.guard.mayTake(question, application, flow.watch));
+    },
+    proxied: () => {
+      const flow = this.judged as Flow<GuardedPod>;
+      return flow.owner.guard.isProxy(this.question(flow), flow.watch);
     },
   };
 
   private decide(flow: Flow<GuardedPod>, evidence: Evidence | undefined): Decision {
     return flow.owner.guard.decide(flow.transport, flow.destinationPort, flow.destination as Ip, this.names(flow), evidence);
+  }
+
+  private question(flow: Flow<GuardedPod>): Question {
+    return { protocol: flow.transport, port: flow.destinationPort, address: flow.destination as Ip, names: this.names(flow) };
   }
 
   private names(flow: Flow<GuardedPod>): readonly NameSeen[] {
@@ -206,10 +209,11 @@ function denialOf({ kernel, verdict, wouldDeny }: Decision, watch: boolean): (Ve
 }
 
 function seenText({ application, serverName, upgrade, fields }: Evidence): string {
+  const asked = fields?.target === undefined ? "" : `, asked for ${fields.target}`;
   const name = serverName ?? fields?.host;
   const what =
     application === undefined ? "no protocol that is known" : upgrade === undefined ? application : `${application}, then ${upgrade}`;
-  return name === undefined ? `saw ${what}` : `saw ${what} for ${name}`;
+  return name === undefined ? `saw ${what}${asked}` : `saw ${what} for ${name}${asked}`;
 }
 
 function wantedText(verdict: Verdict): string {

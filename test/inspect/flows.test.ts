@@ -46,6 +46,7 @@ class World implements Desk<object> {
         return { allow, detail: allow ? "allow" : `${application}/${serverName}${evasion === undefined ? "" : "/evasion"}` };
       },
       applications: () => [this.application],
+      proxied: () => false,
     };
   }
   settle(_flow: Flow<object>, { id }: Waiting, fate: Fate): void {

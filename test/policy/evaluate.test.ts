@@ -344,6 +344,11 @@ test("a proxy is judged by what it is asked for", () => {
     ["another name", ask("evil.example:443"), no("wrong-server-name", "server-name")],
     ["an address", ask("192.0.2.9:443", undefined), no("wrong-server-name", "server-name")],
     ["the proxy itself", ask(undefined, "db.example"), no("no-server-name", "server-name")],
+    ["TLS inside of the tunnel", { ...ask("www.news.example:443"), upgrade: "tls" }, allow],
+    ["… for a name of the same entry", { ...ask("www.news.example:443", "cdn.news.example"), upgrade: "tls" }, allow],
+    ["… for another", { ...ask("www.news.example:443", "open.example"), upgrade: "tls" }, no("wrong-server-name", "server-name")],
+    ["… for none", { ...ask("www.news.example:443"), serverName: undefined, upgrade: "tls" }, no("no-server-name", "server-name")],
+    ["no TLS inside", { ...ask("www.news.example:443"), upgrade: "unknown" }, no("wrong-protocol", "application")],
   ];
   for (const [what, evidence, expected] of rows) assert.equal(answer(proxy, evidence), expected, what);
   const view = buildView(policies(rule(proxy), "  egress: [ { name: d, action: Deny, to: [ { domainNames: [ '*.news.example' ] } ] } ]"));

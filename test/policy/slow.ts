@@ -63,9 +63,15 @@ function serverFails(rule: Rule, { serverName, application, upgrade, fields }: E
     if (fields?.target === undefined) return "no-server-name";
     const [host = "", port = "0"] = fields.target.split(":");
     const target = dnsName(host) as DnsName;
-    const there = ({ names, ports }: ProxyTarget): boolean =>
-      names.some((pattern) => patternMatches(pattern, target)) && (ports.length === 0 || ports.some(({ first }) => first === Number(port)));
-    return rule.proxy.some(there) ? undefined : "wrong-server-name";
+    const named = ({ names }: ProxyTarget, name: DnsName): boolean => names.some((pattern) => patternMatches(pattern, name));
+    const entries = rule.proxy.filter(
+      (entry) => named(entry, target) && (entry.ports.length === 0 || entry.ports.some(({ first }) => first === Number(port))),
+    );
+    if (entries.length === 0) return "wrong-server-name";
+    if (serverName === undefined) return upgrade === "tls" && rule.tls.missingServerName !== "Allow" ? "no-server-name" : undefined;
+    const server = dnsName(serverName);
+    const agrees = server !== undefined && (server === target || entries.some((entry) => named(entry, server)));
+    return agrees ? undefined : "wrong-server-name";
   }
   const hello = upgrade === "tls" || application === "tls" || application === "quic";
   if (!hello && !HTTP.includes(application ?? "")) return undefined;
