@@ -37,6 +37,7 @@ const TEST = {
   // Real clients and their servers (test/system/clients-*.test.ts).
   "/usr/bin/python3": "python3",
   nginx: "nginx",
+  squid: "squid",
   psql: "postgresql-client-15",
   "/usr/lib/postgresql/15/bin/postgres": "postgresql-15",
   mariadb: "mariadb-client",
@@ -58,6 +59,7 @@ const TEST = {
 const SERVICES = {
   unbound: "unbound",
   nginx: "nginx",
+  squid: "squid",
   "postgresql-15": "postgresql",
   "mariadb-server": "mariadb",
   "redis-server": "redis-server",

@@ -139,3 +139,24 @@ export async function redis(lab: Lab, port: number): Promise<Child> {
 export function memcached(lab: Lab, port: number): Promise<Child> {
   return daemon(lab, ["memcached", "-u", "root", "-p", String(port), "-l", "::"], { tcp: [port] });
 }
+
+/** squid, an open proxy that knows the names of `hosts` only (lines as in /etc/hosts). CONNECT goes to any port. */
+export async function squid(lab: Lab, port: number, hosts: readonly string[]): Promise<Child> {
+  const home = folder(lab, "squid", await uidOf(lab, "proxy"));
+  const lines = [
+    `http_port ${port}`,
+    "http_access allow all",
+    `hosts_file ${lab.file("squid-hosts", `${hosts.join("\n")}\n`)}`,
+    "dns_nameservers 127.0.0.1",
+    "dns_timeout 1 seconds",
+    "cache deny all",
+    "access_log none",
+    `cache_log ${home}/cache.log`,
+    `coredump_dir ${home}`,
+    `pid_filename ${home}/pid`,
+    "pinger_enable off",
+    "shutdown_lifetime 1 seconds",
+    "max_filedescriptors 1024",
+  ];
+  return daemon(lab, ["squid", "-N", "-f", lab.file("squid.conf", `${lines.join("\n")}\n`)], { tcp: [port] });
+}
