@@ -10,6 +10,24 @@ const KEEP_OCTETS = 16 * 1024;
 /** Separate pieces beyond a gap. A sender that opens more is not losing packets, it is costing memory. */
 const PIECES_MAX = 64;
 const FIRST_OCTETS = 256;
+/** Small buffers that were given back, for the next streams, by size: most connections say what they are in one segment. */
+const SPARE_OCTETS_MAX = 2048;
+const SPARES_MAX = 64;
+const spares = new Map<number, Uint8Array[]>();
+const NONE: number[] = []; // never written to
+const NOTHING = new Uint8Array(0);
+
+function take(size: number): Uint8Array {
+  return (size <= SPARE_OCTETS_MAX ? spares.get(size)?.pop() : undefined) ?? new Uint8Array(size);
+}
+
+function giveBack(buffer: Uint8Array): void {
+  const size = buffer.length;
+  if (size < FIRST_OCTETS || size > SPARE_OCTETS_MAX || (size & (size - 1)) !== 0) return; // a few sizes only
+  const list = spares.get(buffer.length);
+  if (list === undefined) spares.set(buffer.length, [buffer]);
+  else if (list.length < SPARES_MAX) list.push(buffer);
+}
 
 /**
  * One direction of a TCP connection put in order, within `limit` unread bytes and `keep` read ones. First bytes win.
@@ -18,7 +36,7 @@ const FIRST_OCTETS = 256;
 export class ByteStream {
   readonly #limit: number;
   readonly #keep: number;
-  #buffer = new Uint8Array(0);
+  #buffer: Uint8Array = NOTHING;
   /** Position of buffer[0], of the next unread byte, of the first byte that is missing. first <= read <= ready. */
   #first = 0;
   #read = 0;
@@ -26,7 +44,7 @@ export class ByteStream {
   /** The sequence number of #ready; undefined before the first segment. */
   #next: number | undefined;
   /** Pieces beyond the gap: from, to, from, to, ... ascending, apart from each other. */
-  #pieces: number[] = [];
+  #pieces: number[] = NONE;
 
   constructor(limit: number, keep = KEEP_OCTETS) {
     this.#limit = limit;
@@ -37,7 +55,16 @@ export class ByteStream {
   start(synSequence: number): void {
     this.#next = (synSequence + 1) >>> 0;
     this.#first = this.#read = this.#ready = 0;
-    this.#pieces = [];
+    this.#pieces = NONE;
+  }
+
+  /** Lets go of all bytes; where they began is still known. No view may be in use. */
+  shed(): void {
+    if (this.#next !== undefined) this.#next = this.sequenceAt(this.position);
+    this.#first = this.#read = this.#ready = 0;
+    this.#pieces = NONE;
+    giveBack(this.#buffer);
+    this.#buffer = NOTHING;
   }
 
   /** Has a SYN or a first segment been seen? */
@@ -214,8 +241,9 @@ export class ByteStream {
     while (size < to - first) size *= 2;
     if (size === this.#buffer.length) this.#buffer.copyWithin(0, first - this.#first);
     else {
-      const buffer = new Uint8Array(Math.min(size, this.#limit + this.#keep));
-      buffer.set(held.subarray(0, Math.min(held.length, buffer.length)));
+      const buffer = take(Math.min(size, this.#limit + this.#keep));
+      if (held.length > 0) buffer.set(held.length > buffer.length ? held.subarray(0, buffer.length) : held);
+      giveBack(this.#buffer);
       this.#buffer = buffer;
     }
     this.#first = first;

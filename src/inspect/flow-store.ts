@@ -120,8 +120,9 @@ export class FlowStore<Owner extends object> {
   }
 
   enter(flow: Flow<Owner>, lane: Lane, nowMs: number): void {
-    for (const one of Object.values(this.lanes)) one.delete(flow);
+    if (flow.lane !== undefined) this.lanes[flow.lane].delete(flow);
     this.lanes[lane].add(flow);
+    flow.lane = lane;
     flow.sinceMs = nowMs;
   }
 
@@ -174,8 +175,9 @@ export class FlowStore<Owner extends object> {
   /** Nothing of it may be held any more. */
   remove(flow: Flow<Owner>): void {
     if (!this.#table.delete(flow.key)) return;
-    if (!this.lanes.over.has(flow)) this.#uncount(flow);
-    for (const lane of Object.values(this.lanes)) lane.delete(flow);
+    if (flow.lane !== "over") this.#uncount(flow);
+    if (flow.lane !== undefined) this.lanes[flow.lane].delete(flow);
+    flow.lane = undefined;
   }
 
   #uncount(flow: Flow<Owner>): void {

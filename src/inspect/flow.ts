@@ -3,6 +3,7 @@ import { ByteStream } from "../base/stream.ts";
 import { type Packet, Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Direction, FirstBytes, NeedOf, Reading, Run } from "./inspector.ts";
+import type { Lane } from "./flow-store.ts";
 import type { Proxied } from "./proxied.ts";
 import { inspectFirst } from "./registry.ts";
 
@@ -89,9 +90,9 @@ export class Flow<Owner> {
   destination: Ip | undefined;
   destinationPort = 0;
   state: State = "reading";
-  client = new ByteStream(CLIENT_OCTETS_MAX, UNACKED_OCTETS_MAX);
+  readonly client = new ByteStream(CLIENT_OCTETS_MAX, UNACKED_OCTETS_MAX);
   server = new ByteStream(SERVER_OCTETS_MAX, 0);
-  datagrams = new Datagrams();
+  #datagrams: Datagrams | undefined;
   clientClosed = false;
   serverClosed = false;
   /** It is certain that the client's stream begins where we think it does. */
@@ -117,6 +118,8 @@ export class Flow<Owner> {
   /** A denial that waits a moment: bytes from before the first that we know may still come. */
   suspect: { readonly ruling: Ruling; readonly evidence: Evidence } | undefined;
   octets = 0;
+  /** In which order of time it stands (flow-store.ts), and since when. */
+  lane: Lane | undefined;
   sinceMs = 0;
   stalledMs = 0;
   #need: NeedOf | undefined;
@@ -160,9 +163,13 @@ export class Flow<Owner> {
     return this.proxied?.waiting === true ? this.proxied.clear : this.client.reach;
   }
 
+  get datagrams(): Datagrams {
+    return (this.#datagrams ??= new Datagrams());
+  }
+
   /** Octets of memory in buffers. */
   get buffered(): number {
-    return this.client.octets + this.server.octets + this.datagrams.bytes.length;
+    return this.client.octets + this.server.octets + (this.#datagrams?.bytes.length ?? 0);
   }
 
   get clientOctets(): number {
@@ -192,11 +199,9 @@ export class Flow<Owner> {
 
   /** Lets go of all bytes; where the client's stream has been read to is still known. */
   shed(): void {
-    const begin = this.client.sequenceAt(this.client.position);
-    this.client = new ByteStream(CLIENT_OCTETS_MAX, 0);
-    this.client.start(begin - 1);
-    this.server = new ByteStream(SERVER_OCTETS_MAX, 0);
-    this.datagrams = new Datagrams();
+    this.client.shed();
+    this.server.shed();
+    this.#datagrams = undefined;
     this.#need = undefined;
     this.suspect = undefined;
     this.proxied = undefined;
