@@ -27,7 +27,7 @@ export function clientHello(kind: number, name: string, random: () => number): U
     [10, sized(u16s([...grease, ...(kind === 2 ? [0x11ec] : []), 29, 23, 24]))],
     [11, [1, 0]],
     [35, []],
-    [16, sized([...[2, 0x68, 0x32], ...[8, ...Buffer.from("http/1.1")]])],
+    [16, sized([2, 0x68, 0x32, 8, ...Buffer.from("http/1.1")])],
     [13, sized(u16s(SIGNATURES))],
     [51, sized([...u16(kind === 2 ? 0x11ec : 29), ...sized(filled(share, random))])],
     [45, [1, 1]],

@@ -111,7 +111,7 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
   for (const one of readCorpus(process.env["NAMEGATE_CORPUS"] ?? "")) {
     const { file, label, line } = one;
     if (wanted.length > 0 && !wanted.includes(label.l7 ?? "null")) continue;
-    const came = counts(one) ? outcome(one, []) : line?.application != null ? "unlabelled" : "right";
+    const came = counts(one) ? outcome(one, []) : (line?.application ?? null) === null ? "right" : "unlabelled";
     if (came !== "right" || (counts(one) && nameRight(one) === false))
       console.log(
         came === "right" ? "name" : came,

@@ -46,16 +46,10 @@ function isWanted({ application, tls }: Rule, q: Question): boolean {
   const { application: seen, upgrade, alpn = [], evasion = "" } = q.evidence as Evidence;
   if (evasion.startsWith("legacy TLS") && tls.legacy === "Deny") return false;
   if (upgrade === "tcp" || (upgrade === "h2c" && !HTTP.includes(seen ?? ""))) return false;
-  switch (application) {
-    case "tls":
-      return seen === "tls" || (seen === "quic" && q.protocol === Protocol.UDP);
-    case "http":
-      return HTTP.includes(seen ?? "") || (seen === "tls" && tls.opaque === "Allow");
-    default: {
-      const ours = application === "postgresql" && alpn.length > 0 && alpn.every((one) => one === "postgresql");
-      return seen === application || (seen === "quic" && ours) || (seen === "tls" && (ours || tls.opaque === "Allow"));
-    }
-  }
+  if (application === "tls") return seen === "tls" || (seen === "quic" && q.protocol === Protocol.UDP);
+  if (application === "http") return HTTP.includes(seen ?? "") || (seen === "tls" && tls.opaque === "Allow");
+  const ours = application === "postgresql" && alpn.length > 0 && alpn.every((one) => one === "postgresql");
+  return seen === application || (seen === "quic" && ours) || (seen === "tls" && (ours || tls.opaque === "Allow"));
 }
 
 function serverFails(rule: Rule, { serverName, application, upgrade, fields }: Evidence): string | undefined {
