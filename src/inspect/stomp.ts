@@ -17,7 +17,9 @@ export const stompInspector: Inspector = {
     if (!mayStart(client, STARTS)) return bad;
     const text = latin1(client.bytes, client.start, Math.min(client.end, client.start + HEADERS_MAX)).replaceAll("\r", "");
     const end = text.indexOf("\n\n");
-    if (end < 0) return text.includes("\0") || sizeOf(client) >= HEADERS_MAX ? bad : more(client, sizeOf(client) + 1);
+    const nul = text.indexOf("\0");
+    if (nul >= 0 && (end < 0 || nul < end)) return bad;
+    if (end < 0) return sizeOf(client) >= HEADERS_MAX ? bad : more(client, sizeOf(client) + 1);
     const [command = "", ...lines] = text.slice(0, end).split("\n");
     const headers = new Map(
       lines.map((line) => [line.slice(0, line.indexOf(":")).toLowerCase(), line.slice(line.indexOf(":") + 1).trim()]),

@@ -97,14 +97,14 @@ function readWord({ client, server }: FirstBytes): Reading {
   if (word === undefined) return not;
   if (have < WORD_BYTES) return more(client, WORD_BYTES, not);
   const found = evidenceOf("zookeeper", { method: viewField(client.bytes.subarray(client.start, client.start + WORD_BYTES)) });
-  if (have > WORD_BYTES) {
-    const isLine = bytesLike(client, WORD_BYTES, [0x0a]) || bytesLike(client, WORD_BYTES, [0x0d, 0x0a]);
-    if (!isLine || have > WORD_BYTES + 2) return not;
-    return bytesLike(client, have - 1, [0x0a]) ? found : more(client, have + 1, not);
-  }
   const possible = [`${word}${REFUSED}`, ...REPLIES].filter((reply) => startsLike(server, reply));
   if (possible.some((reply) => runBytes(server) >= reply.length)) return found;
   if (possible.length === 0) return not;
+  if (have > WORD_BYTES) {
+    if (client.bytes[client.start + WORD_BYTES] === 0x0a) return found;
+    if (!bytesLike(client, WORD_BYTES, [0x0d, 0x0a])) return not;
+    return have > WORD_BYTES + 1 ? found : more(client, WORD_BYTES + 2, not);
+  }
   if (!server.closed) return { need: runBytes(server) + 1, of: "server", release: true };
   return client.closed ? found : not;
 }

@@ -111,8 +111,11 @@ function check({ read, application }: FuzzTarget, transport: number, sent: Sent,
     for (const value of Object.values(reading.fields ?? {})) assert.ok(value.length <= 255 && /^[ -~]*$/.test(value), `field ${value}`);
   }
   assert.deepEqual(read(cut(transport, sent, total, closed, 0xff)), reading, "looks outside of its bytes");
-  const some = read(cut(transport, sent, count, false, 0x41));
+  const part = cut(transport, sent, count, false, 0x41);
+  const some = read(part);
   if (application === "*" || transport !== Protocol.TCP || closed) return;
+  // Who spoke first is not in FirstBytes: bytes that came too early look right once the other side has answered.
+  if (part.server.end < whole.server.end) return;
   const [early, late] = [certain(some), certain(reading)];
   assert.ok(early === undefined || early === late, `with ${count} of ${total} bytes ${text(some)}, with all ${text(reading)}`);
 }
