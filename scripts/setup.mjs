@@ -54,6 +54,10 @@ const TEST = {
   slapd: "slapd",
   ldapsearch: "ldap-utils",
   "nats-server": "nats-server",
+  caddy: "caddy",
+  gtlsclient: "ngtcp2-client",
+  gtlsserver: "ngtcp2-server",
+  chromium: "chromium",
 };
 /** Packages whose service must not run on this machine because of us, and the service. */
 const SERVICES = {
@@ -68,6 +72,7 @@ const SERVICES = {
   "openssh-server": "ssh",
   slapd: "slapd",
   "nats-server": "nats-server",
+  caddy: "caddy",
 };
 
 const say = (text) => console.log(`setup: ${text}`);

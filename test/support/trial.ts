@@ -8,15 +8,15 @@ import { OUT, SHOP_NEEDS, type Shop, shop } from "./shop.ts";
 
 /**
  * Real clients on trial: the pod `checkout` runs them, the namespace `out` runs their servers, and a policy says what they
- * may be. All of these names are the server's; the certificate of servers.ts has them all.
+ * may be. Both names have the same addresses; the certificate of servers.ts has them.
  */
 export const SVC = "svc.example.com";
-const OTHER = "other.example.com";
+export const OTHER = "other.example.com";
 export const POD = "checkout";
 
 const NAMES = {
   [SVC]: { A: [OUT.stripe], AAAA: [OUT.stripe6] },
-  [OTHER]: { A: [OUT.evil], AAAA: [OUT.evil6] },
+  [OTHER]: { A: [OUT.stripe], AAAA: [OUT.stripe6] },
 };
 /** A client that is denied must know it by now; programs need part of this to start on a busy machine. */
 const RUN_MS = 10_000;
