@@ -9,11 +9,11 @@ import { Proxied, takeSegment } from "./proxied.ts";
 export interface Engine<Owner extends object> {
   readonly desk: Desk<Owner>;
   readonly store: FlowStore<Owner>;
-  fits(flow: Flow<Owner>, nowMs: number): boolean;
-  wait(flow: Flow<Owner>, own: Waiting): Fate;
-  confirm(flow: Flow<Owner>, nowMs: number): void;
-  deny(flow: Flow<Owner>, outcome: Outcome & { kind: "ruled" }, nowMs: number, inHand: boolean): Fate;
-  refuse(flow: Flow<Owner>, why: Reason, message: string, nowMs: number, inHand: boolean): Fate;
+  readonly fits: (flow: Flow<Owner>, nowMs: number) => boolean;
+  readonly wait: (flow: Flow<Owner>, own: Waiting) => Fate;
+  readonly confirm: (flow: Flow<Owner>, nowMs: number) => void;
+  readonly deny: (flow: Flow<Owner>, outcome: Outcome & { kind: "ruled" }, nowMs: number, inHand: boolean) => Fate;
+  readonly refuse: (flow: Flow<Owner>, why: Reason, message: string, nowMs: number, inHand: boolean) => Fate;
 }
 
 /**

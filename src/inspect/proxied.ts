@@ -190,7 +190,8 @@ export function takeSegment(flow: Flow<unknown>, proxied: Proxied, packet: Packe
       return "drop";
     case "gap":
       return "gap";
-    default:
+    case "in-order":
+    case "old":
       return "read";
   }
 }
