@@ -34,7 +34,9 @@ const TEST = {
   tc: "iproute2",
   ping: "iputils-ping",
   sysctl: "procps",
-  // Real clients and their servers (test/system/clients-*.test.ts).
+};
+/** Real clients and their servers (test/system/clients-*.test.ts). What another release does not have is done without: those tests are skipped. */
+const CLIENTS = {
   "/usr/bin/python3": "python3",
   nginx: "nginx",
   squid: "squid",
@@ -111,30 +113,37 @@ function lacking(wanted) {
 }
 
 /** apt-get install without letting a new package start its service. Debian asks policy-rc.d first; 101 means "do not". */
-function aptInstall(packages) {
+function aptInstall(packages, clients) {
   const policy = "/usr/sbin/policy-rc.d";
   const ours = !existsSync(policy);
   const env = { DEBIAN_FRONTEND: "noninteractive", NEEDRESTART_SUSPEND: "1" };
-  const install = () =>
-    run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...packages], { env });
+  const install = (names) =>
+    names.length === 0
+      ? 0
+      : run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...names], { env });
   if (ours) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
   try {
+    const all = [...packages, ...clients];
     // The lists of a fresh machine are empty, those of an old one out of date: ask for new ones only then.
-    if (install() !== 0 && (run("apt-get", ["update", "-q"], { env }) !== 0 || install() !== 0)) {
-      stop(`apt-get could not install ${packages.join(" ")}`, "read its messages above; is the network there?");
+    if (install(all) !== 0 && (run("apt-get", ["update", "-q"], { env }) !== 0 || install(all) !== 0)) {
+      if (install(packages) !== 0)
+        stop(`apt-get could not install ${packages.join(" ")}`, "read its messages above; is the network there?");
+      for (const name of clients) if (install([name]) !== 0) say(`${name} is not to be had here: the tests that need it are skipped`);
     }
   } finally {
     if (ours) rmSync(policy, { force: true });
   }
   // Not started now, and not at the next boot either.
   if (!existsSync("/run/systemd/system")) return;
-  for (const name of packages) if (name in SERVICES) run("systemctl", ["disable", "--now", "--quiet", SERVICES[name]]);
+  for (const name of [...packages, ...clients]) if (name in SERVICES) run("systemctl", ["disable", "--now", "--quiet", SERVICES[name]]);
 }
 
-/** `optional`: what a user without root can do without (the system tests need root anyway). */
-function system(wanted, optional) {
+/** `optional`: what a user without root can do without (the system tests need root anyway). `clients`: nice to have. */
+function system(wanted, optional, clients) {
   const root = process.getuid() === 0;
-  const packages = lacking({ ...wanted, ...optional });
+  const needed = lacking({ ...wanted, ...optional });
+  const more = lacking(clients).filter((name) => !needed.includes(name));
+  const packages = [...needed, ...more];
   if (packages.length === 0) return;
   const command = `apt-get update && apt-get install -y --no-install-recommends ${packages.join(" ")}`;
   if (!present("apt-get"))
@@ -144,7 +153,7 @@ function system(wanted, optional) {
     );
   if (root) {
     say(`installing ${packages.join(" ")}`);
-    aptInstall(packages);
+    aptInstall(needed, more);
     const still = lacking({ ...wanted, ...optional });
     if (still.length > 0) stop(`installed, and yet not found: ${still.join(" ")}`, "look at the PATH");
     return;
@@ -276,8 +285,8 @@ switch (mode) {
         "the demo makes network namespaces and needs root",
         'sudo npm run demo (npm not found? then: sudo env "PATH=$PATH" npm run demo)',
       );
-    if (mode === "demo") system({ ...BUILD, ...RUN }, {});
-    if (mode === "test") system(BUILD, { ...RUN, ...TEST });
+    if (mode === "demo") system({ ...BUILD, ...RUN }, {}, {});
+    if (mode === "test") system(BUILD, { ...RUN, ...TEST }, CLIENTS);
     npmPackages();
     native();
     typescript();
