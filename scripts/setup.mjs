@@ -60,6 +60,10 @@ const CLIENTS = {
   gtlsclient: "ngtcp2-client",
   gtlsserver: "ngtcp2-server",
   chromium: "chromium",
+  kcat: "kcat",
+  "amqp-publish": "amqp-tools",
+  "/usr/lib/python3/dist-packages/pymongo": "python3-pymongo",
+  "/usr/lib/python3/dist-packages/cassandra": "python3-cassandra",
 };
 /** Packages whose service must not run on this machine because of us, and the service. */
 const SERVICES = {

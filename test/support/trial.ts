@@ -62,7 +62,7 @@ export async function trial(t: TestContext, programs: readonly string[] = []): P
       .events()
       .slice(from)
       .filter(({ verdict }) => verdict === "deny");
-    assert.match(got.stdout + got.stderr, says, `${told(argv, got)}\n${denials.map((event) => JSON.stringify(event)).join("\n")}`);
+    assert.match(got.stdout + got.stderr, says, `${told(argv, got)}\n${lines(denials)}`);
   };
   return {
     shop: it,
@@ -95,11 +95,7 @@ export async function trial(t: TestContext, programs: readonly string[] = []): P
       const got = await run(argv, options);
       assert.ok(!got.timedOut, `it must see a reset: ${told(argv, got)}`);
       const seen = it.agent.events().slice(from);
-      assert.doesNotMatch(
-        got.stdout + got.stderr,
-        says,
-        `it got through: ${told(argv, got)}\n${seen.map((e) => JSON.stringify(e)).join("\n")}`,
-      );
+      assert.doesNotMatch(got.stdout + got.stderr, says, `it got through: ${told(argv, got)}\n${lines(seen)}`);
       const denial = (e: Event): boolean => e.type === "connection" && e.verdict === "deny";
       const event = await it.agent.event(`denied: ${told(argv, got)}`, denial, { from });
       assert.equal(event.why, why, `${told(argv, got)}\n${JSON.stringify(event)}`);
@@ -112,6 +108,12 @@ export async function trial(t: TestContext, programs: readonly string[] = []): P
 function told(argv: readonly string[], { status, timedOut, stdout, stderr }: ExecResult): string {
   return `${argv.join(" ").slice(0, 300)}: status ${status}${timedOut ? ", timed out" : ""}\n${stdout.slice(-600)}\n${stderr.slice(-600)}`;
 }
+
+const lines = (events: readonly Event[]): string =>
+  events
+    .slice(0, 3)
+    .map((event) => JSON.stringify(event))
+    .join("\n");
 
 function showed(event: Event, wanted: Shown): void {
   const evidence: Readonly<Record<string, unknown>> = { ...event.evidence };
