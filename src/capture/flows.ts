@@ -1,6 +1,6 @@
-import type { Endpoint } from "../base/address.ts";
 import { Cursor } from "../base/cursor.ts";
 import { Protocol, TcpFlag, type Packet } from "../model/packet.ts";
+import { type Connection, Mark, Tracked } from "./connection.ts";
 import { decodeHeaders, newPacket, readAddresses } from "./decode.ts";
 import type { CaptureRecord } from "./file.ts";
 import { newReassembly } from "./fragments.ts";
@@ -19,27 +19,6 @@ const EPHEMERAL_FROM = 32_768; // net.ipv4.ip_local_port_range of Linux; others 
 /** Servers of peer networks that live above it: WireGuard, as its tools suggest. */
 const SERVERS_ABOVE: readonly number[] = [51_820];
 const RESERVED_BELOW = 1024; // RFC 6335 §6: system ports
-
-export interface Connection {
-  /** From 0, in the order of appearance. */
-  readonly index: number;
-  /** IP protocol number. */
-  readonly transport: number;
-  /** Who sent the SYN; where the capture has none (or it is not TCP), who sent the first packet seen, unless the ports tell otherwise. */
-  readonly client: Endpoint;
-  readonly server: Endpoint;
-  /** Time of the first packet, ms. */
-  readonly start: number;
-  readonly fromClient: Payload;
-  readonly fromServer: Payload;
-  /** TCP: a SYN was seen. Without it the bytes may be from the middle, and client and server are a guess. */
-  readonly begun: boolean;
-  /** TCP: this side has sent a FIN, or one of the two a RST. */
-  readonly clientEnded: boolean;
-  readonly serverEnded: boolean;
-  /** A packet came from the client, with or without payload. */
-  readonly clientSeen: boolean;
-}
 
 export interface FlowHandlers {
   /** A connection appears; its payloads are still empty. */
@@ -64,24 +43,6 @@ export interface Flows {
   readonly fragmentsDropped: number;
 }
 
-interface Tracked extends Connection {
-  fromClient: Payload;
-  fromServer: Payload;
-  begun: boolean;
-  clientEnded: boolean;
-  serverEnded: boolean;
-  clientSeen: boolean;
-  /** TCP: sequence number of the first byte of each side, as a signed number; undefined until known. */
-  clientBase: number | undefined;
-  serverBase: number | undefined;
-  /** The client is the second end of the key in the table. */
-  readonly clientSecond: boolean;
-  /** A payload was seen. */
-  spoke: boolean;
-  /** `onBytes` has seen enough. */
-  settled: boolean;
-}
-
 /** Reads the whole capture. `dnsPorts`: the server ports whose payload goes to `onDns`. */
 export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandlers = {}, dnsPorts: readonly number[] = [53]): Flows {
   const connections: Tracked[] = [];
@@ -100,36 +61,15 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
   function find(timeMs: number): Tracked | undefined {
     const known = table.find(packet);
     if (known !== undefined && !startsAnew(known, packet, table.swapped)) return known;
-    if (known !== undefined && !known.spoke) {
+    if (known !== undefined && !known.has(Mark.spoke)) {
       // A refused attempt and its repetition are one connection to a reader.
-      known.clientEnded = known.serverEnded = false;
+      known.flags &= ~(Mark.clientEnded | Mark.serverEnded);
       known.clientBase = known.serverBase = undefined;
       return known;
     }
     if (connections.length === CONNECTIONS_MAX) return undefined;
-    readAddresses(packet);
-    const from: Endpoint = { address: packet.source, port: packet.sourcePort };
-    const to: Endpoint = { address: packet.destination, port: packet.destinationPort };
-    const answer = isAnswer(packet);
-    const made: Tracked = {
-      index: connections.length,
-      transport: packet.protocol,
-      client: answer ? to : from,
-      server: answer ? from : to,
-      start: timeMs,
-      fromClient: NOTHING,
-      fromServer: NOTHING,
-      begun: false,
-      clientEnded: false,
-      serverEnded: false,
-      clientSeen: false,
-      clientBase: undefined,
-      serverBase: undefined,
-      clientSecond: table.swapped !== answer,
-      spoke: false,
-      settled: false,
-    };
-    if (!table.set(made)) return undefined;
+    const made = new Tracked(connections.length, packet.protocol, table.swapped !== isAnswer(packet), table);
+    if (!made.enter()) return undefined;
     connections.push(made);
     handlers.onStart?.(made, timeMs);
     return made;
@@ -140,8 +80,8 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
     const { payloadStart, payloadEnd, tcpFlags } = packet;
     if (packet.protocol === Protocol.TCP) addFlags(connection, fromClient, tcpFlags);
     if (payloadEnd <= payloadStart) return;
-    connection.spoke = true;
-    if (connection.settled || stored >= STORED_BYTES_MAX) return;
+    connection.flags |= Mark.spoke;
+    if (connection.has(Mark.settled) || stored >= STORED_BYTES_MAX) return;
     const payload = fromClient ? connection.fromClient : connection.fromServer;
     if (payload !== NOTHING) {
       const side = payload as Side;
@@ -160,14 +100,13 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
   function addFlags(connection: Tracked, fromClient: boolean, flags: number): void {
     // Data in a SYN starts behind the SYN's own sequence number (RFC 9293 §3.4).
     const base = (packet.sequence + (flags & TcpFlag.SYN) / TcpFlag.SYN) | 0;
-    if ((flags & TcpFlag.SYN) !== 0) connection.begun = true;
+    if ((flags & TcpFlag.SYN) !== 0) connection.flags |= Mark.begun;
     if ((flags & TcpFlag.SYN) !== 0 || packet.payloadEnd > packet.payloadStart) {
       if (fromClient) connection.clientBase ??= base;
       else connection.serverBase ??= base;
     }
-    if ((flags & TcpFlag.RST) !== 0) connection.clientEnded = connection.serverEnded = true;
-    else if ((flags & TcpFlag.FIN) !== 0 && fromClient) connection.clientEnded = true;
-    else if ((flags & TcpFlag.FIN) !== 0) connection.serverEnded = true;
+    if ((flags & TcpFlag.RST) !== 0) connection.flags |= Mark.clientEnded | Mark.serverEnded;
+    else if ((flags & TcpFlag.FIN) !== 0) connection.flags |= fromClient ? Mark.clientEnded : Mark.serverEnded;
   }
 
   /** Shows the first payload of a direction where it stands, before anything is copied. */
@@ -194,13 +133,13 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
   }
 
   function settle(connection: Tracked): void {
-    connection.settled = true;
+    connection.flags |= Mark.settled;
     for (const payload of [connection.fromClient, connection.fromServer]) if (payload !== view) stored -= payload.bytes.length;
     connection.fromClient = connection.fromServer = NOTHING;
   }
 
   function tellDns(connection: Tracked, fromClient: boolean, timeMs: number): void {
-    if (handlers.onDns === undefined || !dnsPorts.includes(connection.server.port)) return;
+    if (handlers.onDns === undefined || !dnsPorts.includes(connection.serverPort)) return;
     if (packet.protocol !== Protocol.TCP) {
       handlers.onDns(packet.bytes.subarray(packet.payloadStart, packet.payloadEnd), connection, fromClient, timeMs);
       return;
@@ -237,8 +176,8 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
       ignored++;
       continue;
     }
-    const fromClient = connection.clientSecond === table.swapped;
-    if (fromClient) connection.clientSeen = true;
+    const fromClient = connection.has(Mark.clientSecond) === table.swapped;
+    if (fromClient) connection.flags |= Mark.clientSeen;
     add(connection, fromClient);
     if (handlers.onPacket !== undefined) {
       readAddresses(packet);
@@ -264,5 +203,5 @@ function isAnswer(packet: Packet): boolean {
 function startsAnew(known: Tracked, packet: Packet, swapped: boolean): boolean {
   if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & (TcpFlag.SYN | TcpFlag.ACK)) !== TcpFlag.SYN) return false;
   if (!known.clientEnded || !known.serverEnded) return false;
-  return (known.clientSecond === swapped ? known.clientBase : known.serverBase) !== ((packet.sequence + 1) | 0);
+  return (known.has(Mark.clientSecond) === swapped ? known.clientBase : known.serverBase) !== ((packet.sequence + 1) | 0);
 }

@@ -1,3 +1,4 @@
+import type { Endpoint, Ip } from "../base/address.ts";
 import type { Packet } from "../model/packet.ts";
 
 /**
@@ -27,20 +28,38 @@ export class FlowTable<T> {
     return entry > 0 ? this.#values[entry - 1] : undefined;
   }
 
-  /** Sets the value for the packet that `find` was last asked about; false where there is no room for it. */
-  set(value: T): boolean {
+  /** Sets the value for the packet that `find` was last asked about. Returns its entry; 0 where there is no room for it. */
+  set(value: T): number {
     const found = this.#entry();
     if (found > 0) {
       this.#values[found - 1] = value;
-      return true;
+      return found;
     }
     if ((this.#values.length + 1) * 2 > this.#slots.length) this.#grow();
     const slot = this.#free(this.#hash);
-    if (slot < 0) return false;
+    if (slot < 0) return 0;
     const entry = this.#values.push(value);
     this.#keys.set(this.#key, (entry - 1) * WORDS);
     this.#slots[slot] = entry;
-    return true;
+    return entry;
+  }
+
+  /** One of the two ends of an entry. */
+  endpoint(entry: number, second: boolean): Endpoint {
+    const from = (entry - 1) * WORDS;
+    const words = (this.#keys[from + 1] as number) >> 8;
+    const start = from + 2 + (second ? words : 0);
+    let address = "";
+    for (let i = start; i < start + words; i++) {
+      const w = this.#keys[i] as number;
+      address += String.fromCharCode(w >>> 24, (w >>> 16) & 255, (w >>> 8) & 255, w & 255);
+    }
+    return { address: address as Ip, port: this.port(entry, second) };
+  }
+
+  port(entry: number, second: boolean): number {
+    const ports = this.#keys[(entry - 1) * WORDS] as number;
+    return second ? ports & 0xffff : ports >>> 16;
   }
 
   #read({ bytes, start, protocol, sourcePort, destinationPort }: Packet): void {

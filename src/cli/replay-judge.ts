@@ -1,6 +1,7 @@
 import { endpointText, type Endpoint, type Ip } from "../base/address.ts";
 import type { Capture } from "../capture/file.ts";
-import { type Connection, type Flows, readFlows } from "../capture/flows.ts";
+import type { Connection } from "../capture/connection.ts";
+import { type Flows, readFlows } from "../capture/flows.ts";
 import type { Payload } from "../capture/side.ts";
 import { learn } from "../dns/reply.ts";
 import { type FirstBytes, type NeedOf, NO_BYTES, type Reading, type Run } from "../inspect/inspector.ts";
@@ -72,6 +73,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
     capture,
     {
       onStart(connection, timeMs) {
+        if (guards.size === 0) return;
         const { client, server, transport } = connection;
         const guard = guards.get(client.address);
         if (guard === undefined || toResolver(connection, resolvers)) return;
@@ -102,7 +104,7 @@ export function replayCapture(capture: Capture, snapshot: Snapshot): Replay {
     if (reading === undefined || "need" in reading) reading = inspectFirst(undefined, firstBytes(connection, true));
     if (!connection.begun && applicationOf(reading) === undefined) reading = readFromTheMiddle(firstBytes(connection, true)) ?? reading;
     const start = admitted.get(connection);
-    const guarded = guards.has(connection.client.address) || guards.has(connection.server.address);
+    const guarded = guards.size > 0 && (guards.has(connection.client.address) || guards.has(connection.server.address));
     // A connection to a trusted resolver, or one that somebody else opened to a guarded pod, is none of a policy's business.
     const judgement = start !== undefined ? judge(connection, start) : guarded ? LEFT_ALONE : UNJUDGED;
     return new Told(connection, reading, judgement, start?.names ?? NO_NAMES);
@@ -138,8 +140,9 @@ const NO_NAMES: readonly NameSeen[] = [];
 const seconds = (timeMs: number): number => Math.floor(timeMs / 1000);
 const endpointKey = ({ address, port }: Endpoint): string => `${address}${port}`;
 
-function toResolver({ transport, server }: Connection, resolvers: ReadonlySet<string>): boolean {
+function toResolver(connection: Connection, resolvers: ReadonlySet<string>): boolean {
   if (resolvers.size === 0) return false;
+  const { transport, server } = connection;
   return (transport === Protocol.UDP || transport === Protocol.TCP) && resolvers.has(endpointKey(server));
 }
 

@@ -177,9 +177,13 @@ function readAlpn(list: Cursor, hello: Draft): string | undefined {
     if (hello.alpn.length === ALPN_MAX) return `more than ${ALPN_MAX} ALPN names`;
     hello.alpn.push(protocolName(list.bytes, at, length));
   }
-  hello.alpn = hello.alpn.slice(); // it is kept: without the room that pushing left
+  const [first, second] = hello.alpn;
+  // It is kept: without the room that pushing left, and the list of nearly everybody once.
+  hello.alpn = hello.alpn.length === 2 && first === "h2" && second === "http/1.1" ? WEB : hello.alpn.slice();
   return undefined;
 }
+
+const WEB: string[] = ["h2", "http/1.1"];
 
 /** The two that nearly all hellos have cost nothing. */
 function protocolName(bytes: Uint8Array, at: number, length: number): string {
