@@ -14,7 +14,8 @@ const WORKLOAD =
   "30 % with a post-quantum key share in two segments), a server's first segment, FIN from both; 64 connections at a time take turns. " +
   "`namegate replay` without its output (connections put together, server name, ALPN and JA4 of each), from memory, on one core; ndpiReader's own figure for the same file on the same core";
 const ROUNDS = 5;
-const RUNS = 4; // of replay in one process; the last is counted, when the code is compiled
+const WARM = 3; // runs before those that count: then the code is compiled
+const RUNS = 5; // in one process; their median counts
 const CORE = "0";
 const EMPTY = { policies: [], pods: [], resolvers: [], namespaces: {}, interfacePrefixes: [] };
 
@@ -27,22 +28,20 @@ interface Measured {
 function measure(file: string): Measured {
   const bytes = readFileSync(file);
   const collect = globalThis.gc as () => void;
-  let took = 0;
+  const took: number[] = [];
+  for (let i = 0; i < WARM + RUNS; i++) {
+    const from = performance.now();
+    replayCapture(readCapture(bytes), EMPTY);
+    if (i >= WARM) took.push(performance.now() - from);
+  }
   collect();
   const before = heap();
-  let found = replayCapture(readCapture(bytes), EMPTY).connections;
+  const found = replayCapture(readCapture(bytes), EMPTY).connections;
   collect();
   const heapBytesPerFlow = (heap() - before) / found.length;
-  for (let i = 0; i < RUNS; i++) {
-    found = [];
-    collect();
-    const from = performance.now();
-    found = replayCapture(readCapture(bytes), EMPTY).connections;
-    took = performance.now() - from;
-  }
   const right = found.filter(({ line }) => line.application === "tls" && line.serverName !== null && line.ja4 !== null).length;
   if (right !== FLOWS) throw new Error(`${right} of ${FLOWS} connections were read`);
-  return { flowsPerSecond: (FLOWS / took) * 1000, heapBytesPerFlow };
+  return { flowsPerSecond: (FLOWS / median(took)) * 1000, heapBytesPerFlow };
 }
 
 function heap(): number {

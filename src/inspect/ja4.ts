@@ -24,71 +24,93 @@ const VERSIONS: Readonly<Record<number, string>> = {
 };
 
 /** `carrier`: t for TLS over TCP, q for QUIC, d for DTLS. GREASE values count nowhere. */
-export function ja4(hello: ClientHello, carrier: "t" | "q" | "d"): Ja4 {
+export function ja4(hello: ClientHello, carrier: Carrier): Ja4 {
+  const length = writeKey(hello, carrier);
+  if (length === 0) return fingerprint(hello, carrier);
+  const at = (mixed(length) >>> 7) & (SLOTS - 1);
+  const slot = slots[at];
+  if (slot !== undefined && isKey(slot.key, length)) return slot.text;
+  const text = fingerprint(hello, carrier);
+  slots[at] = { key: key.slice(0, length), text };
+  return text;
+}
+
+type Carrier = "t" | "q" | "d";
+
+/**
+ * Clients have few fingerprints and hashing costs more than reading the whole hello: the last ones are remembered, each in the
+ * one slot it can have, with all that it is made of. Short hellos only: all slots together stay below 1 MB.
+ */
+const SLOTS = 512; // a power of two
+const slots: ({ readonly key: Uint16Array; readonly text: Ja4 } | undefined)[] = new Array(SLOTS).fill(undefined);
+const key = new Uint16Array(256);
+const HEAD_VALUES = 6;
+
+/** Writes what the fingerprint depends on into `key`; returns how many values, 0 where there are too many. */
+function writeKey(hello: ClientHello, carrier: Carrier): number {
+  const { ciphers, extensions, signatureAlgorithms, alpn } = hello;
+  if (HEAD_VALUES + ciphers.length + extensions.length + signatureAlgorithms.length > key.length) return 0;
+  const name = alpn[0] ?? "";
+  key[0] = carrier.charCodeAt(0);
+  key[1] = newestVersion(hello);
+  key[2] = name.length;
+  key[3] = name === "" ? 0 : (name.charCodeAt(0) << 8) | name.charCodeAt(name.length - 1);
+  const ciphersEnd = append(HEAD_VALUES, ciphers);
+  const extensionsEnd = append(ciphersEnd, extensions);
+  sort(ciphersEnd, extensionsEnd); // browsers send them in any order
+  key[4] = ciphersEnd;
+  key[5] = extensionsEnd;
+  return append(extensionsEnd, signatureAlgorithms);
+}
+
+function append(at: number, list: readonly number[]): number {
+  let end = at;
+  for (const value of list) if (!isGrease(value)) key[end++] = value;
+  return end;
+}
+
+/** By insertion: they are few. */
+function sort(from: number, to: number): void {
+  for (let i = from + 1; i < to; i++) {
+    const value = key[i] as number;
+    let k = i;
+    for (; k > from && (key[k - 1] as number) > value; k--) key[k] = key[k - 1] as number;
+    key[k] = value;
+  }
+}
+
+function mixed(length: number): number {
+  let mix = length;
+  for (let i = 0; i < length; i++) mix = Math.imul(mix ^ (key[i] as number), 0x01000193);
+  return mix;
+}
+
+function isKey(known: Uint16Array, length: number): boolean {
+  if (known.length !== length) return false;
+  for (let i = 0; i < length; i++) if (known[i] !== key[i]) return false;
+  return true;
+}
+
+function fingerprint(hello: ClientHello, carrier: Carrier): Ja4 {
   const ciphers = hello.ciphers.filter(notGrease);
   const extensions = hello.extensions.filter(notGrease);
   const named = extensions.includes(Extension.serverName) ? "d" : "i";
   const version = VERSIONS[newestVersion(hello)] ?? "00";
   const start = `${carrier}${version}${named}${twoDigits(ciphers.length)}${twoDigits(extensions.length)}${alpnChars(hello.alpn[0])}`;
-  const hashed = extensions.filter(isHashed);
-  if (hashed.length <= INSERTION_MAX) insertionSort(hashed); // browsers send them in any order: fewer lists to remember
-  return `${start}_${hashLists(ciphers, NONE)}_${hashLists(hashed, hello.signatureAlgorithms.filter(notGrease))}`;
+  const hashed = extensions.filter((type) => type !== Extension.serverName && type !== Extension.alpn);
+  return `${start}_${hash(ciphers, NONE)}_${hash(hashed, hello.signatureAlgorithms.filter(notGrease))}`;
 }
 
 const NONE: readonly number[] = [];
 const notGrease = (value: number): boolean => !isGrease(value);
-const isHashed = (type: number): boolean => type !== Extension.serverName && type !== Extension.alpn;
 
 function twoDigits(count: number): string {
   return count < 10 ? `0${count}` : String(Math.min(count, COUNT_MAX));
 }
 
-const INSERTION_MAX = 64; // above it is slower than the built-in one
-
-function insertionSort(list: number[]): void {
-  for (let i = 1; i < list.length; i++) {
-    const value = list[i] as number;
-    let k = i;
-    for (; k > 0 && (list[k - 1] as number) > value; k--) list[k] = list[k - 1] as number;
-    list[k] = value;
-  }
-}
-
-/**
- * Clients have few lists and send them in every hello, and to hash one costs more than to read the whole hello: the last
- * ones are remembered, each in the one slot it can have. Short lists only: all slots together stay below 1 MB.
- */
-const SLOTS = 512; // a power of two
-const REMEMBERED_VALUES_MAX = 128;
-const slots: ({ readonly list: readonly number[]; readonly inOrder: readonly number[]; readonly text: string } | undefined)[] = new Array(
-  SLOTS,
-).fill(undefined);
-
 /** The hash of `list` sorted, with `_inOrder` where that has something; of no list it is zeros. */
-function hashLists(list: readonly number[], inOrder: readonly number[]): string {
-  if (list.length === 0) return NOTHING;
-  if (list.length + inOrder.length > REMEMBERED_VALUES_MAX) return hash(list, inOrder);
-  const at = (mix(mix(list.length, list), inOrder) >>> 7) & (SLOTS - 1);
-  const slot = slots[at];
-  if (slot !== undefined && same(slot.list, list) && same(slot.inOrder, inOrder)) return slot.text;
-  const text = hash(list, inOrder);
-  slots[at] = { list, inOrder, text };
-  return text;
-}
-
-function mix(from: number, list: readonly number[]): number {
-  let mixed = from;
-  for (const value of list) mixed = Math.imul(mixed ^ value, 0x01000193);
-  return mixed;
-}
-
-function same(a: readonly number[], b: readonly number[]): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-}
-
 function hash(list: readonly number[], inOrder: readonly number[]): string {
+  if (list.length === 0) return NOTHING;
   const sorted = hexList(Uint16Array.from(list).sort());
   const text = inOrder.length === 0 ? sorted : `${sorted}_${hexList(inOrder)}`;
   return createHash("sha256").update(text).digest("hex").slice(0, HASH_CHARS);
