@@ -115,7 +115,8 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
     assert.equal(await received(), before);
     const passed = await client.connect({ host: OUT.stripe, port: 443, serverName: "web.example.com", send: request, expect: 12 });
     assert.ok(passed.ok);
-    assert.ok((await received()) - before <= 2, "one packet a connection (or two)");
+    const more = (await received()) - before;
+    assert.ok(more <= 5, `${more} packets: the hello and the server's bare acknowledgements until the pass`);
   });
 
   await t.test("Monitor only says it", async () => {
