@@ -56,6 +56,8 @@ function readHeader(client: Run, at: number, asked: readonly number[]): number |
   return isStartup && length >= STARTUP_BYTES_MIN ? code : wrong;
 }
 
+const ANSWERS: readonly number[] = [0x53, 0x4e, 0x45, 0x47]; // S, N, E, G
+
 /**
  * What came of the request for encryption that ends at `at`, the `count`th: "refused" when another packet follows. What the client sends
  * behind an SSLRequest without waiting may only be its ClientHello; anything else would be read as if it had been encrypted
@@ -64,8 +66,9 @@ function readHeader(client: Run, at: number, asked: readonly number[]): number |
 function readAnswer({ client, server }: FirstBytes, at: number, code: number, count: number): Reading | "refused" {
   const found = evidenceOf("postgresql", code === Code.gss ? { mechanism: "gssapi" } : {});
   const next = runBytes(client) > at ? client.bytes[client.start + at] : undefined;
-  if (code === Code.ssl && next === 0x16) return withUpgrade(found, client, at);
   const answer = runBytes(server) >= count ? server.bytes[server.start + count - 1] : undefined;
+  if (answer !== undefined && !ANSWERS.includes(answer)) return notIt("no answer to a request for encryption", true);
+  if (code === Code.ssl && next === 0x16) return withUpgrade(found, client, at);
   if (code === Code.gss && answer === 0x47) return found; // G
   if (answer === 0x45) return evidenceOf("postgresql"); // E: a server that knows no such request, and closes
   if (next !== undefined && next !== 0) return notIt("bytes behind a request for encryption that are neither TLS nor a packet", true);
