@@ -68,9 +68,9 @@ function readAnswer({ client, server }: FirstBytes, at: number, code: number, co
   const next = runBytes(client) > at ? client.bytes[client.start + at] : undefined;
   const answer = runBytes(server) >= count ? server.bytes[server.start + count - 1] : undefined;
   if (answer !== undefined && !ANSWERS.includes(answer)) return notIt("no answer to a request for encryption", true);
+  if (answer === 0x45) return evidenceOf("postgresql"); // E: a server that knows no such request, and closes
   if (code === Code.ssl && next === 0x16) return withUpgrade(found, client, at);
   if (code === Code.gss && answer === 0x47) return found; // G
-  if (answer === 0x45) return evidenceOf("postgresql"); // E: a server that knows no such request, and closes
   if (next !== undefined && next !== 0) return notIt("bytes behind a request for encryption that are neither TLS nor a packet", true);
   if (answer === undefined && !server.closed) {
     const need: NeedOf = { need: count, of: "server", application: "postgresql" };
