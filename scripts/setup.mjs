@@ -64,6 +64,8 @@ const CLIENTS = {
   "amqp-publish": "amqp-tools",
   "/usr/lib/python3/dist-packages/pymongo": "python3-pymongo",
   "/usr/lib/python3/dist-packages/cassandra": "python3-cassandra",
+  "/usr/lib/python3/dist-packages/grpc": "python3-grpcio",
+  "/usr/lib/python3/dist-packages/websockets": "python3-websockets",
 };
 /** Packages whose service must not run on this machine because of us, and the service. */
 const SERVICES = {

@@ -44,11 +44,19 @@ async function uidOf(lab: Lab, user: string): Promise<number> {
   return Number(await lab.run(OUT, ["id", "-u", user]));
 }
 
-/** nginx; every server answers with the protocol, the host and the path of the request. TLS: HTTP/1.1 and HTTP/2. */
-export async function nginx(lab: Lab, { plain = [], tls = [] }: { plain?: readonly number[]; tls?: readonly number[] }): Promise<Child> {
+/** Ports: `plain` has HTTP/1.1, `h2c` HTTP/2 without an upgrade, `tls` both. */
+interface Web {
+  readonly plain?: readonly number[];
+  readonly h2c?: readonly number[];
+  readonly tls?: readonly number[];
+}
+
+/** nginx; every server answers with the protocol, the host and the path of the request. */
+export async function nginx(lab: Lab, { plain = [], h2c = [], tls = [] }: Web): Promise<Child> {
   const { key, cert } = await certificate(lab);
   const listen = [
     ...plain.map((port) => `listen [::]:${port} ipv6only=off;`),
+    ...h2c.map((port) => `listen [::]:${port} ipv6only=off http2;`),
     ...tls.map((port) => `listen [::]:${port} ipv6only=off ssl http2;`),
   ];
   const config = `
@@ -65,7 +73,7 @@ http {
   }
 }
 `;
-  return daemon(lab, ["nginx", "-p", lab.dir, "-c", lab.file("nginx.conf", config)], { tcp: [...plain, ...tls] });
+  return daemon(lab, ["nginx", "-p", lab.dir, "-c", lab.file("nginx.conf", config)], { tcp: [...plain, ...h2c, ...tls] });
 }
 
 /** PostgreSQL 15 with SSL: users alice and bob with the password `secret` (SCRAM), database shop. */
