@@ -13,6 +13,8 @@ import { inspectFirst } from "./registry.ts";
 export const CLIENT_OCTETS_MAX = 64 * 1024 + 4096;
 /** A greeting, an answer to STARTTLS: what a server says before the client must have said what it is. */
 export const SERVER_OCTETS_MAX = 16 * 1024;
+/** How far a server's packet may be from what its client has acknowledged: what it sends before a verdict. */
+const SERVER_NEAR_OCTETS = 64 * 1024;
 /** Times that one connection is read: a protocol that asks for one byte after the other is not worth more. */
 const READINGS_MAX = 256;
 const DATAGRAMS_MAX = 32;
@@ -165,6 +167,14 @@ export class Flow<Owner> {
 
   get datagrams(): Datagrams {
     return (this.#datagrams ??= new Datagrams());
+  }
+
+  /**
+   * May this be its server's? Another connection of the same pod port has sequence numbers elsewhere, and conntrack drops a
+   * client's segment that acknowledges what its server has not sent, so the client cannot have told us others.
+   */
+  hasSent({ sequence }: Packet): boolean {
+    return !this.client.started || Math.abs((sequence - this.acknowledgement) | 0) <= SERVER_NEAR_OCTETS;
   }
 
   /** Octets of memory in buffers. */

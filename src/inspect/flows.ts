@@ -89,8 +89,8 @@ export class Flows<Owner extends object> {
       if (flow === undefined) return "go";
     }
     if (flow.state === "proxied") return this.#confirmed(this.#proxies.answer(flow, packet, nowMs), nowMs);
+    if (!flow.hasSent(packet)) return "go"; // another connection's
     if ((packet.tcpFlags & TcpFlag.RST) !== 0) {
-      this.#release(flow, "drop");
       this.#forget(flow);
       return "go";
     }

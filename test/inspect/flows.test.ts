@@ -371,3 +371,12 @@ test("whatever comes, in whatever order: each packet is settled once, nothing st
     assert.deepEqual([passes, it.flows.load.size, it.flows.load.octets], [0, 0, 0]);
   }
 });
+
+test("another server's acknowledgement, on a connection from the same port of the pod, confirms nothing", () => {
+  const it = new World();
+  assert.equal(it.client(0, HELLO), "confirm");
+  assert.equal(it.server(HELLO.length, undefined, { at: 1_000_000 }), "go");
+  assert.equal(it.server(HELLO.length, text("data"), { at: -1_000_000 + 5000 }), "go");
+  assert.equal(it.server(HELLO.length, undefined, { at: 1_000_000, flags: TcpFlag.RST }), "go");
+  assert.equal(it.client(0, evil(HELLO)), "deny", "it is still under inspection");
+});
