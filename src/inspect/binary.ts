@@ -2,10 +2,9 @@ import { Cursor } from "../base/cursor.ts";
 import type { Evidence, FieldName } from "../model/verdict.ts";
 import type { Reading, Run } from "./inspector.ts";
 import { field, startsLike, startsLikeAnyCase } from "./text.ts";
+import { sizeOf } from "./parts.ts";
 
 /** What length-prefixed protocols have in common. */
-
-export const runBytes = (run: Run): number => run.end - run.start;
 
 /** A cursor over the run from `offset` on (which may be behind its end: then it is short). */
 export function cursorAt(run: Run, offset: number): Cursor {
@@ -14,7 +13,7 @@ export function cursorAt(run: Run, offset: number): Cursor {
 
 /** Are the bytes at `offset` those of `expected`, as far as there are any? `undefined` stands for any byte. */
 export function bytesLike(run: Run, offset: number, expected: readonly (number | undefined)[]): boolean {
-  const count = Math.min(expected.length, runBytes(run) - offset);
+  const count = Math.min(expected.length, sizeOf(run) - offset);
   for (let i = 0; i < count; i++) {
     const byte = expected[i];
     if (byte !== undefined && run.bytes[run.start + offset + i] !== byte) return false;
@@ -26,7 +25,7 @@ export function bytesLike(run: Run, offset: number, expected: readonly (number |
 export function wordLike(run: Run, words: readonly string[], anyCase = false): boolean {
   return words.some((word) => {
     if (!(anyCase ? startsLikeAnyCase(run, word) : startsLike(run, word))) return false;
-    return runBytes(run) <= word.length || (run.bytes[run.start + word.length] as number) <= 0x20;
+    return sizeOf(run) <= word.length || (run.bytes[run.start + word.length] as number) <= 0x20;
   });
 }
 
@@ -57,11 +56,6 @@ export function untilNul(c: Cursor): Uint8Array {
   const found = c.view(at < 0 ? -1 : at);
   c.skip(1);
   return found;
-}
-
-export function isPrintable(bytes: Uint8Array): boolean {
-  for (const byte of bytes) if (byte < 0x20 || byte > 0x7e) return false;
-  return true;
 }
 
 /** As `field`, of a view. */

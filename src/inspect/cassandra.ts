@@ -1,7 +1,8 @@
 import type { Cursor } from "../base/cursor.ts";
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, viewField } from "./binary.ts";
 import type { Inspector, Reading, Run } from "./inspector.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * Cassandra's and ScyllaDB's native protocol (CQL binary protocol v3 to v5, §2 and §4.1; DSE's 0x41 and 0x42): a client begins
@@ -23,7 +24,7 @@ export const cassandraInspector: Inspector = {
   transports: [Protocol.TCP],
   opens: "client",
   read({ client }): Reading {
-    const have = runBytes(client);
+    const have = sizeOf(client);
     const version = have > 0 ? (client.bytes[client.start] as number) : undefined;
     if (version === INTERNODE[0]) return readInternode(client);
     if (version !== undefined && !VERSIONS.includes(version)) return not;
@@ -40,7 +41,7 @@ export const cassandraInspector: Inspector = {
 function readStartup(client: Run, version: string): Reading {
   const length = cursorAt(client, 5).u32();
   if (length > STARTUP_BYTES_MAX) return not;
-  if (runBytes(client) < HEADER_BYTES + length) return more(client, HEADER_BYTES + length, not);
+  if (sizeOf(client) < HEADER_BYTES + length) return more(client, HEADER_BYTES + length, not);
   const options = readStringMap(cursorAt({ ...client, end: client.start + HEADER_BYTES + length }, HEADER_BYTES));
   if (options === undefined || !options.has("CQL_VERSION")) return not;
   const product = [options.get("DRIVER_NAME"), options.get("DRIVER_VERSION")].filter(Boolean).join(" ");
@@ -65,6 +66,6 @@ function readStringMap(c: Cursor): ReadonlyMap<string, string> | undefined {
 /** org.apache.cassandra.net.HandshakeProtocol: the magic number and a word of flags and versions. */
 function readInternode(client: Run): Reading {
   if (!bytesLike(client, 0, INTERNODE)) return not;
-  if (runBytes(client) < INTERNODE_HEADER_BYTES) return more(client, INTERNODE_HEADER_BYTES, not);
+  if (sizeOf(client) < INTERNODE_HEADER_BYTES) return more(client, INTERNODE_HEADER_BYTES, not);
   return evidenceOf("cassandra", { method: "internode" });
 }

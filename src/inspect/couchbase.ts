@@ -1,7 +1,8 @@
 import { Protocol } from "../model/packet.ts";
-import { cursorAt, evidenceOf, more, runBytes, viewField } from "./binary.ts";
+import { cursorAt, evidenceOf, more, viewField } from "./binary.ts";
 import type { Inspector, NotIt, Reading } from "./inspector.ts";
 import { BINARY_HEADER_BYTES, FRAMED_REQUEST, readBinaryRequest, REQUEST } from "./memcache-binary.ts";
+import { sizeOf } from "./parts.ts";
 
 /**
  * Couchbase's key-value service (kv_engine, "BinaryProtocol.md"): memcached's binary requests with more operations. Clients begin
@@ -20,9 +21,9 @@ export const couchbaseInspector: Inspector = {
   transports: [Protocol.TCP],
   opens: "client",
   read({ client }): Reading {
-    if (runBytes(client) === 0) return more(client, BINARY_HEADER_BYTES, not);
+    if (sizeOf(client) === 0) return more(client, BINARY_HEADER_BYTES, not);
     const magic = client.bytes[client.start] === FRAMED_REQUEST ? FRAMED_REQUEST : REQUEST;
-    const opcode = runBytes(client) > 1 ? (client.bytes[client.start + 1] as number) : HELLO;
+    const opcode = sizeOf(client) > 1 ? (client.bytes[client.start + 1] as number) : HELLO;
     if (opcode !== HELLO && (OTHERS[opcode] === undefined || magic === FRAMED_REQUEST)) return not;
     const request = readBinaryRequest(client, magic);
     if (request === undefined) return not;
@@ -31,7 +32,7 @@ export const couchbaseInspector: Inspector = {
     if (extraBytes !== 0 || datatype !== 0 || bucket !== 0) return not;
     const bodyBytes = cursorAt(client, 8).u32();
     if (bodyBytes > HELLO_BYTES_MAX) return not;
-    if (runBytes(client) < BINARY_HEADER_BYTES + bodyBytes) return more(client, BINARY_HEADER_BYTES + bodyBytes, not);
+    if (sizeOf(client) < BINARY_HEADER_BYTES + bodyBytes) return more(client, BINARY_HEADER_BYTES + bodyBytes, not);
     const c = cursorAt(client, BINARY_HEADER_BYTES + bodyBytes - keyBytes - valueBytes);
     const key = c.view(keyBytes);
     if (opcode === HELLO) return valueBytes % 2 === 0 ? evidenceOf("couchbase", { ...agent(key), method: "HELLO" }) : not;

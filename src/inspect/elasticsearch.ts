@@ -1,7 +1,8 @@
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, viewField } from "./binary.ts";
 import type { Cursor } from "../base/cursor.ts";
 import type { Inspector, NotIt, Reading, Run } from "./inspector.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * Elasticsearch's and OpenSearch's transport between nodes, port 9300 (their sources: TcpHeader, OutboundMessage): `ES`, a length, the id of the
@@ -32,7 +33,7 @@ export const elasticsearchInspector: Inspector = {
   opens: "client",
   read({ client, server }): Reading {
     // A recording of the server alone is certain as well.
-    const isServer = client.closed && runBytes(client) === 0 && runBytes(server) >= HEADER_BYTES;
+    const isServer = client.closed && sizeOf(client) === 0 && sizeOf(server) >= HEADER_BYTES;
     return isServer ? readMessage({ ...server, closed: true }, true) : readMessage(client, false);
   },
 };
@@ -41,10 +42,10 @@ function readMessage(run: Run, isServer: boolean): Reading {
   if (!bytesLike(run, 0, MARK)) return not;
   if (bytesLike(run, 2, [0xff])) {
     if (!bytesLike(run, 2, [0xff, 0xff, 0xff, 0xff])) return not;
-    if (runBytes(run) >= PING_BYTES) return evidenceOf("elasticsearch", { method: "ping" });
-  } else if (runBytes(run) > 2 && (run.bytes[run.start + 2] as number) > LENGTH_MAX >> 24) return not;
+    if (sizeOf(run) >= PING_BYTES) return evidenceOf("elasticsearch", { method: "ping" });
+  } else if (sizeOf(run) > 2 && (run.bytes[run.start + 2] as number) > LENGTH_MAX >> 24) return not;
   if (!bytesLike(run, PING_BYTES, [0, 0])) return not; // ids are counted
-  if (runBytes(run) < PING_BYTES) return more(run, PING_BYTES, not);
+  if (sizeOf(run) < PING_BYTES) return more(run, PING_BYTES, not);
   const c = cursorAt(run, MARK.length);
   const length = c.u32();
   if (length < LENGTH_MIN || length > LENGTH_MAX) return not;
@@ -63,7 +64,7 @@ function readMessage(run: Run, isServer: boolean): Reading {
   if (hasSize && c.short) return more(run, HEADER_BYTES + 4, not);
   if (hasSize && headers > length - LENGTH_MIN) return not;
   const end = HEADER_BYTES + (hasSize ? 4 : 0) + Math.min(headers, HEADERS_BYTES_MAX);
-  if (runBytes(run) < end) return more(run, end, known);
+  if (sizeOf(run) < end) return more(run, end, known);
   const method = readAction(
     cursorAt({ ...run, end: run.start + end }, HEADER_BYTES + (hasSize ? 4 : 0)),
     plain === id && plain < 8_000_000,

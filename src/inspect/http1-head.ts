@@ -1,7 +1,8 @@
+import { FIELD_CHARS_MAX } from "../model/verdict.ts";
 import type { Bad, Need } from "../base/cursor.ts";
 import { readAuthority, sameAuthority, type Authority } from "./http1-authority.ts";
-import { lower, readRequestLine, SCHEME_PORTS, type RequestLine, type TargetForm } from "./http1-line.ts";
-import { field, FIELD_CHARS_MAX } from "./text.ts";
+import { readRequestLine, SCHEME_PORTS, type RequestLine, type TargetForm } from "./http1-line.ts";
+import { field, lower } from "./text.ts";
 
 /**
  * The head of an HTTP/1 request (RFC 9112): request line, header lines, empty line. Strict: what a server has to refuse,

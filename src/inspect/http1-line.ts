@@ -1,4 +1,5 @@
 import type { Bad, Need } from "../base/cursor.ts";
+import { lower } from "./text.ts";
 
 /** The request line (RFC 9112 §3): `method SP request-target SP HTTP/1.x`, CR LF or LF behind it. */
 export interface RequestLine {
@@ -115,10 +116,6 @@ function formAt(bytes: Uint8Array, start: number, end: number, method: string): 
 
 function schemeOctet(scheme: string, i: number): number {
   return i < scheme.length ? scheme.charCodeAt(i) : "://".charCodeAt(i - scheme.length);
-}
-
-export function lower(c: number): number {
-  return c >= 0x41 && c <= 0x5a ? c | 0x20 : c;
 }
 
 /** Anything visible; some clients send raw UTF-8. */

@@ -1,8 +1,7 @@
 import { Protocol } from "../model/packet.ts";
-import { NAMES_DISAGREE, type Evidence } from "../model/verdict.ts";
+import { FIELD_CHARS_MAX, NAMES_DISAGREE, type Evidence } from "../model/verdict.ts";
 import { readHead, type RequestHead } from "./http1-head.ts";
 import type { FirstBytes, Inspector, Reading } from "./inspector.ts";
-import { FIELD_CHARS_MAX } from "./text.ts";
 
 /**
  * HTTP/1.0 and 1.1 (RFC 9112): the first request, whole head. The server name is the host that is asked for: the target's

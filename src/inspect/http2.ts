@@ -4,7 +4,7 @@ import { HpackDecoder, type HeaderField } from "./hpack.ts";
 import { readAuthority, sameAuthority } from "./http1-authority.ts";
 import { readFirstRequest } from "./http2-frames.ts";
 import type { FirstBytes, Inspector, NotIt, Reading } from "./inspector.ts";
-import { field, FIELD_CHARS_MAX } from "./text.ts";
+import { shown } from "./parts.ts";
 
 /**
  * HTTP/2 with prior knowledge (RFC 9113 §3.3): the first request of the connection, and gRPC where that is what it is
@@ -79,14 +79,14 @@ function readRequest(fields: readonly HeaderField[]): Reading {
     application: grpc ? "grpc" : "http2",
     serverName: to?.name,
     version: "2",
-    ...(protocol === undefined ? {} : { upgrade: printable(protocol) }),
+    ...(protocol === undefined ? {} : { upgrade: shown(protocol) }),
     ...(disagree(authority, host) ? { evasion: `${NAMES_DISAGREE}: :authority and Host` } : {}),
     fields: {
-      ...(grpc ? callOf(path ?? "") : { method: printable(method) }),
-      ...(path === undefined ? {} : { path: printable(withoutQuery(path)) }),
-      ...(authority === undefined || authority === "" ? {} : { host: printable(authority) }),
+      ...(grpc ? callOf(path ?? "") : { method: shown(method) }),
+      ...(path === undefined ? {} : { path: shown(withoutQuery(path)) }),
+      ...(authority === undefined || authority === "" ? {} : { host: shown(authority) }),
       ...(tunnel && to !== undefined ? { target: `${to.host}:${to.port}` } : {}),
-      ...(userAgent === "" ? {} : { application: printable(userAgent) }),
+      ...(userAgent === "" ? {} : { application: shown(userAgent) }),
     },
   };
   return evidence;
@@ -147,15 +147,10 @@ function isGrpc(contentType: string): boolean {
 function callOf(path: string): { service?: string; method?: string } {
   const slash = path.lastIndexOf("/");
   if (!path.startsWith("/") || slash < 2) return {};
-  return { service: printable(path.slice(1, slash)), method: printable(path.slice(slash + 1)) };
+  return { service: shown(path.slice(1, slash)), method: shown(path.slice(slash + 1)) };
 }
 
 function withoutQuery(path: string): string {
   const query = path.indexOf("?");
   return query < 0 ? path : path.slice(0, query);
-}
-
-function printable(text: string): string {
-  const bytes = Buffer.from(text.slice(0, FIELD_CHARS_MAX), "latin1");
-  return field(bytes, 0, bytes.length);
 }

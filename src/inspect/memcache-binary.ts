@@ -1,5 +1,6 @@
-import { bytesLike, cursorAt, runBytes } from "./binary.ts";
+import { bytesLike, cursorAt } from "./binary.ts";
 import type { Run } from "./inspector.ts";
+import { sizeOf } from "./parts.ts";
 
 /** Requests of memcached's binary protocol (protocol_binary.txt; Couchbase's kv_engine "BinaryProtocol.md" builds on it). */
 
@@ -22,7 +23,7 @@ export interface BinaryRequest {
 /** The request's header; undefined: it is none; or how many bytes are wanted. */
 export function readBinaryRequest(run: Run, magic: number): BinaryRequest | number | undefined {
   if (!bytesLike(run, 0, [magic])) return undefined;
-  if (runBytes(run) < BINARY_HEADER_BYTES) return BINARY_HEADER_BYTES;
+  if (sizeOf(run) < BINARY_HEADER_BYTES) return BINARY_HEADER_BYTES;
   const c = cursorAt(run, 1);
   const opcode = c.u8();
   const frameBytes = magic === FRAMED_REQUEST ? c.u8() : 0;

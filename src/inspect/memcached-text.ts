@@ -1,6 +1,7 @@
-import { evidenceOf, more, runBytes, wordLike } from "./binary.ts";
+import { evidenceOf, more, wordLike } from "./binary.ts";
 import type { NotIt, Reading, Run } from "./inspector.ts";
 import { field, findByte, startsLike } from "./text.ts";
+import { sizeOf } from "./parts.ts";
 
 /** memcached's requests as lines (doc/protocol.txt): words in lower case, numbers where they must stand. */
 
@@ -50,7 +51,7 @@ const not: NotIt = { bad: "no memcached request" };
 export function readTextRequest(client: Run, server: Run | undefined): Reading {
   if (!wordLike(client, WORDS)) return not;
   const end = findByte(client, LF, LINE_BYTES_MAX);
-  const have = runBytes(client);
+  const have = sizeOf(client);
   const stop = end < 0 ? client.end : end;
   for (let i = client.start; i < stop; i++) {
     const c = client.bytes[i] as number;
@@ -65,9 +66,9 @@ export function readTextRequest(client: Run, server: Run | undefined): Reading {
   const replies = REPLIES[word];
   if (replies === undefined || server === undefined) return found;
   const possible = replies.filter((reply) => startsLike(server, reply));
-  if (possible.some((reply) => runBytes(server) >= reply.length)) return found;
+  if (possible.some((reply) => sizeOf(server) >= reply.length)) return found;
   if (possible.length === 0 || server.closed) return not;
-  return { need: runBytes(server) + 1, of: "server", release: true };
+  return { need: sizeOf(server) + 1, of: "server", release: true };
 }
 
 function fits(given: readonly string[], shape: string): boolean {

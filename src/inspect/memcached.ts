@@ -1,8 +1,9 @@
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, more, runBytes, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, viewField } from "./binary.ts";
 import type { Inspector, NotIt, Reading, Run } from "./inspector.ts";
 import { BINARY_HEADER_BYTES, readBinaryRequest, REQUEST } from "./memcache-binary.ts";
 import { readTextRequest } from "./memcached-text.ts";
+import { sizeOf } from "./parts.ts";
 
 /**
  * memcached (doc/protocol.txt and protocol_binary.txt of its sources): lines or binary requests; over UDP behind a header of 8 bytes. Only the
@@ -61,7 +62,7 @@ export const memcachedInspector: Inspector = {
   opens: "client",
   read({ transport, client, server }): Reading {
     if (transport === Protocol.UDP) return readDatagram(client);
-    if (runBytes(client) === 0) return more(client, 1, not);
+    if (sizeOf(client) === 0) return more(client, 1, not);
     return client.bytes[client.start] === REQUEST ? readBinary(client) : readTextRequest(client, server);
   },
 };
@@ -69,7 +70,7 @@ export const memcachedInspector: Inspector = {
 /** A request is one datagram, which is all there: nothing more is waited for. */
 function readDatagram(client: Run): Reading {
   const end = client.ends[0];
-  if (end === undefined) return more(client, runBytes(client) + 1, not);
+  if (end === undefined) return more(client, sizeOf(client) + 1, not);
   const id = [undefined, undefined, 0, 0, 0, 1, 0, 0];
   if (end - client.start <= UDP_HEADER_BYTES || !bytesLike(client, 0, id)) return not;
   const one: Run = { ...client, start: client.start + UDP_HEADER_BYTES, end, closed: true };
@@ -88,7 +89,7 @@ function readBinary(client: Run): Reading {
   if (opcode !== SASL_AUTH) return evidenceOf("memcached", { method });
   const need = BINARY_HEADER_BYTES + keyBytes + valueBytes;
   if (need > SASL_BYTES_MAX) return not;
-  if (runBytes(client) < need) return more(client, need, not);
+  if (sizeOf(client) < need) return more(client, need, not);
   const c = cursorAt(client, BINARY_HEADER_BYTES);
   const mechanism = viewField(c.view(keyBytes));
   const user = mechanism === "PLAIN" ? plainUser(c.view(valueBytes)) : undefined;

@@ -1,9 +1,10 @@
 import type { Cursor } from "../base/cursor.ts";
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, u32le, untilNul, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, u32le, untilNul, viewField } from "./binary.ts";
 import { readBson, type Bson } from "./bson.ts";
 import type { Inspector, Reading, Run } from "./inspector.ts";
 import { field } from "./text.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * MongoDB (manual, "MongoDB Wire Protocol"; handshake and SCRAM specifications of the drivers): messages of a little-endian length, an
@@ -37,7 +38,7 @@ export const mongodbInspector: Inspector = {
     const operation = u32le(c);
     if (c.short) return more(client, HEADER_BYTES, not);
     if (!(Object.values(Operation) as number[]).includes(operation)) return not;
-    if (runBytes(client) < length) return more(client, length, not);
+    if (sizeOf(client) < length) return more(client, length, not);
     return readBody({ ...client, end: client.start + length }, operation) ?? not;
   },
 };
@@ -50,7 +51,7 @@ function readBody(message: Run, operation: number): Reading | undefined {
   u32le(c); // uncompressed bytes
   const compressor = c.u8();
   const known = original === Operation.message || original === Operation.query;
-  if (c.short || !known || compressor > COMPRESSORS || runBytes(message) <= HEADER_BYTES + COMPRESSED_HEADER_BYTES) return undefined;
+  if (c.short || !known || compressor > COMPRESSORS || sizeOf(message) <= HEADER_BYTES + COMPRESSED_HEADER_BYTES) return undefined;
   return evidenceOf("mongodb");
 }
 

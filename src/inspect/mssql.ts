@@ -1,11 +1,12 @@
 import { Cursor } from "../base/cursor.ts";
 import { Protocol } from "../model/packet.ts";
-import { evidenceOf, more, runBytes, viewField } from "./binary.ts";
+import { evidenceOf, more, viewField } from "./binary.ts";
 import type { Inspector, NotIt, Reading, Run } from "./inspector.ts";
 import { isSybaseLogin, readLogin7, readSybaseLogin } from "./tds-login.ts";
 import { readCall } from "./tds-call.ts";
 import { isTdsPacket, readTdsMessage, TDS_HEADER_BYTES } from "./tds.ts";
 import { readUpgrade } from "./upgrade.ts";
+import { sizeOf } from "./parts.ts";
 
 /**
  * Microsoft SQL Server (MS-TDS; Sybase's TDS 5.0 and 4.2 are recognised). The client begins with PRELOGIN; when the server has
@@ -26,7 +27,7 @@ export const mssqlInspector: Inspector = {
   transports: [Protocol.TCP],
   opens: "client",
   read({ client }): Reading {
-    if (runBytes(client) === 0) return more(client, TDS_HEADER_BYTES, notTds);
+    if (sizeOf(client) === 0) return more(client, TDS_HEADER_BYTES, notTds);
     const type = client.bytes[client.start] as number;
     if (!isTdsPacket(client, 0, type)) return notTds;
     switch (type) {
@@ -58,7 +59,7 @@ function readPrelogin(client: Run): Reading {
   if (instance === undefined) return notTds;
   const known = evidenceOf("mssql", { service: instance });
   const at = message.end;
-  if (runBytes(client) <= at) {
+  if (sizeOf(client) <= at) {
     if (client.closed) return known;
     return { need: at + TDS_HEADER_BYTES + 1, of: "client", release: true, application: "mssql" };
   }

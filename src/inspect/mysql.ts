@@ -1,9 +1,10 @@
 import type { Cursor } from "../base/cursor.ts";
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, u16le, u24le, u32le, untilNul, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, u16le, u24le, u32le, untilNul, viewField } from "./binary.ts";
 import type { Certain } from "./binary.ts";
 import type { Inspector, NotIt, Reading, Run } from "./inspector.ts";
 import { withUpgrade } from "./upgrade.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * MySQL and MariaDB ("Connection Phase" of MySQL's internals and of MariaDB's knowledge base): packets of a 24-bit length and a sequence
@@ -37,11 +38,11 @@ export const mysqlInspector: Inspector = {
   read({ client, server }): Reading {
     const early = badResponseStart(client);
     if (early !== undefined) return early;
-    const silent = runBytes(client) === 0;
+    const silent = sizeOf(client) === 0;
     const greeting = readGreeting(server);
     if (typeof greeting === "number") {
       // A client alone (one direction of a capture) must say for itself that it is one.
-      if (server.closed) return runBytes(server) > 0 || silent ? { bad: "no MySQL greeting" } : readResponse(client, undefined);
+      if (server.closed) return sizeOf(server) > 0 || silent ? { bad: "no MySQL greeting" } : readResponse(client, undefined);
       return { need: greeting, of: "server", ...(silent ? { release: true } : {}) };
     }
     if ("bad" in greeting) return greeting;
@@ -60,7 +61,7 @@ interface Greeting {
 /** The first packet of the server, or how many bytes of it are wanted. */
 function readGreeting(server: Run): Greeting | number | NotIt {
   const not: NotIt = { bad: "no MySQL greeting" };
-  const have = runBytes(server);
+  const have = sizeOf(server);
   if (!bytesLike(server, 2, [0, 0])) return not;
   const c = cursorAt(server, 0);
   const length = u24le(c);
@@ -96,7 +97,7 @@ function readError(c: Cursor, length: number, not: NotIt): Greeting | NotIt {
 
 function badResponseStart(client: Run): NotIt | undefined {
   const length = u24le(cursorAt(client, 0));
-  if (runBytes(client) >= 3 && (length < RESPONSE_BYTES_MIN || length > RESPONSE_BYTES_MAX)) return { bad: "no MySQL response" };
+  if (sizeOf(client) >= 3 && (length < RESPONSE_BYTES_MIN || length > RESPONSE_BYTES_MAX)) return { bad: "no MySQL response" };
   return bytesLike(client, 3, [1]) ? undefined : { bad: "no MySQL response" };
 }
 
@@ -104,7 +105,7 @@ function badResponseStart(client: Run): NotIt | undefined {
 function readResponse(client: Run, server: string | undefined): Reading {
   const known = evidenceOf("mysql", { server });
   const not: NotIt = server === undefined ? { bad: "no MySQL response" } : { bad: "no MySQL response", application: "mysql" };
-  const have = runBytes(client);
+  const have = sizeOf(client);
   if (have < HEADER_BYTES + 2) return more(client, HEADER_BYTES + 2, server === undefined ? not : known);
   const c = cursorAt(client, 0);
   const length = u24le(c);

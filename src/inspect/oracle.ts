@@ -1,7 +1,8 @@
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more } from "./binary.ts";
 import type { Inspector, NotIt, Reading, Run } from "./inspector.ts";
 import { readDescriptor } from "./oracle-descriptor.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * Oracle Net (TNS; no public specification: as python-oracledb, JDBC thin and captures have it). The client begins with a
@@ -25,7 +26,7 @@ export const oracleInspector: Inspector = {
   read({ client }): Reading {
     const not: NotIt = { bad: "no TNS CONNECT packet" };
     if (!isPacket(client, 0, Type.connect)) return not;
-    if (runBytes(client) < CONNECT_BYTES_MIN) return more(client, CONNECT_BYTES_MIN, not);
+    if (sizeOf(client) < CONNECT_BYTES_MIN) return more(client, CONNECT_BYTES_MIN, not);
     const length = packetBytes(client, 0);
     const c = cursorAt(client, HEADER_BYTES);
     const version = c.u16();
@@ -37,7 +38,7 @@ export const oracleInspector: Inspector = {
     if (version < VERSION_MIN || version > VERSION_MAX || compatible < VERSION_MIN || compatible > version) return not;
     const isInside = offset + bytes === length;
     if (bytes === 0 || bytes > DESCRIPTOR_BYTES_MAX || (!isInside && offset !== length)) return not;
-    if (runBytes(client) < length) return more(client, length, not);
+    if (sizeOf(client) < length) return more(client, length, not);
     const descriptor = isInside ? cursorAt(client, offset).view(bytes) : followingData(client, length, bytes);
     if ("need" in descriptor) return more(client, descriptor.need, not);
     if ("bad" in descriptor) return descriptor;
@@ -72,11 +73,11 @@ function followingData(client: Run, at: number, bytes: number): Uint8Array | { n
   let got = 0;
   for (let next = at; parts.length < DATA_PACKETS_MAX; ) {
     if (!isPacket(client, next, Type.data)) return not;
-    if (runBytes(client) < next + DATA_HEADER_BYTES) return { need: next + DATA_HEADER_BYTES + 1 };
+    if (sizeOf(client) < next + DATA_HEADER_BYTES) return { need: next + DATA_HEADER_BYTES + 1 };
     const end = next + packetBytes(client, next);
     const part = end - next - DATA_HEADER_BYTES;
     if (part <= 0 || got + part > bytes) return not;
-    if (runBytes(client) < end) return { need: end };
+    if (sizeOf(client) < end) return { need: end };
     parts.push(cursorAt(client, next + DATA_HEADER_BYTES).view(part));
     got += part;
     if (got === bytes) return Buffer.concat(parts);

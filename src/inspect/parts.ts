@@ -1,5 +1,6 @@
+import { FIELD_CHARS_MAX } from "../model/verdict.ts";
 import type { FirstBytes, NeedOf, NotIt, Run } from "./inspector.ts";
-import { startsLike, startsLikeAnyCase } from "./text.ts";
+import { field, startsLike, startsLikeAnyCase } from "./text.ts";
 
 /** What many inspectors need: lines, words, datagrams, and asking for more. */
 
@@ -42,10 +43,15 @@ export function datagram(run: Run, index: number): Run | undefined {
   return { bytes: run.bytes, start, end, ends: [], closed: true };
 }
 
+/** No other octet than printable ASCII; of bytes[start..end), where they are given. */
+export function isPrintable(bytes: Uint8Array, start = 0, end = bytes.length): boolean {
+  for (let i = start; i < end; i++) if ((bytes[i] as number) < 0x20 || (bytes[i] as number) > 0x7e) return false;
+  return true;
+}
+
 /** bytes[start..end) is printable ASCII, and not empty. */
 export function printable(bytes: Uint8Array, start: number, end: number): boolean {
-  for (let i = start; i < end; i++) if ((bytes[i] as number) < 0x20 || (bytes[i] as number) > 0x7e) return false;
-  return end > start;
+  return end > start && isPrintable(bytes, start, end);
 }
 
 /** One char an octet. */
@@ -96,12 +102,8 @@ export function words(text: string, count: number): string[] {
   return found;
 }
 
-/** Text of the wire as an evidence field: printable ASCII as it is, all else `\xHH`; at most 255 characters. */
+/** Text of the wire (a char an octet) as an evidence field. */
 export function shown(text: string): string {
-  let out = "";
-  for (let i = 0; i < text.length && out.length < 255; i++) {
-    const c = text.charCodeAt(i);
-    out += c >= 0x20 && c < 0x7f && c !== 0x5c ? text[i] : `\\x${(c & 255).toString(16).padStart(2, "0")}`;
-  }
-  return out.slice(0, 255);
+  const bytes = Buffer.from(text.slice(0, FIELD_CHARS_MAX), "latin1");
+  return field(bytes, 0, bytes.length);
 }

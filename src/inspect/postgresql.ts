@@ -1,8 +1,9 @@
 import { Cursor } from "../base/cursor.ts";
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, untilNul, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, untilNul, viewField } from "./binary.ts";
 import type { FirstBytes, Inspector, NeedOf, NotIt, Reading, Run } from "./inspector.ts";
 import { withUpgrade } from "./upgrade.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * PostgreSQL (documentation, chapters "Message Flow" and "Message Formats"): packets without a type byte, a 32-bit length
@@ -65,8 +66,8 @@ const ANSWERS: readonly number[] = [0x53, 0x4e, 0x45, 0x47]; // S, N, E, G
  */
 function readAnswer({ client, server }: FirstBytes, at: number, code: number, count: number): Reading | "refused" {
   const found = evidenceOf("postgresql", code === Code.gss ? { mechanism: "gssapi" } : {});
-  const next = runBytes(client) > at ? client.bytes[client.start + at] : undefined;
-  const answer = runBytes(server) >= count ? server.bytes[server.start + count - 1] : undefined;
+  const next = sizeOf(client) > at ? client.bytes[client.start + at] : undefined;
+  const answer = sizeOf(server) >= count ? server.bytes[server.start + count - 1] : undefined;
   if (answer !== undefined && !ANSWERS.includes(answer)) return notIt("no answer to a request for encryption", true);
   if (answer === 0x45) return evidenceOf("postgresql"); // E: a server that knows no such request, and closes
   if (code === Code.ssl && next === 0x16) return withUpgrade(found, client, at);
@@ -87,7 +88,7 @@ function readAnswer({ client, server }: FirstBytes, at: number, code: number, co
 /** A startup message or a CancelRequest, the last that is read. */
 function readMessage(client: Run, at: number, code: number, certain: boolean): Reading {
   const length = cursorAt(client, at).u32();
-  if (runBytes(client) < at + length)
+  if (sizeOf(client) < at + length)
     return more(client, at + length, certain ? evidenceOf("postgresql") : { bad: "a PostgreSQL packet that ends too early" });
   if (code === Code.cancel) return evidenceOf("postgresql", { method: "CancelRequest" });
   const body = client.start + at + HEADER_BYTES;

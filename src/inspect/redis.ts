@@ -1,9 +1,10 @@
 import { Protocol } from "../model/packet.ts";
-import { evidenceOf, more, runBytes, wordLike } from "./binary.ts";
+import { evidenceOf, more, wordLike } from "./binary.ts";
 import type { Certain, Found } from "./binary.ts";
 import type { FirstBytes, Inspector, Reading, Run } from "./inspector.ts";
 import { INLINE_WORDS, inlineReplies, isInlineCommand } from "./redis-inline.ts";
 import { field, findByte } from "./text.ts";
+import { sizeOf } from "./parts.ts";
 
 /**
  * Redis (RESP, redis.io "Redis serialization protocol specification"; also Valkey, KeyDB, Dragonfly): the client sends arrays of
@@ -31,7 +32,7 @@ export const redisInspector: Inspector = {
   transports: [Protocol.TCP],
   opens: "client",
   read(first): Reading {
-    if (runBytes(first.client) === 0) return more(first.client, 1, not);
+    if (sizeOf(first.client) === 0) return more(first.client, 1, not);
     return first.client.bytes[first.client.start] === 0x2a ? readArray(first.client) : readInline(first);
   },
 };
@@ -74,7 +75,7 @@ function readNumber(client: Run, at: number, mark: number): { value: number; nex
     if (c < 0x30 || c > 0x39 || digits >= NUMBER_CHARS_MAX) return undefined;
     value = value * 10 + c - 0x30;
   }
-  return runBytes(client) + 1;
+  return sizeOf(client) + 1;
 }
 
 function readBulk(client: Run, at: number, max: number): { text: string; next: number } | number | undefined {
@@ -83,8 +84,8 @@ function readBulk(client: Run, at: number, max: number): { text: string; next: n
   if (length.value > Math.min(max, BULK_BYTES_MAX)) return undefined;
   const end = length.next + length.value;
   const start = client.start;
-  if (runBytes(client) > end && client.bytes[start + end] !== CR) return undefined;
-  if (runBytes(client) < end + 2) return end + 2;
+  if (sizeOf(client) > end && client.bytes[start + end] !== CR) return undefined;
+  if (sizeOf(client) < end + 2) return end + 2;
   if (client.bytes[start + end + 1] !== LF) return undefined;
   return { text: field(client.bytes, start + length.next, start + end), next: end + 2 };
 }
@@ -130,7 +131,7 @@ function identity(method: string, given: readonly string[]): Certain {
 /** A line that only a Redis client sends; or one that others send too, and Redis' answer to it. */
 function readInline({ client, server }: FirstBytes): Reading {
   const end = findByte(client, LF, LINE_BYTES_MAX);
-  const have = runBytes(client);
+  const have = sizeOf(client);
   const stop = end < 0 ? client.end : end;
   if (!wordLike(client, INLINE_WORDS, true)) return not;
   for (let i = client.start; i < stop; i++) {
@@ -145,11 +146,11 @@ function readInline({ client, server }: FirstBytes): Reading {
   const replies = inlineReplies(method, given);
   if (replies === undefined) return not;
   // The others' answers begin otherwise within the first bytes.
-  const said = Buffer.from(server.bytes.buffer, server.bytes.byteOffset + server.start, Math.min(REPLY_CHARS, runBytes(server))).toString(
+  const said = Buffer.from(server.bytes.buffer, server.bytes.byteOffset + server.start, Math.min(REPLY_CHARS, sizeOf(server))).toString(
     "latin1",
   );
   const possible = replies.filter((reply) => reply.startsWith(said.slice(0, reply.length)));
   if (possible.some((reply) => said.length >= reply.length)) return identity(method, given);
   if (possible.length === 0 || server.closed) return not;
-  return { need: runBytes(server) + 1, of: "server", release: true };
+  return { need: sizeOf(server) + 1, of: "server", release: true };
 }

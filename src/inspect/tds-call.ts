@@ -1,6 +1,7 @@
-import { bytesLike, cursorAt, evidenceOf, more, runBytes, u16le } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, u16le } from "./binary.ts";
 import type { Reading, Run } from "./inspector.ts";
 import { TDS_HEADER_BYTES } from "./tds.ts";
+import { sizeOf } from "./parts.ts";
 
 /**
  * A SQL batch or a remote call as the first thing seen (MS-TDS §2.2.6.6, §2.2.6.7): a recording that begins in the middle of a connection.
@@ -14,7 +15,7 @@ const NAME_UNITS_MAX = 128;
 const not = { bad: "no TDS request" } as const;
 
 export function readCall(client: Run, isCall: boolean): Reading {
-  const have = runBytes(client);
+  const have = sizeOf(client);
   const text = isCall ? TDS_HEADER_BYTES + 2 : TDS_HEADER_BYTES;
   if (bytesLike(client, TDS_HEADER_BYTES, HEADERS)) {
     const need = TDS_HEADER_BYTES + HEADERS.length;

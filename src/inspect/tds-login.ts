@@ -1,5 +1,6 @@
 import { Cursor } from "../base/cursor.ts";
-import { type Found, isPrintable, u16le, u32le, utf16Field, viewField } from "./binary.ts";
+import { type Found, u16le, u32le, utf16Field, viewField } from "./binary.ts";
+import { isPrintable } from "./parts.ts";
 
 /** Who a client of TDS says that it is. */
 

@@ -1,5 +1,6 @@
-import { cursorAt, runBytes } from "./binary.ts";
+import { cursorAt } from "./binary.ts";
 import type { Run } from "./inspector.ts";
+import { sizeOf } from "./parts.ts";
 
 /** Packets of the Tabular Data Stream (MS-TDS §2.2.3.1): an 8-byte header and a part of a message. */
 
@@ -38,7 +39,7 @@ export interface TdsMessage {
  */
 export function readTdsMessage(run: Run, at: number, type: number, open = false): TdsMessage | undefined {
   const parts: Uint8Array[] = [];
-  const have = runBytes(run);
+  const have = sizeOf(run);
   const message = (end: number, need: number): TdsMessage => ({
     payload: parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts),
     end,

@@ -1,8 +1,6 @@
 import { FIELD_CHARS_MAX } from "../model/verdict.ts";
 import type { Run } from "./inspector.ts";
 
-export { FIELD_CHARS_MAX } from "../model/verdict.ts";
-
 /** Bytes as text, for protocols that are lines. */
 
 /** Does the run begin with `text` (ASCII), as far as its bytes go? True for an empty run. */
@@ -19,7 +17,7 @@ export function startsLikeAnyCase(run: Run, text: string): boolean {
   return true;
 }
 
-function lower(c: number): number {
+export function lower(c: number): number {
   return c >= 0x41 && c <= 0x5a ? c | 0x20 : c;
 }
 

@@ -1,7 +1,8 @@
 import { Protocol } from "../model/packet.ts";
-import { bytesLike, cursorAt, evidenceOf, isPrintable, more, runBytes, viewField } from "./binary.ts";
+import { bytesLike, cursorAt, evidenceOf, more, viewField } from "./binary.ts";
 import type { FirstBytes, Inspector, NotIt, Reading, Run } from "./inspector.ts";
 import { startsLike } from "./text.ts";
+import { sizeOf, isPrintable } from "./parts.ts";
 
 /**
  * ZooKeeper (zookeeper.jute, "ConnectRequest"; Administrator's Guide, "The Four Letter Words"): a client begins with its session, a person
@@ -40,10 +41,10 @@ export const zookeeperInspector: Inspector = {
   opens: "client",
   read(first): Reading {
     const { client } = first;
-    if (runBytes(client) > 0 && client.bytes[client.start] === ELECTION[0]) return readElection(client);
+    if (sizeOf(client) > 0 && client.bytes[client.start] === ELECTION[0]) return readElection(client);
     if (!bytesLike(client, 0, [0])) return readWord(first);
     if (!bytesLike(client, 0, [0, 0, 0])) return not;
-    if (runBytes(client) < 8) return more(client, 8, not);
+    if (sizeOf(client) < 8) return more(client, 8, not);
     const c = cursorAt(client, 0);
     const length = c.u32();
     const second = c.u32();
@@ -62,7 +63,7 @@ function readConnect(client: Run, length: number): Reading {
   const password = c.u32();
   const rest = length - CONNECT_BYTES - password;
   if (!c.short && (!PASSWORD_BYTES.includes(password) || (rest !== 0 && rest !== 1))) return not;
-  if (runBytes(client) < end) return more(client, end, not);
+  if (sizeOf(client) < end) return more(client, end, not);
   const readOnly = rest === 1 ? client.bytes[client.start + end - 1] : 0;
   return readOnly === 0 || readOnly === 1 ? evidenceOf("zookeeper", { method: "connect" }) : not;
 }
@@ -73,38 +74,38 @@ function readLearner(client: Run, type: number): Reading {
   const length = c.u32();
   if (!c.short && (length < LEARNER_BYTES_MIN - 4 || length > LEARNER_BYTES_MIN + 4)) return not;
   if (!bytesLike(client, 24, LEARNER_PROTOCOL)) return not;
-  if (runBytes(client) < 28) return more(client, 28, not);
+  if (sizeOf(client) < 28) return more(client, 28, not);
   return evidenceOf("zookeeper", { method: LEARNER_TYPES[type] });
 }
 
 /** Between servers, leader election (`QuorumCnxManager.InitialMessage`): -65536 or -65535, who it is, and its addresses as a text. */
 function readElection(client: Run): Reading {
   if (!bytesLike(client, 0, ELECTION)) return not;
-  if (runBytes(client) > 7 && (client.bytes[client.start + 7] as number) > 1) return not;
+  if (sizeOf(client) > 7 && (client.bytes[client.start + 7] as number) > 1) return not;
   const c = cursorAt(client, 16);
   const length = c.u32();
   if (c.short) return more(client, 20, not);
   if (length === 0 || length > ADDRESSES_BYTES_MAX) return not;
-  if (runBytes(client) < 20 + length) return more(client, 20 + length, not);
+  if (sizeOf(client) < 20 + length) return more(client, 20 + length, not);
   const addresses = c.view(length);
   return isPrintable(addresses) && addresses.includes(0x3a) ? evidenceOf("zookeeper", { method: "election" }) : not;
 }
 
 /** A word alone is the begin of others' lines (`stats`): it needs the end of its line, or the server's answer. */
 function readWord({ client, server }: FirstBytes): Reading {
-  const have = runBytes(client);
+  const have = sizeOf(client);
   const word = WORDS.find((one) => startsLike(client, one));
   if (word === undefined) return not;
   if (have < WORD_BYTES) return more(client, WORD_BYTES, not);
   const found = evidenceOf("zookeeper", { method: viewField(client.bytes.subarray(client.start, client.start + WORD_BYTES)) });
   const possible = [`${word}${REFUSED}`, ...REPLIES].filter((reply) => startsLike(server, reply));
-  if (possible.some((reply) => runBytes(server) >= reply.length)) return found;
+  if (possible.some((reply) => sizeOf(server) >= reply.length)) return found;
   if (possible.length === 0) return not;
   if (have > WORD_BYTES) {
     if (client.bytes[client.start + WORD_BYTES] === 0x0a) return found;
     if (!bytesLike(client, WORD_BYTES, [0x0d, 0x0a])) return not;
     return have > WORD_BYTES + 1 ? found : more(client, WORD_BYTES + 2, not);
   }
-  if (!server.closed) return { need: runBytes(server) + 1, of: "server", release: true };
+  if (!server.closed) return { need: sizeOf(server) + 1, of: "server", release: true };
   return client.closed ? found : not;
 }
