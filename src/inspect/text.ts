@@ -1,4 +1,4 @@
-import { FIELD_CHARS_MAX } from "../model/verdict.ts";
+import { FIELD_CHARS_MAX, octetText } from "../model/verdict.ts";
 import type { Run } from "./inspector.ts";
 
 /** Bytes as text, for protocols that are lines. */
@@ -31,9 +31,6 @@ export function findByte(run: Run, byte: number, limit: number): number {
 /** bytes[start..end) as an evidence field: printable ASCII as it is, all else `\xHH`; cut at 255 characters. */
 export function field(bytes: Uint8Array, start: number, end: number): string {
   let text = "";
-  for (let i = start; i < end && text.length < FIELD_CHARS_MAX; i++) {
-    const c = bytes[i] as number;
-    text += c >= 0x20 && c < 0x7f && c !== 0x5c ? String.fromCharCode(c) : `\\x${c.toString(16).padStart(2, "0")}`;
-  }
+  for (let i = start; i < end && text.length < FIELD_CHARS_MAX; i++) text += octetText(bytes[i] as number);
   return text.slice(0, FIELD_CHARS_MAX);
 }

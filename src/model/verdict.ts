@@ -74,6 +74,10 @@ export const LEGACY_TLS = "legacy TLS";
 
 /** No value of Fields is longer; one of this length may be cut. */
 export const FIELD_CHARS_MAX = 255;
+/** One octet as a field has it. What a policy asks for is written the same way, or it would never be equal. */
+export function octetText(octet: number): string {
+  return octet >= 0x20 && octet < 0x7f && octet !== 0x5c ? String.fromCharCode(octet) : `\\x${octet.toString(16).padStart(2, "0")}`;
+}
 
 /** Values are as the client wrote them; a byte that is no printable ASCII is written \\xHH. */
 export type Fields = Readonly<Partial<Record<FieldName, string>>>;

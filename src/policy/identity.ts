@@ -1,7 +1,7 @@
 import { ipText, parseIp } from "../base/address.ts";
 import { dnsName, namePattern, type NamePattern } from "../base/name.ts";
 import type { IdentityTerm } from "../model/policy.ts";
-import { FIELD_CHARS_MAX, type Evidence, type FieldName } from "../model/verdict.ts";
+import { FIELD_CHARS_MAX, octetText, type Evidence, type FieldName } from "../model/verdict.ts";
 import { hasName, nameSet, type NameSet } from "./names.ts";
 
 /** What a policy may ask about who the client says it is: `block: { list: field }`, as in `postgresql: { users: [ … ] }`. */
@@ -54,9 +54,7 @@ export function compileIdentity({ field, values }: IdentityTerm): Identity {
 /** `text` as Evidence has it: printable ASCII, any other octet of its UTF-8 as \xHH. */
 export function fieldText(text: string): string {
   let out = "";
-  for (const octet of Buffer.from(text)) {
-    out += octet >= 0x20 && octet < 0x7f && octet !== 0x5c ? String.fromCharCode(octet) : `\\x${octet.toString(16).padStart(2, "0")}`;
-  }
+  for (const octet of Buffer.from(text)) out += octetText(octet);
   return out;
 }
 
