@@ -59,7 +59,10 @@ export interface Store<T> {
   readonly items: ReadonlyMap<string, T>;
   /** A whole list has been read once. Stays true: whether it is still current is `staleMs`. */
   readonly synced: boolean;
-  /** Milliseconds since the server last proved that this is current (list, event, bookmark, a watch accepted); Infinity before. */
+  /**
+   * Milliseconds since the server last proved that this is current (a list, an event, a bookmark); Infinity before.
+   * A healthy watch of quiet objects reaches five minutes.
+   */
   staleMs(now: number): number;
 }
 
