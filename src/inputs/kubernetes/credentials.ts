@@ -26,7 +26,7 @@ export interface CredentialSource {
   readonly source: string;
   /** They may have changed after so long: tokens of service accounts are rotated. */
   readonly freshMs: number;
-  read(): Promise<Outcome<Credentials>>;
+  readonly read: () => Promise<Outcome<Credentials>>;
 }
 
 export interface CredentialPlaces {
