@@ -29,8 +29,10 @@ export interface Thing {
 
 interface Change {
   readonly version: number;
-  readonly type: "ADDED" | "MODIFIED" | "DELETED";
+  readonly before: Thing | undefined;
+  /** Of a deletion: the last state, with the version of the deletion. */
   readonly object: Thing;
+  readonly deleted: boolean;
 }
 
 interface Watcher {
@@ -117,7 +119,7 @@ export class FakeApi {
     const key = `${namespace}/${name}`;
     const version = ++this.version;
     const object: Thing = { ...more, metadata: { name, namespace, labels, resourceVersion: String(version) } };
-    this.tell({ version, type: this.things.has(key) ? "MODIFIED" : "ADDED", object });
+    this.tell({ version, before: this.things.get(key), object, deleted: false });
     this.things.set(key, object);
   }
 
@@ -128,7 +130,8 @@ export class FakeApi {
     if (old === undefined) return false;
     const version = ++this.version;
     this.things.delete(key);
-    this.tell({ version, type: "DELETED", object: { ...old, metadata: { ...old.metadata, resourceVersion: String(version) } } });
+    const object = { ...old, metadata: { ...old.metadata, resourceVersion: String(version) } };
+    this.tell({ version, before: old, object, deleted: true });
     return true;
   }
 
@@ -183,8 +186,12 @@ export class FakeApi {
     for (const { response, url } of this.watchers) this.send(response, url, change);
   }
 
-  private send(response: ServerResponse, url: URL, { type, object }: Change): void {
-    if (!selected(url, object)) return;
+  /** What leaves the selection is deleted for this watch. */
+  private send(response: ServerResponse, url: URL, { before, object, deleted }: Change): void {
+    const was = before !== undefined && selected(url, before);
+    const is = !deleted && selected(url, object);
+    if (!was && !is) return;
+    const type = !is ? "DELETED" : was ? "MODIFIED" : "ADDED";
     response.write(`${JSON.stringify({ type, object })}\n`);
   }
 
