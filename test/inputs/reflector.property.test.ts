@@ -21,15 +21,15 @@ const ANY_FAULT: readonly Fault[] = [
   { kind: "cut" },
   { kind: "slow", everyMs: 3 },
   { kind: "text", text: "<html>" },
-  { kind: "lines", lines: [], then: "close" },
+  { kind: "lines", lines: [], after: "close" },
 ];
 const WATCH_FAULTS: readonly Fault[] = [
   ...ANY_FAULT,
-  { kind: "lines", lines: [EXPIRED], then: "close" },
-  { kind: "lines", lines: [EXPIRED], then: "open" },
-  { kind: "lines", lines: ['{"type":"ERROR","object":{"code":500}}'], then: "open" },
-  { kind: "lines", lines: ['{"type":"ADDED"}'], then: "open" },
-  { kind: "lines", lines: ['{"type":"ADDED","object":'], then: "close" },
+  { kind: "lines", lines: [EXPIRED], after: "close" },
+  { kind: "lines", lines: [EXPIRED], after: "open" },
+  { kind: "lines", lines: ['{"type":"ERROR","object":{"code":500}}'], after: "open" },
+  { kind: "lines", lines: ['{"type":"ADDED"}'], after: "open" },
+  { kind: "lines", lines: ['{"type":"ADDED","object":'], after: "close" },
 ];
 
 type Action =
@@ -67,6 +67,12 @@ test("whatever the server does, in whatever order: when it is well again the sto
   );
 });
 
+const text = (entries: readonly (readonly [string, string | undefined])[]): string =>
+  entries
+    .map(([key, version]) => `${key}=${version}`)
+    .sort()
+    .join();
+
 async function play(actions: readonly Action[], list: "cached" | "paged"): Promise<void> {
   const api = await new FakeApi().listen();
   const credentials = { server: api.url, tls: {}, headers: {} };
@@ -75,7 +81,7 @@ async function play(actions: readonly Action[], list: "cached" | "paged"): Promi
   const transport = httpsTransport({ source: "the test", freshMs: Number.POSITIVE_INFINITY, read }, clock.now, "test");
   const options = { path: api.path, list, project: ({ metadata }: { metadata: { resourceVersion?: string } }) => metadata.resourceVersion };
   let told: string | undefined;
-  const shown = (): string => JSON.stringify([...reflector.items].sort());
+  const shown = (): string => text([...reflector.items]);
   const reflector = new ListWatch<string>(transport, clock, Math.random, { ...options, onChange: () => (told = shown()) });
   let planned: { what: Asked["what"]; fault: Fault; left: number } | undefined;
   api.fault = ({ what }) => (planned !== undefined && planned.what === what && planned.left-- > 0 ? planned.fault : undefined);
@@ -88,7 +94,7 @@ async function play(actions: readonly Action[], list: "cached" | "paged"): Promi
     }
     planned = undefined;
     // What was hidden from a watch that is still open comes with the next one, at the latest after its time.
-    const wanted = (): string => JSON.stringify([...api.state()].map(([key, { metadata }]) => [key, metadata.resourceVersion]).sort());
+    const wanted = (): string => text([...api.state()].map(([key, { metadata }]) => [key, metadata.resourceVersion]));
     await until("the store is what the server has", () => reflector.synced && shown() === wanted(), 10_000, 3);
     await until("one watch is open", () => api.watching === 1, 10_000, 3);
     api.put("last");

@@ -179,8 +179,8 @@ test("a list that lost objects deletes them, and keeps the identity of what has 
 
 const GONE: readonly (readonly [string, Fault])[] = [
   ["as HTTP status", { kind: "status", status: 410 }],
-  ["as event, then closed", { kind: "lines", lines: [EXPIRED], then: "close" }],
-  ["as event, left open", { kind: "lines", lines: [EXPIRED], then: "open" }],
+  ["as event, then closed", { kind: "lines", lines: [EXPIRED], after: "close" }],
+  ["as event, left open", { kind: "lines", lines: [EXPIRED], after: "open" }],
 ];
 
 suite("410 in its three shapes", { concurrency: true }, () => {
@@ -203,18 +203,18 @@ suite("410 in its three shapes", { concurrency: true }, () => {
 });
 
 const BROKEN: readonly (readonly [string, Fault, string])[] = [
-  ["closes at once", { kind: "lines", lines: [], then: "close" }, "closed"],
+  ["closes at once", { kind: "lines", lines: [], after: "close" }, "closed"],
   ["cuts at once", { kind: "cut" }, "connect"],
   [
     "an ERROR event of code 500, left open",
-    { kind: "lines", lines: ['{"type":"ERROR","object":{"code":500,"message":"etcd"}}'], then: "open" },
+    { kind: "lines", lines: ['{"type":"ERROR","object":{"code":500,"message":"etcd"}}'], after: "open" },
     "stream",
   ],
-  ["a garbage line, left open", { kind: "lines", lines: ["<html>"], then: "open" }, "garbage"],
-  ["an event without metadata", { kind: "lines", lines: ['{"type":"ADDED","object":{"kind":"Pod"}}'], then: "open" }, "garbage"],
-  ["an event that is null", { kind: "lines", lines: ["null"], then: "open" }, "garbage"],
-  ["an event of no known type", { kind: "lines", lines: ['{"type":"NEWS","object":{"metadata":{"name":"x"}}}'], then: "open" }, "garbage"],
-  ["a bookmark without a version", { kind: "lines", lines: ['{"type":"BOOKMARK","object":{}}'], then: "open" }, "garbage"],
+  ["a garbage line, left open", { kind: "lines", lines: ["<html>"], after: "open" }, "garbage"],
+  ["an event without metadata", { kind: "lines", lines: ['{"type":"ADDED","object":{"kind":"Pod"}}'], after: "open" }, "garbage"],
+  ["an event that is null", { kind: "lines", lines: ["null"], after: "open" }, "garbage"],
+  ["an event of no known type", { kind: "lines", lines: ['{"type":"NEWS","object":{"metadata":{"name":"x"}}}'], after: "open" }, "garbage"],
+  ["a bookmark without a version", { kind: "lines", lines: ['{"type":"BOOKMARK","object":{}}'], after: "open" }, "garbage"],
   ["HTTP 500", { kind: "status", status: 500 }, "server"],
   ["HTTP 429", { kind: "status", status: 429 }, "throttled"],
   ["HTTP 403", { kind: "status", status: 403 }, "forbidden"],

@@ -5,15 +5,13 @@ export class ManualClock implements Clock {
   private time = 0;
   private readonly waiting = new Set<{ at: number; run: () => void }>();
 
-  now(): number {
-    return this.time;
-  }
+  readonly now = (): number => this.time;
 
-  after(ms: number, run: () => void): () => void {
+  readonly after = (ms: number, run: () => void): (() => void) => {
     const entry = { at: this.time + ms, run };
     this.waiting.add(entry);
     return () => this.waiting.delete(entry);
-  }
+  };
 
   /** Runs what is due until then, each at its time. */
   advance(ms: number): void {

@@ -14,7 +14,7 @@ export type Fault =
   | { readonly kind: "cut" }
   | { readonly kind: "slow"; readonly everyMs: number }
   | { readonly kind: "text"; readonly text: string }
-  | { readonly kind: "lines"; readonly lines: readonly string[]; readonly then: "close" | "open" };
+  | { readonly kind: "lines"; readonly lines: readonly string[]; readonly after: "close" | "open" };
 
 /** Part of an object as the API shows it. */
 export interface Thing {
@@ -236,7 +236,7 @@ export class FakeApi {
       case "lines":
         response.writeHead(200);
         for (const line of fault.lines) response.write(`${line}\n`);
-        if (fault.then === "close") response.end();
+        if (fault.after === "close") response.end();
         else response.flushHeaders();
         return;
     }
