@@ -159,7 +159,10 @@ function inside(sys: string): void {
     return { kind: "found", interface: name, index: "index" in attachment ? attachment.index : 0, how } as Located;
   }
 
-  run("ip link set lo up; ip link add cni0 type bridge; ip address add 10.44.1.1/24 dev cni0; ip link set cni0 up");
+  // Its MAC is fixed, as CNIs do: else it changes with the ports, and the node forgets its neighbours then.
+  run(
+    "ip link set lo up; ip link add cni0 address 0a:58:0a:2c:01:01 type bridge; ip address add 10.44.1.1/24 dev cni0; ip link set cni0 up",
+  );
   run(
     "ip link add uplink type veth peer name uplink1; ip link set uplink up; ip link set uplink1 up; ip address add 192.0.2.2/24 dev uplink; ip route add default via 192.0.2.1",
   );
