@@ -1,12 +1,12 @@
 import type { Ip } from "../base/address.ts";
 import { BridgeTables } from "./bridge.ts";
-import type { CgroupUid } from "./cgroup-path.ts";
+import { type CgroupUid, cgroupUid } from "./cgroup-path.ts";
 import { CgroupTree } from "./cgroups.ts";
 import { bridgeNetfilter } from "./interface.ts";
 import { type Judgement, judge, nameOf } from "./judge.ts";
 import type { Link, LinkTable } from "./link.ts";
 import type { Network } from "./network.ts";
-import { cgroupOf, type Finding, type Located, type PodPlace } from "./place.ts";
+import { cgroupsOf, type Finding, type Located, type PodPlace } from "./place.ts";
 import { Processes } from "./processes.ts";
 import { hear, type Testimony } from "./witness.ts";
 
@@ -17,6 +17,8 @@ const PODS_MAX = 4096;
  * the other witnesses of one whose processes have spoken. A pod that is not found yet is looked for each time.
  */
 const LOOK_AGAIN_MS = 5000;
+/** Pods whose other witnesses are heard again in one refresh; the rest is for the next ones. */
+const AGAIN_MAX = 16;
 /** A scan of /proc costs some 10 µs a process. */
 const SCAN_AGAIN_MS = 1000;
 const NOTHING: Testimony = { kind: "nothing", why: "no process of it runs on this node" };
@@ -44,8 +46,8 @@ interface Judged extends Judgement {
 }
 
 /**
- * Pod → host-side interface. `refresh` looks at the node, once for all pods; `find` says what it saw. Whose interface one is stays known by its index
- * for as long as it is there, so a new pod of the same name or address does not inherit it.
+ * Pod → host-side interface. `refresh` looks at the node, once for all pods; `find` says what it saw. Whose interface one is
+ * stays known by its index for as long as it is there, so a new pod of the same name or address does not inherit it.
  */
 export class Locator {
   private readonly network: Network;
@@ -69,8 +71,9 @@ export class Locator {
   }
 
   /**
-   * Looks where the interfaces of these pods are: all pods of this node that run, terminated ones left out. Synchronous; see ARCHITECTURE.md for what it
-   * costs. `nowMs` is any clock that only goes forward. Returns why the node could not be looked at; what was found before then stays.
+   * Looks where the interfaces of these pods are: all pods of this node that run, terminated ones left out. Synchronous; see
+   * ARCHITECTURE.md for what it costs. `nowMs` is any clock that only goes forward. Returns why the node could not be looked
+   * at; what was found before then stays.
    */
   refresh(pods: readonly PodPlace[], nowMs: number): string | undefined {
     const links = this.network.links();
@@ -97,8 +100,8 @@ export class Locator {
   }
 
   private hearAll(pods: readonly PodPlace[], links: LinkTable, nowMs: number): void {
-    const wanted = new Map(pods.flatMap((pod) => (pod.hostNetwork ? [] : [[cgroupOf(pod), pod] as const])));
-    const hostNetwork = new Set(pods.flatMap((pod) => (pod.hostNetwork ? [cgroupOf(pod)] : [])));
+    const wanted = new Set(pods.flatMap((pod) => (pod.hostNetwork ? [] : cgroupsOf(pod))));
+    const hostNetwork = new Set(pods.map((pod) => (pod.hostNetwork ? cgroupUid(pod.uid) : undefined)));
     const there = this.pidsByPod(nowMs, wanted.size > 0);
     for (const uid of this.heard.keys()) if (!there.has(uid)) this.heard.delete(uid);
     for (const [uid, pids] of there) {
@@ -109,7 +112,10 @@ export class Locator {
     }
   }
 
-  /** Every pod that has a cgroup, also those that the API does not name (yet, or any more): theirs are interfaces that nobody else can have. */
+  /**
+   * Every pod that has a cgroup, also those that the API does not name (yet, or any more): theirs are interfaces that nobody
+   * else can have.
+   */
   private pidsByPod(nowMs: number, wanted: boolean): ReadonlyMap<CgroupUid, () => readonly number[]> {
     const folders = this.tree.pods(nowMs);
     if (folders.size > 0 || !wanted) return new Map([...folders].map(([uid, own]) => [uid, () => this.tree.pids(own)]));
@@ -121,7 +127,7 @@ export class Locator {
 
   private judgeAll(pods: readonly PodPlace[], links: LinkTable, nowMs: number): void {
     for (const index of this.held.keys()) if (!links.byIndex.has(index)) this.held.delete(index);
-    const names = new Map(pods.map((pod) => [cgroupOf(pod), nameOf(pod)]));
+    const names = new Map(pods.flatMap((pod) => cgroupsOf(pod).map((uid) => [uid, nameOf(pod)] as const)));
     const owners = this.owners(links, (uid) => names.get(uid) ?? `another pod (UID ${uid})`);
     let bridges: BridgeTables | undefined;
     const port = (address: Ip): Link | undefined => {
@@ -132,12 +138,19 @@ export class Locator {
       return bridges.portOf(address);
     };
     const judged = new Map<string, Judged>();
+    let again = AGAIN_MAX;
     for (const pod of pods) {
-      const uid = cgroupOf(pod);
+      const uid = cgroupsOf(pod).find((one) => this.heard.has(one));
       const heard = uid === undefined ? undefined : this.heard.get(uid);
       const addresses = pod.addresses.join();
       const before = this.judged.get(pod.uid);
-      if (before !== undefined && before.heard === heard && before.addresses === addresses && holds(before, links, nowMs)) {
+      if (
+        before !== undefined &&
+        before.heard === heard &&
+        before.addresses === addresses &&
+        holds(before, links) &&
+        (nowMs - before.atMs < LOOK_AGAIN_MS || --again < 0)
+      ) {
         judged.set(pod.uid, before);
         continue;
       }
@@ -190,14 +203,9 @@ function current(testimony: Testimony, links: LinkTable): Testimony {
   return testimony.kind === "linked" ? { ...testimony, links: links.into(testimony.space) } : testimony;
 }
 
-/** Nothing that a process has said needs to be weighed again, for a while. */
-function holds({ located, atMs }: Judged, links: LinkTable, nowMs: number): boolean {
-  return (
-    located.kind === "found" &&
-    located.how === "process" &&
-    nowMs - atMs < LOOK_AGAIN_MS &&
-    links.byIndex.get(located.index)?.name === located.interface
-  );
+/** What a process has said, and the interface still has its name. */
+function holds({ located }: Judged, links: LinkTable): boolean {
+  return located.kind === "found" && located.how === "process" && links.byIndex.get(located.index)?.name === located.interface;
 }
 
 /** Is what was heard still so? An interface that is there under its index and leads to the same namespace is the same one. */
