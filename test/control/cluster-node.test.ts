@@ -9,7 +9,7 @@ import type { PodView } from "../../src/inputs/kubernetes/objects.ts";
 const FROM = {
   namespaces: {},
   services: [{ addresses: [parseIp("10.96.0.10") as Ip], ports: [53] }],
-  facts: { local: new Set<Ip>(), resolvConf: { servers: [], searches: [] } },
+  facts: { prefixes: ["cali"], local: new Set<Ip>(), resolvConf: { servers: [], searches: [] } },
 };
 
 function view(name: string, addresses: string[], more: Partial<PodView> = {}): PodView {

@@ -72,6 +72,29 @@ test("a pod that nobody knows yet sends no packet; the first ones wait, and are 
   assert.equal(counters["faults"], 0);
 });
 
+test("pods behind the CNI's bridge wait as well, and those that nobody guards are left alone", async (t) => {
+  if (!need(t, KUBE_NEEDS)) return;
+  const it = await kubeShop(t);
+  await it.put("checkout", CHECKOUT);
+  await it.addPod({ name: "checkout", kind: "bridge" });
+  await it.addPod({ name: "free", kind: "bridge" });
+  const late = await it.addPod({ name: "late", kind: "bridge", labels: { app: "checkout" }, announced: false });
+  await it.start();
+  await it.agent.event("live", ({ why }) => why === "inputs-live", { timeoutMs: 40_000 });
+  const packets = await counter(it, late.v4 as string);
+  const [checkout, free, unknown] = [await it.client("checkout"), await it.client("free"), await it.client("late")];
+  const to = (host: string, timeoutMs = 3000) => ({ host, port: 443, send: "x", timeoutMs });
+  assert.equal((await free.connect(to(OUT.evil))).data, "x", "no policy selects it");
+  assert.equal((await checkout.connect(to(OUT.evil))).code, "ECONNREFUSED");
+  assert.equal((await checkout.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
+  assert.equal((await unknown.connect(to(OUT.evil, 500))).code, "ETIMEDOUT");
+  assert.equal(await packets(), 0);
+  const waits = unknown.connect(to(OUT.evil, 5000));
+  await it.announce(late);
+  assert.equal((await waits).code, "ECONNREFUSED", "judged once it is known");
+  assert.equal((await it.agent.status()).counters["spoofed"], 0);
+});
+
 test("connections from before the agent go on while the API does not answer, and are judged when it does", async (t) => {
   if (!need(t, KUBE_NEEDS)) return;
   const it = await kubeShop(t);
