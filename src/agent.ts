@@ -63,7 +63,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const keeper = new PolicyKeeper(options.state);
   const losses = new QueueWatch(options.queueBase, emit);
-  const enforcer = new Enforcer(options, { native, iptables, marks: marksInUse, emit, log, nowMs: Date.now });
+  const enforcer = new Enforcer(options, { native, iptables, marks: marksInUse, emit, log, nowMs: Date.now, onUnknown: source.strange });
 
   let snapshot: Snapshot | undefined;
   let node: Node | undefined;

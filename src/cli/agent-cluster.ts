@@ -39,9 +39,14 @@ export async function openClusterSource(
   log.info({ server: cluster.server, credentials: cluster.source, node }, "pods and policies come from the Kubernetes API");
   const network = new NodeNetwork(new (addon().NetlinkSocket)({ protocol: NetlinkProtocol.route }));
   return clusterSource({
-    ...{ cluster, settings, node, state, log },
+    cluster,
+    settings,
+    node,
+    state,
+    log,
     clusterNamespace: namespace,
     locator: new Locator({ network }),
+    routeTo: (address) => network.routeTo(address),
     facts: nodeFacts(settings, network, (why) => log.warn(why)),
     boot: bootId(),
     nowMs: Date.now,

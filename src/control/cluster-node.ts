@@ -24,6 +24,10 @@ export interface NodeFacts {
 
 /** A pod whose interface is not found for this long is said to be not enforced. */
 const LATER_MS = 10_000;
+/** Packets of strangers are remembered this long, and so many addresses. */
+const STRANGER_MS = 30_000;
+const STRANGERS_MAX = 512;
+const SEEN_OF_POD_MAX = 4;
 const HOST_NETWORK = "hostNetwork: its packets are the node's own, and cannot be told from those of others";
 
 /**
@@ -39,6 +43,8 @@ export class ClusterNode {
   private looked = "";
   private waiting = false;
   private resolvers: Node["resolvers"] = [];
+  /** Addresses that packets came from before the API said whose they are. */
+  private strangers = new Map<Ip, { readonly index: number; readonly atMs: number }>();
 
   constructor(settings: ClusterSettings, locator: PodLocator) {
     this.settings = settings;
@@ -48,6 +54,25 @@ export class ClusterNode {
   /** Some pod's interface has not been found yet. */
   get incomplete(): boolean {
     return this.waiting;
+  }
+
+  /**
+   * A packet of no known pod came from this address, and the node's own route to it leads to the same interface. A pod with that
+   * interface that has no address in the API yet (the kubelet reports it a second or two after the start) has this one. False: known.
+   */
+  seen(address: Ip, index: number, nowMs: number): boolean {
+    const old = this.strangers.get(address);
+    this.strangers.delete(address);
+    for (const [other, { atMs }] of this.strangers)
+      if (nowMs - atMs >= STRANGER_MS || this.strangers.size >= STRANGERS_MAX) this.strangers.delete(other);
+    this.strangers.set(address, { index, atMs: nowMs });
+    return old?.index !== index || nowMs - old.atMs >= STRANGER_MS;
+  }
+
+  /** The addresses seen behind an interface that no pod is said to have. */
+  private addressesBehind(index: number, running: readonly PodView[]): readonly Ip[] {
+    const found = [...this.strangers].flatMap(([address, one]) => (one.index === index ? [address] : []));
+    return found.filter((address) => !running.some((pod) => !pod.hostNetwork && pod.addresses.includes(address))).slice(0, SEEN_OF_POD_MAX);
   }
 
   /** `lookAgain`: at every interface, though no pod has changed. */
@@ -76,12 +101,19 @@ export class ClusterNode {
         outside.push({ pod: podOf(view, key, "", [], searches), why: HOST_NETWORK });
         continue;
       }
-      if (view.addresses.length === 0) continue; // nobody knows yet whose packets these are: they wait
       const located = this.locator.find(view);
+      const addresses =
+        view.addresses.length > 0 || located.kind !== "found" ? view.addresses : this.addressesBehind(located.index, running);
+      if (addresses.length === 0) continue; // nobody knows yet whose packets these are: they wait
       const found = located.kind === "found" ? located.interface : "";
       const old = this.made.get(view.uid);
-      const same = old !== undefined && old.view === view && old.pod.interface === found && sameList(old.searches, searches);
-      const pod = same ? old.pod : podOf(view, key, found, view.addresses, searches);
+      const same =
+        old !== undefined &&
+        old.view === view &&
+        old.pod.interface === found &&
+        sameList(old.searches, searches) &&
+        sameList(old.pod.addresses, addresses);
+      const pod = same ? old.pod : podOf(view, key, found, addresses, searches);
       made.set(view.uid, same ? old : { view, searches, pod });
       pods.push(pod);
       if (located.kind === "found") continue;

@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import type { Ip } from "../base/address.ts";
 import { messageOf } from "../base/fault.ts";
 import type { ClusterSettings } from "../inputs/config/settings.ts";
 import type { Cluster } from "../inputs/kubernetes/types.ts";
@@ -17,6 +18,8 @@ export interface ClusterSourceOptions {
   /** ClusterEgressPolicies count only in ConfigMaps of this namespace. */
   readonly clusterNamespace: string;
   readonly locator: PodLocator;
+  /** The index of the interface by which packets to this address leave the node. */
+  readonly routeTo: (address: Ip) => number | undefined;
   /** Looks at the node. */
   readonly facts: () => NodeFacts;
   readonly state: string;
@@ -178,6 +181,12 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     },
     lookTwiceMs: undefined,
     health: (now) => stores.health(now),
+    strange: (source, index) => {
+      // The node itself sends it there: so the address is of what is behind that interface, whoever that is.
+      if (options.routeTo(source) !== index || !view.seen(source, index, nowMs())) return;
+      lookAgain = true;
+      if (stores.synced) tell();
+    },
     applied: ({ ready, snapshot, states, loose }: Applied) => {
       unsaved = snapshot;
       if (ready) untaint();

@@ -39,6 +39,8 @@ export interface EnforcerDeps {
   readonly emit: (draft: EventDraft) => void;
   readonly log: Logger;
   readonly nowMs: () => number;
+  /** A packet of no known pod waits: from this address, by the interface of this index. */
+  readonly onUnknown: (source: Ip, index: number) => void;
 }
 
 /** A pod with the policies that select it. */
@@ -199,6 +201,7 @@ export class Enforcer {
       (address) => this.addresses.has(address),
       deps.marks,
       options.onDeath,
+      deps.onUnknown,
     );
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await this.thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);

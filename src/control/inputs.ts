@@ -67,6 +67,7 @@ export function filesSource(options: InputPlaces): InputSource {
     lookTwiceMs: LOOK_TWICE_MS,
     health: () => [],
     applied: () => undefined,
+    strange: () => undefined,
     resolverHint: "list one under `resolvers:` in the pods file",
   };
 }

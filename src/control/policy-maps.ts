@@ -70,7 +70,10 @@ export class PolicyMaps {
     const result = readConfigMap({ metadata: { namespace, name }, data }, { clusterNamespace: this.clusterNamespace });
     for (const key of refused.slice(0, REFUSED_MAX)) {
       result.problems.push({
-        ...{ file: `configmap/${namespace}/${name}:${key}`, line: 1, column: 1, path: "" },
+        file: `configmap/${namespace}/${name}:${key}`,
+        line: 1,
+        column: 1,
+        path: "",
         message: `the policies of the namespace have more than ${NAMESPACE_CHARS_MAX} characters; this one is not read`,
         hint: "remove some, or make them shorter",
       });

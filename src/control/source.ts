@@ -1,3 +1,4 @@
+import type { Ip } from "../base/address.ts";
 import type { Problem } from "../model/policy.ts";
 import type { Pod, Snapshot } from "../model/snapshot.ts";
 import type { ReadResult } from "../policy/read.ts";
@@ -61,6 +62,8 @@ export interface InputSource {
   /** Milliseconds after which new problems are read once more before they are believed; undefined: never. */
   readonly lookTwiceMs: number | undefined;
   health(nowMs: number): readonly InputHealth[];
+  /** A packet of no known pod waits: from this address, by the interface of this index. */
+  strange(source: Ip, index: number): void;
   /** Told after each `read` that was brought into the kernel. */
   applied(result: Applied): void;
   /** Where an operator names DNS servers. */

@@ -64,7 +64,7 @@ function start(native: Addon): void {
   const inspection = new Inspection(context, sender);
   const queues = new Map<string, PacketQueue>();
   const queriesOf = new Queries(context, sender);
-  const unknown = new UnknownPods(context, queriesOf);
+  const unknown = new UnknownPods(context, queriesOf, (source, index) => send({ kind: "unknown", source, index }));
   const desired = new Desired({
     context,
     live,

@@ -19,6 +19,8 @@ const HELD_MAX = 2048;
 const HELD_OF_INTERFACE_MAX = 128;
 /** Packets that the kernel took for unknown just before it knew better, sent back to it, per second. */
 const AGAIN = 1000;
+/** Sources that the control thread is told of, per second. */
+const SAID = 100;
 
 interface Waiting {
   readonly queue: PacketQueue;
@@ -35,6 +37,8 @@ interface Waiting {
 export class UnknownPods {
   private readonly context: Context;
   private readonly queries: Pick<Queries, "mayGo">;
+  private readonly say: (source: Ip, index: number) => void;
+  private readonly saying = new TokenBucket(SAID, SAID);
   /** In order of arrival; settled ones are left in it until their time is over. */
   private line: Waiting[] = [];
   private readonly bySource = new Map<Ip, Waiting[]>();
@@ -44,9 +48,11 @@ export class UnknownPods {
   private timer: NodeJS.Timeout | undefined;
   private readonly packet = newPacket();
 
-  constructor(context: Context, queries: Pick<Queries, "mayGo">) {
+  /** `say`: somebody is to find out whose packets these are. */
+  constructor(context: Context, queries: Pick<Queries, "mayGo">, say: (source: Ip, index: number) => void) {
     this.context = context;
     this.queries = queries;
+    this.say = say;
   }
 
   /** Holds the packet, or drops it (the answer as it is) where there is no room. */
@@ -74,8 +80,11 @@ export class UnknownPods {
     this.ofInterface.set(iface, own + 1);
     this.line.push(entry);
     const same = this.bySource.get(source);
-    if (same === undefined) this.bySource.set(source, [entry]);
-    else same.push(entry);
+    if (same !== undefined) same.push(entry);
+    else {
+      this.bySource.set(source, [entry]);
+      if (this.saying.take(nowMs)) this.say(source, iface);
+    }
     this.timer ??= setTimeout(this.sweep, SWEEP_MS);
   }
 

@@ -14,9 +14,20 @@ const FROM = {
 
 function view(name: string, addresses: string[], more: Partial<PodView> = {}): PodView {
   return {
-    ...{ uid: `uid-${name}`, namespace: "shop", name, labels: {}, serviceAccountName: "default", hostNetwork: false },
-    ...{ addresses: addresses.map((one) => parseIp(one) as Ip), finished: false, deleting: false, created: 0 },
-    ...{ dnsPolicy: "ClusterFirst", nameservers: [], searches: [], mirror: undefined },
+    uid: `uid-${name}`,
+    namespace: "shop",
+    name,
+    labels: {},
+    serviceAccountName: "default",
+    hostNetwork: false,
+    addresses: addresses.map((one) => parseIp(one) as Ip),
+    finished: false,
+    deleting: false,
+    created: 0,
+    dnsPolicy: "ClusterFirst",
+    nameservers: [],
+    searches: [],
+    mirror: undefined,
     ...more,
   };
 }
@@ -116,6 +127,23 @@ test("hostNetwork, an interface that cannot be guarded, and one that is not foun
   found.places = {};
   assert.deepEqual(outside(12_000), [["host", "hostNetwork"]]);
   assert.equal(one.incomplete, false);
+});
+
+test("a pod that the API gives no address yet has the one that came out of its interface", () => {
+  const one = node(locator());
+  const pods = [view("a", ["10.0.0.1"]), view("b", [])];
+  const shown = (list = pods): string[] =>
+    one.build({ ...FROM, pods: list }, 2).node.pods.map(({ name, addresses }) => `${name} ${addresses.map(ipText).join()}`);
+  assert.equal(one.seen(parseIp("10.0.0.9") as Ip, 7, 0), true);
+  assert.deepEqual(shown(), ["a 10.0.0.1"], "another interface");
+  assert.equal(one.seen(parseIp("10.0.0.1") as Ip, 1, 0), true);
+  assert.deepEqual(shown(), ["a 10.0.0.1"], "another pod's, says the API");
+  assert.equal(one.seen(parseIp("10.0.0.2") as Ip, 1, 0), true);
+  assert.equal(one.seen(parseIp("10.0.0.2") as Ip, 1, 1), false, "known");
+  assert.deepEqual(shown(), ["a 10.0.0.1", "b 10.0.0.2"]);
+  assert.deepEqual(shown([view("a", ["10.0.0.1"]), view("b", ["10.0.0.3"])]), ["a 10.0.0.1", "b 10.0.0.3"], "what the API says is better");
+  for (let i = 0; i < 2000; i++) one.seen(`\0\0${String.fromCharCode(i >> 8, i & 255)}` as Ip, 1, 3);
+  assert.deepEqual(shown().length, 2, "bounded");
 });
 
 test("the same name with another UID is another pod", () => {

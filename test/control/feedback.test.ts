@@ -8,7 +8,13 @@ import type { PolicyMap } from "../../src/inputs/kubernetes/objects.ts";
 import type { Cluster, EventText } from "../../src/inputs/kubernetes/types.ts";
 
 const map = (name: string, more: Partial<PolicyMap> = {}): PolicyMap => ({
-  ...{ uid: `uid-${name}`, namespace: "shop", name, resourceVersion: "1", created: 0, data: {}, refused: [] },
+  uid: `uid-${name}`,
+  namespace: "shop",
+  name,
+  resourceVersion: "1",
+  created: 0,
+  data: {},
+  refused: [],
   ...more,
 });
 const POLICY = `apiVersion: namegate.dev/v1alpha1

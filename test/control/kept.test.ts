@@ -20,8 +20,15 @@ const SNAPSHOT: Snapshot = {
   policies: readManifests("m", policy("checkout", CHECKOUT)).policies,
   pods: [
     {
-      ...{ key: "shop/p", uid: "u", namespace: "shop", name: "p", labels: { app: "x" }, serviceAccountName: "default", interface: "cali1" },
-      ...{ addresses: [parseIp("10.255.128.1") as Ip, parseIp("fd00::ffff") as Ip], searches: ["a.b"] },
+      key: "shop/p",
+      uid: "u",
+      namespace: "shop",
+      name: "p",
+      labels: { app: "x" },
+      serviceAccountName: "default",
+      interface: "cali1",
+      addresses: [parseIp("10.255.128.1") as Ip, parseIp("fd00::ffff") as Ip],
+      searches: ["a.b"],
     },
   ],
   resolvers: [{ address: parseIp("10.96.0.10") as Ip, port: 53 }],

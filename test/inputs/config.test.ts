@@ -56,9 +56,20 @@ kubernetesEvents: false
   assert.ok(settings);
   const { cluster, ...rest } = settings;
   assert.deepEqual(rest, {
-    ...{ policies: undefined, pods: undefined, state: "/var/lib/ng", socket: "/run/ng.sock", metrics: "127.0.0.1:9811", logLevel: "debug" },
-    ...{ iptables: "legacy", markMask: 0xe00, queueBase: 5000, clusterNamespace: "namegate", checkMs: 1500 },
-    ...{ upcalls: 100, maxBindings: 1000, events: 5 },
+    policies: undefined,
+    pods: undefined,
+    state: "/var/lib/ng",
+    socket: "/run/ng.sock",
+    metrics: "127.0.0.1:9811",
+    logLevel: "debug",
+    iptables: "legacy",
+    markMask: 3584,
+    queueBase: 5e3,
+    clusterNamespace: "namegate",
+    checkMs: 1500,
+    upcalls: 100,
+    maxBindings: 1e3,
+    events: 5,
   });
   assert.deepEqual(
     cluster.resolvers.override?.map(({ address, port }) => `${ipText(address)} ${port}`),

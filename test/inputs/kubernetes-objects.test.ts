@@ -27,9 +27,23 @@ test("a pod's projection", () => {
   assert.deepEqual(
     { ...view, labels: { ...view.labels } },
     {
-      ...{ uid: "u", namespace: "shop", name: "p", labels: { a: "1", b: "2" }, serviceAccountName: "robot", hostNetwork: false },
-      ...{ addresses: [ip("10.0.0.1"), ip("fd00::1")], finished: false, deleting: false, created: Date.parse("2026-11-01T00:00:00Z") },
-      ...{ dnsPolicy: "None", nameservers: [ip("9.9.9.9"), ip("fd00::9")], searches: ["corp.example"], mirror: "abc" },
+      uid: "u",
+      namespace: "shop",
+      name: "p",
+      labels: {
+        a: "1",
+        b: "2",
+      },
+      serviceAccountName: "robot",
+      hostNetwork: false,
+      addresses: [ip("10.0.0.1"), ip("fd00::1")],
+      finished: false,
+      deleting: false,
+      created: Date.parse("2026-11-01T00:00:00Z"),
+      dnsPolicy: "None",
+      nameservers: [ip("9.9.9.9"), ip("fd00::9")],
+      searches: ["corp.example"],
+      mirror: "abc",
     },
   );
   assert.deepEqual(pod({ status: { podIP: "10.0.0.9" } }).addresses, [ip("10.0.0.9")], "a server that only has podIP");
@@ -121,8 +135,20 @@ test("resolv.conf: servers but for the loopback, the last search line, comments"
 
 const NODE = { servers: [ip("10.0.0.2")], searches: ["ec2.internal"] };
 const SOURCES: ResolverSources = {
-  ...{ override: undefined, also: [], services: [{ addresses: [ip("10.96.0.10")], ports: [53] }], nodeLocal: [ip("169.254.20.10")] },
-  ...{ local: new Set<Ip>(), node: "DefaultPods", resolvConf: NODE, podDnsConfig: "Ignore", pods: [] },
+  override: undefined,
+  also: [],
+  services: [
+    {
+      addresses: [ip("10.96.0.10")],
+      ports: [53],
+    },
+  ],
+  nodeLocal: [ip("169.254.20.10")],
+  local: new Set<Ip>(),
+  node: "DefaultPods",
+  resolvConf: NODE,
+  podDnsConfig: "Ignore",
+  pods: [],
 };
 const shown = (from: Partial<ResolverSources>): string[] =>
   resolversOf({ ...SOURCES, ...from }).map(({ address, port }) => `${ipText(address)}:${port}`);
@@ -165,7 +191,12 @@ test("search suffixes: an author's own count only inside the cluster domain, or 
 test("a namespace with too much text keeps what was there before; room that is given back is there again", () => {
   const budget = new TextBudget(100);
   const map = (namespace: string, name: string, chars: number) => ({
-    ...{ uid: "u", namespace, name, resourceVersion: "1", created: 0, refused: [] },
+    uid: "u",
+    namespace,
+    name,
+    resourceVersion: "1",
+    created: 0,
+    refused: [],
     data: { "a.yaml": "x".repeat(chars) },
   });
   assert.deepEqual(budget.admit(map("a", "one", 60)).refused, []);

@@ -17,9 +17,9 @@ export const KUBE_NEEDS = { ...SHOP_NEEDS, ...API_SERVER } as const;
 export const NODE = "node-1";
 export const TAINT = "namegate.dev/agent-not-ready";
 
-/** What the agent asks of the API: the Role that it must do with. */
+/** What the agent asks of the API in all namespaces, as in daemonset/; the DNS Service's only in kube-system. */
 const ROLE: readonly Rule[] = [
-  { apiGroups: [""], resources: ["pods", "namespaces", "configmaps", "services"], verbs: ["list", "watch"] },
+  { apiGroups: [""], resources: ["pods", "namespaces", "configmaps"], verbs: ["list", "watch"] },
   { apiGroups: [""], resources: ["events"], verbs: ["create"] },
   { apiGroups: [""], resources: ["nodes"], verbs: ["list", "get", "patch"] },
 ];
@@ -74,6 +74,14 @@ export async function kubeShop(t: Pick<TestContext, "after">, given: { v6?: bool
     { kind: "udp-echo", port: 7000 },
   ]);
   await api.grant("agent", ROLE);
+  const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
+  const services = [{ apiGroups: [""], resources: ["services"], verbs: ["list", "watch"] }];
+  await api.must("POST", `${rbac}/roles`, { metadata: { name: "namegate" }, rules: services });
+  await api.must("POST", `${rbac}/rolebindings`, {
+    metadata: { name: "namegate" },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: "namegate" },
+    subjects: [{ kind: "User", apiGroup: "rbac.authorization.k8s.io", name: "system:serviceaccount:namegate:namegate" }],
+  });
   for (const name of ["shop", "namegate", "other"]) await api.must("POST", "/api/v1/namespaces", { metadata: { name } });
   await api.must("POST", "/api/v1/nodes", { metadata: { name: NODE }, spec: { taints: [{ key: TAINT, effect: "NoSchedule" }] } });
   await api.must("POST", "/api/v1/namespaces/kube-system/services", {

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { clientIn } from "../support/client.ts";
-import { type KubeShop, KUBE_NEEDS, kubeShop } from "../support/kube-shop.ts";
+import { type KubeShop, KUBE_NEEDS, kubeShop, NODE } from "../support/kube-shop.ts";
 import { until } from "../support/lab.ts";
 import { need } from "../support/need.ts";
 import { CHECKOUT, OUT } from "../support/shop.ts";
@@ -70,6 +71,25 @@ test("a pod that nobody knows yet sends no packet; the first ones wait, and are 
   const { counters } = await it.agent.status();
   assert.ok((counters["unknownReleased"] ?? 0) >= 3, "the packets themselves went on, not only their repetitions");
   assert.equal(counters["faults"], 0);
+});
+
+test("a pod is guarded by its first packet, before the kubelet has reported an address", async (t) => {
+  if (!need(t, KUBE_NEEDS)) return;
+  const it = await kubeShop(t);
+  await it.put("checkout", CHECKOUT);
+  await it.start();
+  await it.agent.event("live", ({ why }) => why === "inputs-live", { timeoutMs: 40_000 });
+  // As Calico names it.
+  const iface = `cali${createHash("sha1").update("shop.fresh").digest("hex").slice(0, 11)}`;
+  await it.api.createPod({ namespace: "shop", name: "fresh", node: NODE, labels: { app: "checkout" } });
+  const fresh = await it.addPod({ name: "fresh", labels: { app: "checkout" }, interface: iface, announced: false });
+  const packets = await counter(it, fresh.v4 as string);
+  const client = await it.client("fresh");
+  assert.equal((await client.connect({ host: OUT.evil, port: 443 })).code, "ECONNREFUSED");
+  assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
+  assert.ok((await packets()) > 0);
+  const known = (await it.agent.status()).pods.find(({ name }) => name === "fresh");
+  assert.equal(known?.enforced, true);
 });
 
 test("pods behind the CNI's bridge wait as well, and those that nobody guards are left alone", async (t) => {

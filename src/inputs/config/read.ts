@@ -80,7 +80,16 @@ export const NO_CONFIG: Settings = settingsOf({});
 function settingsOf(given: Given): Settings {
   const { policies, pods, state, socket, metrics, logLevel, iptables, markMask, queueBase, clusterNamespace, limits } = given;
   return {
-    ...{ policies, pods, state, socket, metrics, logLevel, iptables, markMask, queueBase, clusterNamespace },
+    policies,
+    pods,
+    state,
+    socket,
+    metrics,
+    logLevel,
+    iptables,
+    markMask,
+    queueBase,
+    clusterNamespace,
     checkMs: given.checkInterval,
     upcalls: limits?.upcalls,
     maxBindings: limits?.bindings,

@@ -135,9 +135,15 @@ export function dnsServiceView(raw: RawObject, names: readonly string[]): DnsSer
   for (const one of listOf(field(spec, "ports"))) {
     const port = fieldsOf(one);
     const number = field(port, "port");
-    const named = String(field(port, "name") ?? "");
+    const named = textOf(field(port, "name"), NAME_MAX) ?? "";
     // A metrics port is not asked for names.
-    if (typeof number === "number" && Number.isInteger(number) && number > 0 && number < 65_536 && (number === 53 || /^dns/.test(named)))
+    if (
+      typeof number === "number" &&
+      Number.isInteger(number) &&
+      number > 0 &&
+      number < 65_536 &&
+      (number === 53 || named.startsWith("dns"))
+    )
       ports.add(number);
   }
   return addresses.length === 0 || ports.size === 0 ? undefined : { addresses, ports: [...ports] };

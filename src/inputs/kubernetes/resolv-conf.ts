@@ -10,6 +10,7 @@ export interface ResolvConf {
 const SERVERS_MAX = 16; // resolvers read three
 const SEARCHES_MAX = 32;
 const CHARS_MAX = 64 * 1024;
+const LOOPBACK6 = parseIp("::1");
 
 /** The last `search` (or `domain`) line counts. Addresses of the loopback are left out: in a pod they are the pod. */
 export function readResolvConf(text: string): ResolvConf {
@@ -29,5 +30,5 @@ export function readResolvConf(text: string): ResolvConf {
 }
 
 function isLoopback(address: Ip): boolean {
-  return address.length === 4 ? address.charCodeAt(0) === 127 : /^\0{15}\x01$/.test(address);
+  return address.length === 4 ? address.charCodeAt(0) === 127 : address === LOOPBACK6;
 }
