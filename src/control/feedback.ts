@@ -52,14 +52,24 @@ export interface Verdict {
   readonly message: string;
 }
 
-/** What is to be said about one ConfigMap; undefined: it holds no policy, and nothing is wrong with it. */
-export function verdictOf({ namespace, name }: PolicyMap, states: readonly PolicyState[], loose: readonly Problem[]): Verdict | undefined {
-  const place = `configmap/${namespace}/${name}:`;
-  const own = states.filter(({ file }) => file.startsWith(place));
-  const problems = [...own.flatMap((state) => state.problems), ...loose.filter(({ file }) => file.startsWith(place))];
+/** What belongs to one ConfigMap, by `NAMESPACE/NAME`: a file is `configmap/NAMESPACE/NAME:KEY`. */
+export function byConfigMap<T extends { readonly file: string }>(list: readonly T[]): ReadonlyMap<string, readonly T[]> {
+  const found = new Map<string, T[]>();
+  for (const one of list) {
+    const key = one.file.slice("configmap/".length, Math.max(0, one.file.indexOf(":")));
+    const own = found.get(key);
+    if (own === undefined) found.set(key, [one]);
+    else own.push(one);
+  }
+  return found;
+}
+
+/** What is to be said about one ConfigMap; undefined: it holds no policy, and nothing is wrong with it. `own`, `loose`: of this one. */
+export function verdictOf(own: readonly PolicyState[], loose: readonly Problem[]): Verdict | undefined {
+  const problems = [...own.flatMap((state) => state.problems), ...loose];
   const first = problems[0];
   if (first !== undefined) {
-    const where = `${first.file.slice(place.length)}:${first.line}:${first.column}`;
+    const where = `${first.file.slice(first.file.indexOf(":") + 1)}:${first.line}:${first.column}`;
     const kept = own.some(({ valid, policy }) => !valid && policy !== undefined) ? "; the last good version stays in force" : "";
     const hint = first.hint === undefined ? "" : ` (${first.hint})`;
     const what = `${where}: ${first.path === "" ? "" : `${first.path}: `}${first.message}${hint}`;
@@ -101,10 +111,11 @@ export class Feedback {
   }
 
   async tell(maps: readonly PolicyMap[], states: readonly PolicyState[], loose: readonly Problem[]): Promise<void> {
+    const [ownStates, ownProblems] = [byConfigMap(states), byConfigMap(loose)];
     const news = maps.flatMap((map) => {
-      const verdict = verdictOf(map, states, loose);
-      const name = verdict === undefined ? "" : eventName(map, verdict.reason);
       const key = `${map.namespace}/${map.name}`;
+      const verdict = verdictOf(ownStates.get(key) ?? [], ownProblems.get(key) ?? []);
+      const name = verdict === undefined ? "" : eventName(map, verdict.reason);
       if (this.said.get(key) === name) return [];
       this.said.set(key, name);
       clearTimeout(this.waiting.get(key));

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { delayOf, eventName, Feedback, lotOf, verdictOf } from "../../src/control/feedback.ts";
+import { byConfigMap, delayOf, eventName, Feedback, lotOf, verdictOf } from "../../src/control/feedback.ts";
 import type { PolicyState } from "../../src/control/policies.ts";
 import { PolicyMaps } from "../../src/control/policy-maps.ts";
 import type { PolicyMap } from "../../src/inputs/kubernetes/objects.ts";
+import type { Problem } from "../../src/model/policy.ts";
 import type { Cluster, EventText } from "../../src/inputs/kubernetes/types.ts";
 
 const map = (name: string, more: Partial<PolicyMap> = {}): PolicyMap => ({
@@ -35,16 +36,15 @@ const problem = (file: string, line: number) => ({ file, line, column: 3, path: 
 
 test("what is said about a ConfigMap: accepted, or the first problem and the count", () => {
   const file = "configmap/shop/m:a.yaml";
-  assert.equal(verdictOf(map("m"), [state("configmap/shop/mm:a.yaml")], []), undefined, "another one's");
-  assert.deepEqual(verdictOf(map("m"), [state(file)], []), { reason: "PolicyAccepted", message: "accepted: shop/p (no mode)" });
+  const say = (states: PolicyState[], loose: Problem[] = []) =>
+    verdictOf(byConfigMap(states).get("shop/m") ?? [], byConfigMap(loose).get("shop/m") ?? []);
+  assert.equal(say([state("configmap/shop/mm:a.yaml"), state("configmap/m/shop:a.yaml")]), undefined, "another one's");
+  assert.deepEqual(say([state(file)]), { reason: "PolicyAccepted", message: "accepted: shop/p (no mode)" });
   const problems = [problem(file, 4), problem(file, 9)];
-  assert.deepEqual(
-    verdictOf(map("m"), [state(file, { valid: false, problems })], [problem(file, 1), problem("configmap/other/m:a.yaml", 1)]),
-    {
-      reason: "PolicyInvalid",
-      message: "3 problems. a.yaml:4:3: spec.mode: is wrong (right it)",
-    },
-  );
+  assert.deepEqual(say([state(file, { valid: false, problems })], [problem(file, 1), problem("configmap/other/m:a.yaml", 1)]), {
+    reason: "PolicyInvalid",
+    message: "3 problems. a.yaml:4:3: spec.mode: is wrong (right it)",
+  });
 });
 
 test("an Event's name is one of each version and verdict, and a name that the API takes", () => {

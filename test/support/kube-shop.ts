@@ -1,6 +1,6 @@
 import { createConnection, createServer, type Socket } from "node:net";
 import { join } from "node:path";
-import type { TestContext } from "node:test";
+import { after, type TestContext } from "node:test";
 import { until } from "../../src/cli/lab-process.ts";
 import type { LabPod, PodOptions } from "../../src/cli/lab-types.ts";
 import { MAIN, policy, running, socketOf, type TestAgent } from "./agent.ts";
@@ -59,10 +59,14 @@ export interface KubeShop {
   apiEvents(namespace?: string): Promise<{ reason: string; message: string; involvedObject: { name: string }; source: { host: string } }[]>;
 }
 
-export async function kubeShop(t: Pick<TestContext, "after">, given: { v6?: boolean } = {}): Promise<KubeShop> {
-  const lab = await labFor(t, { iptables: "iptables-nft" });
-  const api = await startApiServer();
-  t.after(() => api.stop());
+let shared: Promise<ApiServer> | undefined;
+after(async () => (await shared)?.stop());
+
+/** The tests of a file have one API server, one after the other; each finds it empty. */
+export async function kubeShop(t: Pick<TestContext, "after">): Promise<KubeShop> {
+  shared ??= startApiServer();
+  const [lab, api] = await Promise.all([labFor(t, { iptables: "iptables-nft" }), shared]);
+  t.after(() => empty(api));
   const stall = await relay(t, lab, api);
   const { pod, port, v4 } = await clusterDns(lab);
   lab.setResolvers([v4]);
@@ -76,13 +80,13 @@ export async function kubeShop(t: Pick<TestContext, "after">, given: { v6?: bool
   await api.grant("agent", ROLE);
   const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
   const services = [{ apiGroups: [""], resources: ["services"], verbs: ["list", "watch"] }];
-  await api.must("POST", `${rbac}/roles`, { metadata: { name: "namegate" }, rules: services });
-  await api.must("POST", `${rbac}/rolebindings`, {
+  await api.request("POST", `${rbac}/roles`, { metadata: { name: "namegate" }, rules: services });
+  await api.request("POST", `${rbac}/rolebindings`, {
     metadata: { name: "namegate" },
     roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: "namegate" },
     subjects: [{ kind: "User", apiGroup: "rbac.authorization.k8s.io", name: "system:serviceaccount:namegate:namegate" }],
   });
-  for (const name of ["shop", "namegate", "other"]) await api.must("POST", "/api/v1/namespaces", { metadata: { name } });
+  for (const name of ["shop", "namegate", "other"]) await api.request("POST", "/api/v1/namespaces", { metadata: { name } });
   await api.must("POST", "/api/v1/nodes", { metadata: { name: NODE }, spec: { taints: [{ key: TAINT, effect: "NoSchedule" }] } });
   await api.must("POST", "/api/v1/namespaces/kube-system/services", {
     metadata: { name: "kube-dns", labels: { "k8s-app": "kube-dns" } },
@@ -115,7 +119,7 @@ export async function kubeShop(t: Pick<TestContext, "after">, given: { v6?: bool
       return made.agent;
     },
     addPod: async ({ announced = true, spec, ...options }) => {
-      const added = await lab.addPod({ v6: given.v6 === true ? undefined : false, ...options } as PodOptions);
+      const added = await lab.addPod({ v6: false, ...options });
       if (announced) await made.announce(added, spec);
       return added;
     },
@@ -146,6 +150,17 @@ export async function kubeShop(t: Pick<TestContext, "after">, given: { v6?: bool
   };
   await made.announce(lab.pods.find(({ name }) => name === pod) as LabPod);
   return made;
+}
+
+/** Everything that a test has made goes. */
+async function empty(api: ApiServer): Promise<void> {
+  if ((await api.request("GET", "/readyz").catch(() => undefined))?.status !== 200) await api.restart();
+  for (const namespace of ["shop", "other", "namegate", "kube-system"]) {
+    for (const kind of ["pods", "configmaps", "events"])
+      await api.must("DELETE", `/api/v1/namespaces/${namespace}/${kind}?gracePeriodSeconds=0`);
+    await api.request("DELETE", `/api/v1/namespaces/${namespace}/services/kube-dns`);
+  }
+  await api.must("DELETE", `/api/v1/nodes/${NODE}`);
 }
 
 /** The way from the node's namespace to the API server. Returns a switch that keeps everything waiting. */
