@@ -166,9 +166,8 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
       if (told) call();
       timers.push(
         setInterval(() => {
-          if (!view.incomplete && !policies.deferred) return;
-          lookAgain = true;
-          tell();
+          if (view.incomplete) lookAgain = true;
+          if (view.incomplete || policies.deferred) tell();
         }, LATER_MS),
         setInterval(() => {
           facts = options.facts();
