@@ -35,7 +35,11 @@ export interface Chain {
   readonly rules: readonly string[];
 }
 
-/** The first rule of a built-in chain: where packets (those that `match`, as iptables prints it) enter one of ours. */
+/**
+ * The first rule of a built-in chain: where packets (those that `match`, as iptables prints it) enter one of ours. Never by
+ * `connmark ! --mark`, though that would spare what passed a jump: xt_connmark matches no packet without a connection,
+ * inverted or not, so an untracked one would go by.
+ */
 export interface Jump {
   readonly from: string;
   readonly to: string;
@@ -165,6 +169,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
             `-j ${BRIDGE_CHAIN}`,
+            `${is(SourceClass.enforce)} ${conn(0)} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
             `${is(SourceClass.enforce)} -g NG-ENFORCE`,
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
@@ -194,7 +199,6 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-ENFORCE",
           rules: [
-            `-m connmark --mark 0x0/${mask} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
             `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`,
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
             "-g NG-NEW", // no connection at all

@@ -90,6 +90,12 @@ test("install, and nothing differs; install again, and nothing doubles", async (
   assert.deepEqual(iptables.table(4, "mangle").get("PREROUTING"), ["-j NG-ADMIT"]);
 });
 
+test("no jump waits for a connection: what is untracked or invalid has none, and must come to us all the same", () => {
+  for (const family of [4, 6] as const)
+    for (const { jumps } of wantedRules({ ...OPTIONS, family, queries: true }))
+      for (const { match = "" } of jumps) assert.doesNotMatch(match, /connmark !|conntrack !/);
+});
+
 const TAMPERING: readonly [string, (chains: Map<string, string[]>) => void, string][] = [
   ["a chain flushed", (c) => c.set("NG-ADMIT", []), "altered-chain"],
   ["a rule deleted", (c) => c.get("NG-ADMIT")?.splice(3, 1), "altered-chain"],
