@@ -113,7 +113,8 @@ await withPair(async ({ plain, guarded, agent }) => {
     subjects[name] = () => load(plain, "client", "hello", where, port, CONNECTS, hex);
   }
   await interleave(2, subjects);
-  const rounds = await interleave(ROUNDS, subjects).finally(() => bare.close());
+  const rounds = await interleave(ROUNDS, subjects);
+  await bare.close();
   const p50 = (name: string): number => median((rounds[name] as Measured[]).map((one) => one["p50"] as number));
   const added = (name: string): number => p50(name) - p50("direct");
   const best = Math.min(...installed.map(added));

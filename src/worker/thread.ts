@@ -21,6 +21,7 @@ import { Live } from "./live.ts";
 import { GuardedPod, PodTable } from "./pods.ts";
 import type { FromWorker, PodUpdate, ToWorker, Update, WorkerOptions, WorkerStatus } from "./protocol.ts";
 import { Queries } from "./queries.ts";
+import { rehearse } from "./rehearsal.ts";
 import { Replies } from "./replies.ts";
 
 /**
@@ -85,6 +86,7 @@ function start(native: Addon): void {
         try {
           openQueues(native, context, queues, sender, new Replies(context), new Queries(context, sender), inspection);
           send({ kind: "bound" });
+          inSlices(rehearse(context));
         } catch (error) {
           fail(error);
         }
@@ -114,6 +116,16 @@ function start(native: Addon): void {
       kernel.commit();
     }
   }, TICK_MS);
+}
+
+/** Runs `work` to its end, with a turn for packets every SLICE_MS. */
+function inSlices(work: Generator<void, unknown>): void {
+  const until = performance.now() + SLICE_MS;
+  while (work.next().done !== true)
+    if (performance.now() > until) {
+      setImmediate(inSlices, work);
+      return;
+    }
 }
 
 /** Applies updates one after the other, with a pause for packets between pods. */
