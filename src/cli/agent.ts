@@ -81,7 +81,8 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   const death = new Promise<2>((resolve) => {
     died = () => resolve(2);
   });
-  const agent = await startAgent({
+  const wanted = stopWanted();
+  const starting = startAgent({
     onDeath: () => died(),
     policies: values.policies,
     pods: values.pods,
@@ -101,24 +102,25 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     log,
     event: (line) => sink.write(line),
   });
-  return Promise.race([death, ended(agent, log)]);
+  const agent = await Promise.race([starting, wanted]);
+  if (agent === undefined) return 0; // while it was starting: every commit of rules is whole, and what is there stays
+  return Promise.race([death, wanted.then(() => stopped(agent, log))]);
 }
 
-function ended(agent: Agent, log: { info: (message: string) => void; error: (detail: object, message: string) => void }): Promise<0> {
-  return new Promise<0>((resolve) => {
-    const stop = (): void => {
-      log.info("stopping; rules and sets stay");
-      agent.stop().then(
-        () => resolve(0),
-        (error: unknown) => {
-          log.error({ error: messageOf(error) }, "stopping failed");
-          resolve(0);
-        },
-      );
-    };
-    process.once("SIGTERM", stop);
-    process.once("SIGINT", stop);
+/** From the first moment on: a signal that nobody handles ends a process with no word, and with the wrong status. */
+function stopWanted(): Promise<undefined> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve(undefined));
   });
+}
+
+async function stopped(
+  agent: Agent,
+  log: { info: (message: string) => void; error: (detail: object, message: string) => void },
+): Promise<0> {
+  log.info("stopping; rules and sets stay");
+  await agent.stop().catch((error: unknown) => log.error({ error: messageOf(error) }, "stopping failed"));
+  return 0;
 }
 
 /** CAP_NET_ADMIN (12) and CAP_NET_RAW (13) in the effective set (proc(5)). */
