@@ -32,6 +32,7 @@ export class PacketThread {
     isPod: (address: Ip) => boolean,
     marks: Marks,
     onDeath: () => void,
+    onUnknown: (source: Ip, index: number) => void,
   ) {
     this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), {
       workerData: options,
@@ -54,6 +55,9 @@ export class PacketThread {
           return;
         case "read-connections":
           this.reader.ask(message.sources);
+          return;
+        case "unknown":
+          onUnknown(message.source, message.index);
           return;
         case "events":
           for (const draft of message.events) emit(draft);

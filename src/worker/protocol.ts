@@ -46,6 +46,8 @@ export interface Update {
   readonly removedPods: readonly PodKey[];
   readonly resolvers: readonly Endpoint[] | undefined;
   readonly interfacePrefixes: readonly string[] | undefined;
+  /** As Snapshot.starting. */
+  readonly starting: boolean;
 }
 
 /** Connections read from conntrack: because they were asked for, or so that live ones keep their bindings. */
@@ -78,6 +80,8 @@ export type FromWorker =
   | { readonly kind: "bound" }
   /** Wants `connections`: those that these pod addresses opened, or all. */
   | { readonly kind: "read-connections"; readonly sources: readonly Ip[] | undefined }
+  /** A packet of no known pod came in by this interface and waits. */
+  | { readonly kind: "unknown"; readonly source: Ip; readonly index: number }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
   | {

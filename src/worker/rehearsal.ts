@@ -14,6 +14,7 @@ import { Kernel } from "./kernel.ts";
 import { GuardedPod, PodTable } from "./pods.ts";
 import { LIMITS_DEFAULT } from "./protocol.ts";
 import { Replies } from "./replies.ts";
+import { UnknownPods } from "./unknown.ts";
 
 /**
  * The packet thread's code is compiled by the engine while it runs: the first hundreds of packets cost several times what later
@@ -95,6 +96,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
   const sender = { send: () => undefined, close: () => undefined };
   const replies = new Replies(context);
   const inspection = new Inspection(context, sender);
+  const unknown = new UnknownPods(context, { mayGo: () => true }, () => undefined);
   const { marks } = context.kernel;
   const [fromPod, fromServer, isNew] = [VerdictClass.inspect, VerdictClass.ours, SourceClass.enforce].map((c) => marks.value(c)) as [
     number,
@@ -112,7 +114,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
     replies.hold(queue, queue.put(dnsReply(server, round), 0));
     inspection.read(queue, queue.put(tcpSegment({ ...ends, ...hello }, HELLO), fromPod), false);
     inspection.read(queue, queue.put(tcpSegment({ ...back, ...answer }), fromServer), false);
-    admit(context, queue, queue.put(tcpSegment({ ...ends, ...syn, destinationPort: 1024 + round }), isNew), false, sender);
+    admit(context, queue, queue.put(tcpSegment({ ...ends, ...syn, destinationPort: 1024 + round }), isNew), false, sender, unknown);
     yield;
   }
   return context.counters;
