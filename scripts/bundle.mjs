@@ -21,7 +21,16 @@ const OUT = resolve(process.argv[2] ?? join(ROOT, "dist-bundle"));
 const SRC = join(ROOT, "src");
 const ADDON = join("native", "build", "Release", "namegate.node");
 const CHUNKS = "chunks";
-const PCAP = ["package.json", "LICENSE", "pcap.js", "dns_cache.js", "tcp_tracker.js", "util.js", "decode", "build/Release/pcap_binding.node"];
+const PCAP = [
+  "package.json",
+  "LICENSE",
+  "pcap.js",
+  "dns_cache.js",
+  "tcp_tracker.js",
+  "util.js",
+  "decode",
+  "build/Release/pcap_binding.node",
+];
 /** It builds pods out of network namespaces with programs that the image does not have. */
 const CHECKOUT_ONLY = new Set(["cli/demo.ts"]);
 
@@ -111,7 +120,13 @@ const made = await Promise.all([
     // CommonJS packages ask for Node's own modules by require().
     banner: { js: 'import { createRequire as bundleRequire } from "node:module"; const require = bundleRequire(import.meta.url);' },
   }),
-  build({ ...common, entryPoints: [join(SRC, "kubectl.ts")], outfile: join(OUT, "bin", "kubectl-namegate"), format: "cjs", logOverride: { "empty-import-meta": "silent" } }),
+  build({
+    ...common,
+    entryPoints: [join(SRC, "kubectl.ts")],
+    outfile: join(OUT, "bin", "kubectl-namegate"),
+    format: "cjs",
+    logOverride: { "empty-import-meta": "silent" },
+  }),
 ]).catch(() => stop(1, "the sources do not bundle", "read esbuild's messages above"));
 
 for (const [from, to] of data) cpSync(from, to);
@@ -126,4 +141,6 @@ chmodSync(join(OUT, "bin", "kubectl-namegate"), 0o755);
 chmodSync(join(OUT, "main.js"), 0o755);
 const folders = [...new Set(made.flatMap(({ metafile }) => packagesOf(metafile)).concat(hasPcap ? "node_modules/pcap" : []))];
 writeFileSync(join(OUT, "LICENSES.txt"), licenses(folders));
-console.log(`bundle: ${relative(process.cwd(), OUT) || "."}: ${folders.length} packages inside${hasPcap ? "" : ", without pcap (it is not built)"}`);
+console.log(
+  `bundle: ${relative(process.cwd(), OUT) || "."}: ${folders.length} packages inside${hasPcap ? "" : ", without pcap (it is not built)"}`,
+);

@@ -10,7 +10,9 @@ async function main(): Promise<number> {
     return await kubectlCommand(process.argv.slice(2), process);
   } catch (error) {
     const asked = error instanceof Usage && error.asked;
-    (asked ? process.stdout : process.stderr).write(`${error instanceof Usage ? error.message.trimEnd() : `kubectl namegate: ${messageOf(error)}`}\n`);
+    (asked ? process.stdout : process.stderr).write(
+      `${error instanceof Usage ? error.message.trimEnd() : `kubectl namegate: ${messageOf(error)}`}\n`,
+    );
     if (error instanceof Error && "fix" in error) process.stderr.write(`  fix: ${String(error.fix)}\n`);
     return asked ? 0 : 2;
   }

@@ -85,7 +85,9 @@ export function mergeStatus(answers: readonly Answer[], scope: Scope): Merged {
     ready: nodes.every(({ ready }) => ready === true),
     nodes,
     pods,
-    policies: [...policies].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, { errors, ...rest }]) => ({ name, ...rest, errors: [...errors] })),
+    policies: [...policies]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, { errors, ...rest }]) => ({ name, ...rest, errors: [...errors] })),
   };
 }
 
@@ -114,13 +116,20 @@ export function statusText({ nodes, pods, policies }: Merged): string {
         enforced(pod),
         attachment(pod),
         text(pod["bindings"], "0"),
-        list(pod["policies"]).map((one) => plain(text(one))).join(" ") || "-",
+        list(pod["policies"])
+          .map((one) => plain(text(one)))
+          .join(" ") || "-",
       ]),
     ]),
     "",
     ...table([
       ["POLICY", "MODE", "VALID", "IN FORCE ON"],
-      ...policies.map((one) => [of(one, "name"), of(one, "mode"), one["valid"] === true ? "yes" : "NO", `${of(one, "inForce")} of ${of(one, "of")} nodes`]),
+      ...policies.map((one) => [
+        of(one, "name"),
+        of(one, "mode"),
+        one["valid"] === true ? "yes" : "NO",
+        `${of(one, "inForce")} of ${of(one, "of")} nodes`,
+      ]),
     ]),
     ...policies.flatMap((one) => list(one["errors"]).map((error) => `  ${plain(text(error))}`)),
   ];

@@ -44,7 +44,9 @@ export function kubectlWith(global: readonly string[], program = "kubectl"): Kub
         if (error.code === "ENOENT") reject(new Fault("no-kubectl", `${program} is not on the PATH`, "install kubectl", error));
         else why ??= error.name === "AbortError" ? String(signal.reason) : error.message;
       });
-      child.once("close", (status) => resolve({ status, stdout: "", why: why ?? (status === null ? "it was ended" : undefined), stderr: stderr.trim() }));
+      child.once("close", (status) =>
+        resolve({ status, stdout: "", why: why ?? (status === null ? "it was ended" : undefined), stderr: stderr.trim() }),
+      );
     });
   return {
     run: async (args, timeoutMs) => {

@@ -76,7 +76,8 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
   });
   const [name, pod, ...rest] = positionals;
   const command = COMMANDS.find((one) => one === name);
-  if (command === undefined) throw new Usage(name === undefined ? USAGE : `kubectl namegate: there is no command ${JSON.stringify(name)}\n${USAGE}`);
+  if (command === undefined)
+    throw new Usage(name === undefined ? USAGE : `kubectl namegate: there is no command ${JSON.stringify(name)}\n${USAGE}`);
   if (command === "explain" && pod === undefined) throw new Usage(`kubectl namegate: explain needs a pod\n${USAGE}`);
   if (values["all-namespaces"] === true && (pod !== undefined || values.namespace !== undefined))
     throw new Usage(`kubectl namegate: -A goes with neither a pod nor -n\n${USAGE}`);
@@ -89,7 +90,9 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
     return value;
   };
   const timeoutMs = number("timeout", TIMEOUT_SECONDS, 3600) * 1000;
-  const global = (["context", "kubeconfig", "as"] as const).flatMap((flag) => (values[flag] === undefined ? [] : [`--${flag}=${values[flag]}`]));
+  const global = (["context", "kubeconfig", "as"] as const).flatMap((flag) =>
+    values[flag] === undefined ? [] : [`--${flag}=${values[flag]}`],
+  );
   const kubectl = kubectlWith(global);
   const agentNamespace = values["agent-namespace"] ?? NAMESPACE_DEFAULT;
   const namespace = values["all-namespaces"] === true ? undefined : (values.namespace ?? (await contextNamespace(kubectl, timeoutMs)));
@@ -109,7 +112,11 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
     case "status":
       return status(asked, out);
     case "observe":
-      return observe(asked, { last: number("last", values["no-follow"] === true ? 100 : 0, 100_000), follow: values["no-follow"] !== true }, out);
+      return observe(
+        asked,
+        { last: number("last", values["no-follow"] === true ? 100 : 0, 100_000), follow: values["no-follow"] !== true },
+        out,
+      );
     case "explain":
       return explain(asked, out);
     case "unused":
@@ -121,7 +128,8 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
 
 /** Names go into kubectl's arguments: only what a name of Kubernetes may be (RFC 1123 subdomain), so never an option. */
 function checkName(name: string): void {
-  if (!/^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(name)) throw new Usage(`kubectl namegate: ${JSON.stringify(name)} is not a name of Kubernetes\n${USAGE}`);
+  if (!/^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/.test(name))
+    throw new Usage(`kubectl namegate: ${JSON.stringify(name)} is not a name of Kubernetes\n${USAGE}`);
 }
 
 function parsed(what: string, { stdout, stderr, why, status }: Ran): unknown {
@@ -188,7 +196,11 @@ const execArgs = ({ agentNamespace }: Asked, agent: Agent, command: readonly str
 ];
 
 /** Asks every agent; exit code 1 of the command (status: not ready) is an answer, no answer is said on stderr and in the result. */
-async function answers(asked: Asked, command: readonly string[], out: Output): Promise<{ agent: Agent; ran: Ran; why: string | undefined }[]> {
+async function answers(
+  asked: Asked,
+  command: readonly string[],
+  out: Output,
+): Promise<{ agent: Agent; ran: Ran; why: string | undefined }[]> {
   return each(asked.agents, asked.parallel, async (agent) => {
     if (agent.why !== undefined) return said(out, agent, { status: null, stdout: "", stderr: "", why: agent.why });
     const ran = await asked.kubectl.run(execArgs(asked, agent, command), asked.timeoutMs);
@@ -198,7 +210,7 @@ async function answers(asked: Asked, command: readonly string[], out: Output): P
 
 function said(out: Output, agent: Agent, ran: Ran): { agent: Agent; ran: Ran; why: string | undefined } {
   const failed = ran.status !== 0 && ran.stdout.trim() === "";
-  const why = ran.why ?? (failed ? ran.stderr.split("\n").find((line) => line !== "") ?? `exit ${ran.status}` : undefined);
+  const why = ran.why ?? (failed ? (ran.stderr.split("\n").find((line) => line !== "") ?? `exit ${ran.status}`) : undefined);
   if (why !== undefined) out.stderr.write(`node ${plain(agent.node)}: no answer: ${plain(why)}\n`);
   return { agent, ran, why };
 }
@@ -216,7 +228,9 @@ function parsedAnswer({ agent, ran, why }: { agent: Agent; ran: Ran; why: string
         return [undefined];
       }
     });
-    return values.includes(undefined) ? { node: agent.node, value: undefined, why: "its answer is not JSON" } : { node: agent.node, value: values, why: undefined };
+    return values.includes(undefined)
+      ? { node: agent.node, value: undefined, why: "its answer is not JSON" }
+      : { node: agent.node, value: values, why: undefined };
   }
 }
 
@@ -228,7 +242,9 @@ async function status(asked: Asked, out: Output): Promise<number> {
 
 async function observe(asked: Asked, { last, follow }: { last: number; follow: boolean }, out: Output): Promise<number> {
   if (asked.agents.length > STREAMS_MAX)
-    throw new Usage(`kubectl namegate: ${asked.agents.length} nodes are too many to follow at once (${STREAMS_MAX}): name a pod or a --node\n`);
+    throw new Usage(
+      `kubectl namegate: ${asked.agents.length} nodes are too many to follow at once (${STREAMS_MAX}): name a pod or a --node\n`,
+    );
   const command = ["observe", "-o", "json", "--last", String(last), ...(follow ? [] : ["--no-follow"]), ...asked.rest];
   const several = asked.agents.length > 1;
   const show = (node: string, event: Event): void => {
@@ -283,7 +299,9 @@ async function unused(asked: Asked, out: Output): Promise<number> {
   const silent = got.filter(({ why }) => why !== undefined).map(({ node }) => node);
   if (asked.json) out.stdout.write(`${JSON.stringify({ unused: merged, notAsked: silent }, undefined, 2)}\n`);
   else {
-    const lines = merged.map((row) => [text(row["policy"]), text(row["rule"]), text(row["hits"], "0"), text(row["lastHit"], "never")].map(plain));
+    const lines = merged.map((row) =>
+      [text(row["policy"]), text(row["rule"]), text(row["hits"], "0"), text(row["lastHit"], "never")].map(plain),
+    );
     out.stdout.write(`${table([["POLICY", "RULE", "HITS", "LAST HIT"], ...lines]).join("\n")}\n`);
     if (silent.length > 0) out.stdout.write(`not asked, so they may need some of these: ${silent.map(plain).join(", ")}\n`);
   }

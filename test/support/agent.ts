@@ -80,16 +80,24 @@ export function namegate(lab: Lab, ...argv: string[]): ReturnType<Lab["exec"]> {
 
 export const socketOf = (lab: Lab): string => join(lab.dir, "agent.sock");
 
-/** Starts the agent and waits until it is ready. `args`: further options. */
+export interface AgentStart {
+  /** Further options. */
+  readonly args?: readonly string[];
+  readonly iptables?: "nft" | "legacy" | "auto";
+  readonly ready?: boolean;
+  /** What is run in place of the program beside this file. */
+  readonly program?: readonly string[];
+}
+
+/** Starts the agent and waits until it is ready. */
 export async function startAgent(
   lab: Lab,
-  { args = [], iptables = "nft", ready = true }: { args?: readonly string[]; iptables?: "nft" | "legacy" | "auto"; ready?: boolean } = {},
+  { args = [], iptables = "nft", ready = true, program = [process.execPath, MAIN] }: AgentStart = {},
 ): Promise<TestAgent> {
   mkdirSync(folder(lab), { recursive: true });
   const pods = lab.writePodsFile();
   const child = lab.spawn("node", [
-    process.execPath,
-    MAIN,
+    ...program,
     "agent",
     "--policies",
     folder(lab),

@@ -1,0 +1,128 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { bundleFor, type Confinement, type Image, IMAGE_COMMANDS, manifestCapabilities, NAMEGATE, NODE_INSIDE } from "../support/image.ts";
+import { need } from "../support/need.ts";
+import { CHECKOUT, OUT, SHOP_NEEDS, type Shop, shop } from "../support/shop.ts";
+
+/**
+ * The bundle as the DaemonSet runs it: read-only root, no new privileges, and of all capabilities those of the manifest (the
+ * bounding set, so nothing that it starts has more). And each of them is needed: without it something stops, named here.
+ */
+const NEEDS = { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, ...IMAGE_COMMANDS] };
+const GIVEN = manifestCapabilities();
+
+function program(it: Shop, image: Image, capabilities: readonly string[], more: Confinement = {}): string[] {
+  return [...image.inside({ ...more, keep: [it.lab.dir], capabilities }), NODE_INSIDE, NAMEGATE];
+}
+
+for (const iptables of ["nft", "legacy"] as const) {
+  test(`with the manifest's capabilities and a read-only root: enforce, restart, uninstall (iptables-${iptables})`, async (t) => {
+    if (!need(t, NEEDS)) return;
+    const image = bundleFor(t);
+    const it = await shop(t, {
+      pods: [{ name: "checkout" }, { name: "bridged", kind: "bridge", labels: { app: "checkout" } }],
+      iptables,
+      policies: { checkout: { ...CHECKOUT, dns: { queries: "AllowedOnly" } } },
+      agent: false,
+    });
+    const start = (): Promise<unknown> => it.start({ program: program(it, image, GIVEN) });
+    await start();
+    const open = new Map<string, number>();
+    for (const pod of ["checkout", "bridged"]) {
+      await t.test(`${pod}: what the policy says, IPv4 and IPv6`, async () => {
+        const client = await it.client(pod);
+        for (const [type, host, other] of [
+          ["A", OUT.stripe, OUT.evil],
+          ["AAAA", OUT.stripe6, OUT.evil6],
+        ] as const) {
+          assert.deepEqual((await client.resolve({ name: "api.stripe.com", type })).addresses, [host]);
+          const made = await client.connect({ host, port: 443, send: "hi", expect: 2, hold: true });
+          assert.equal(made.data, "hi");
+          open.set(`${pod} ${host}`, made.hold as number);
+          assert.equal((await client.connect({ host: other, port: 443 })).code, "ECONNREFUSED");
+        }
+        assert.equal((await client.resolve({ name: "evil.example.net" })).ok, false, "refused by an injected answer");
+      });
+    }
+    await t.test("the root is read-only and there is nothing of the checkout in it", async () => {
+      const script = `cd /; ! touch x 2>/dev/null && ! touch opt/namegate/x 2>/dev/null && ! touch proc/sys/net/ipv4/ip_forward 2>/dev/null && ls /opt /var`;
+      const got = await it.lab.exec("node", [...image.inside({ capabilities: GIVEN }), "sh", "-c", script]);
+      assert.equal(got.status, 0, got.stderr);
+      assert.equal(got.stdout, "/opt:\nnamegate\nnode\n\n/var:\n");
+    });
+    await t.test("it has these capabilities and no others", () => {
+      const status = readFileSync(`/proc/${it.agent.child.pid}/status`, "utf8");
+      const names = GIVEN.map((name) => 1n << BigInt(BITS[name] ?? assert.fail(`which bit is ${name}?`)));
+      const wanted = names.reduce((all, bit) => all | bit, 0n);
+      for (const set of ["CapPrm", "CapEff", "CapBnd"])
+        assert.equal(BigInt(`0x${new RegExp(`${set}:\\s*(\\w+)`).exec(status)?.[1]}`), wanted, set);
+      assert.match(status, /NoNewPrivs:\s*1/);
+    });
+    await t.test("a restart forgets nothing and cuts nothing", async () => {
+      await it.agent.stop();
+      await start();
+      for (const [which, hold] of open) {
+        const client = await it.client(which.split(" ")[0] as string);
+        assert.equal((await client.talk({ hold, send: "on", expect: 2 })).data, "on", which);
+      }
+      assert.ok((await it.agent.status()).pods.every(({ bindings }) => bindings === 2));
+      assert.ok(!it.agent.events().some(({ why }) => why === "rules-restored" || why === "set-repaired" || why === "degraded"));
+    });
+    await t.test("uninstall leaves nothing", async () => {
+      await it.agent.stop();
+      const got = await it.lab.exec("node", [...program(it, image, GIVEN), "uninstall"]);
+      assert.equal(got.status, 0, got.stdout + got.stderr);
+      const left = await it.lab.exec("node", ["sh", "-c", `ipset list -n; iptables-${iptables}-save; ip6tables-${iptables}-save`]);
+      assert.doesNotMatch(left.stdout, /ng-|NG-/);
+    });
+  });
+}
+
+test("each capability of the manifest is needed", async (t) => {
+  if (!need(t, NEEDS)) return;
+  const image = bundleFor(t);
+  const it = await shop(t, { policies: { checkout: CHECKOUT }, agent: false });
+  const without = (name: string): string[] =>
+    program(
+      it,
+      image,
+      GIVEN.filter((one) => one !== name),
+    );
+  /** Capability → what is wrong without it. */
+  const trials: Readonly<Record<string, () => Promise<void>>> = {
+    NET_ADMIN: async () => {
+      const agent = await it.start({ program: without("NET_ADMIN"), ready: false });
+      assert.equal(await agent.child.exited, 2);
+      assert.match(agent.child.err.join("\n"), /Operation not permitted|EPERM|Permission denied/i);
+    },
+    NET_RAW: async () => {
+      const agent = await it.start({ program: without("NET_RAW"), ready: false });
+      assert.equal(await agent.child.exited, 2);
+      // iptables' own way to ask for a set's number; resets, REFUSED and Discover's capture need raw sockets too.
+      assert.match(agent.child.err.join("\n"), /Can't open socket to ipset|Operation not permitted/i);
+    },
+    SYS_NICE: async () => {
+      const niceOf = (pid: number | undefined): number[] =>
+        threads(pid).map((text) => Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[16]));
+      const agent = await it.start({ program: without("SYS_NICE") });
+      assert.ok(!niceOf(agent.child.pid).includes(-10), "the packet thread has no better priority than others");
+      await agent.stop();
+      const whole = await it.start({ program: program(it, image, GIVEN) });
+      assert.ok(niceOf(whole.child.pid).includes(-10));
+      await whole.stop();
+    },
+  };
+  assert.deepEqual(Object.keys(trials).sort(), [...GIVEN].sort(), "each has its trial");
+  for (const [name, trial] of Object.entries(trials)) await t.test(name, trial);
+});
+
+/** linux/capability.h */
+const BITS: Readonly<Record<string, number>> = { NET_ADMIN: 12, NET_RAW: 13, SYS_PTRACE: 19, SYS_ADMIN: 21, SYS_NICE: 23 };
+
+/** /proc/PID/task/…/stat; field 19 is the nice value (proc(5)). */
+function threads(pid: number | undefined): string[] {
+  const found: string[] = [];
+  for (const tid of readdirSync(`/proc/${pid}/task`)) found.push(readFileSync(`/proc/${pid}/task/${tid}/stat`, "utf8"));
+  return found;
+}
