@@ -198,3 +198,15 @@ export function inCidr(ip: Ip, cidr: Cidr): boolean {
   const rest = cidr.bits & 7;
   return rest === 0 || ((ip.charCodeAt(whole) ^ cidr.ip.charCodeAt(whole)) & (0xff00 >> rest) & 0xff) === 0;
 }
+
+const DNS_PORT = 53;
+
+/** `10.96.0.10:53`, `[fd00::a]:53`, or an address alone (port 53). */
+export function parseEndpoint(text: string): Endpoint | undefined {
+  const plain = parseIp(text);
+  if (plain !== undefined) return { address: plain, port: DNS_PORT };
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
+  const address = parseIp(match?.[1] ?? match?.[2] ?? "");
+  const port = Number(match?.[3]);
+  return address === undefined || port < 1 || port > 65535 ? undefined : { address, port };
+}

@@ -3,6 +3,7 @@ import { pino } from "pino";
 import { type Agent, startAgent } from "../agent.ts";
 import { stdoutSink } from "../alerts/stdout.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import { filesSource } from "../control/inputs.ts";
 import { MARK_MASK_DEFAULT } from "../firewall/marks.ts";
 import { QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
 import { LIMITS_DEFAULT } from "../worker/protocol.ts";
@@ -83,15 +84,17 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   });
   const agent = await startAgent({
     onDeath: () => died(),
-    policies: values.policies,
-    pods: values.pods,
+    source: filesSource({
+      policies: values.policies,
+      pods: values.pods,
+      clusterNamespace: values["cluster-namespace"] ?? process.env["POD_NAMESPACE"],
+    }),
     state: values.state ?? "/var/lib/namegate",
     socket: values.socket ?? SOCKET_DEFAULT,
     metrics: values.metrics === "off" ? undefined : (values.metrics ?? "127.0.0.1:9810"),
     iptables,
     markMask: number("mark-mask", values["mark-mask"], MARK_MASK_DEFAULT, 1, 0xffffffff),
     queueBase: number("queue-base", values["queue-base"], QUEUE_BASE_DEFAULT, 0, 65529),
-    clusterNamespace: values["cluster-namespace"] ?? process.env["POD_NAMESPACE"],
     limits: {
       upcallsPerSecond: number("upcalls", values.upcalls, LIMITS_DEFAULT.upcallsPerSecond, 1, 10_000_000),
       bindings: number("max-bindings", values["max-bindings"], LIMITS_DEFAULT.bindings, 1, 1_000_000),

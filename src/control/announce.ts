@@ -6,6 +6,7 @@ import type { PolicyState } from "./policies.ts";
 /** Tells, once for each change, which policies are accepted, invalid or gone, and what else is wrong with the inputs. */
 export function announcer(
   emit: (draft: EventDraft) => void,
+  resolverHint: string,
 ): (states: readonly PolicyState[], problems: readonly Problem[], snapshot: Snapshot) => void {
   const said = new Map<string, string>();
   return (states, loose, snapshot) => {
@@ -45,8 +46,7 @@ export function announcer(
         type: "policy",
         verdict: "info",
         why: "no-resolver",
-        message:
-          "policies name domains, but no DNS resolver is trusted, so no name can ever be learned: list one under `resolvers:` in the pods file",
+        message: `policies name domains, but no DNS resolver is trusted, so no name can ever be learned: ${resolverHint}`,
       });
     }
     for (const key of said.keys()) {

@@ -1,6 +1,7 @@
 import { podsReader, type PodsReader } from "../inputs/files/pods-reader.ts";
-import { ManifestFolder, readText } from "../inputs/files/watch.ts";
+import { ManifestFolder, readText, type Watched, watchPath } from "../inputs/files/watch.ts";
 import { mergeDocuments, readManifests, type ReadResult } from "../policy/read.ts";
+import type { Inputs, InputSource } from "./source.ts";
 
 export interface InputPlaces {
   /** A folder of manifests, and the pods file. */
@@ -9,13 +10,11 @@ export interface InputPlaces {
   readonly clusterNamespace: string | undefined;
 }
 
-export interface Inputs {
-  readonly policies: ReadResult;
-  readonly pods: ReturnType<PodsReader>;
-}
+const LOOK_TWICE_MS = 50; // a file that is just being written looks broken for a moment
 
-/** Gives everything each time it is called; reads and parses what changed since the last time. */
-export function inputsReader(options: InputPlaces, folder: ManifestFolder): () => Inputs {
+/** Policies of a folder and pods of a file; reads and parses what changed since the last time. */
+export function filesSource(options: InputPlaces): InputSource {
+  const folder = new ManifestFolder(options.policies);
   const parsed = new Map<string, { text: string; result: ReadResult }>();
   const manifests = (file: string, text: string): ReadResult => {
     const old = parsed.get(file);
@@ -26,8 +25,9 @@ export function inputsReader(options: InputPlaces, folder: ManifestFolder): () =
   };
   const readPodsAgain = podsReader();
   let podsRead: { text: string; result: ReturnType<PodsReader> } | undefined;
+  const watches: Watched[] = [];
 
-  return () => {
+  const read = (): Inputs => {
     const { files, failed } = folder.read();
     const merged = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
     if (parsed.size > files.length) {
@@ -46,9 +46,26 @@ export function inputsReader(options: InputPlaces, folder: ManifestFolder): () =
         message: `cannot be read: ${why}`,
         hint: "name a readable file with --pods",
       };
-      return { policies: merged, pods: { problems: [problem] } };
+      return { kind: "read", policies: merged, pods: { problems: [problem] }, outside: [] };
     }
     if (podsRead?.text !== text) podsRead = { text, result: readPodsAgain(options.pods, text) };
-    return { policies: merged, pods: podsRead.result };
+    return { kind: "read", policies: merged, pods: podsRead.result, outside: [] };
+  };
+
+  return {
+    begin: () => Promise.resolve(),
+    read,
+    watch: (changed) =>
+      watches.push(
+        watchPath(options.policies, changed, (name) => folder.touched(name)),
+        watchPath(options.pods, changed),
+      ),
+    close: () => {
+      for (const watch of watches) watch.close();
+    },
+    lookTwiceMs: LOOK_TWICE_MS,
+    health: () => [],
+    applied: () => undefined,
+    resolverHint: "list one under `resolvers:` in the pods file",
   };
 }

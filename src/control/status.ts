@@ -1,6 +1,8 @@
 import type { Mode, Problem } from "../model/policy.ts";
 import type { PodUpdate, WorkerStatus } from "../worker/protocol.ts";
+import { selectPolicies } from "../policy/select.ts";
 import type { PolicyState } from "./policies.ts";
+import type { InputHealth, Outside } from "./source.ts";
 
 export interface StatusInput {
   readonly ready: boolean;
@@ -11,6 +13,12 @@ export interface StatusInput {
   readonly states: readonly PolicyState[];
   readonly loose: readonly Problem[];
   readonly pods: readonly PodUpdate[];
+  /** Pods that cannot be guarded, and what their namespaces are labelled with. */
+  readonly outside: readonly Outside[];
+  readonly namespaces: Readonly<Record<string, Readonly<Record<string, string>>>>;
+  readonly inputs: readonly InputHealth[];
+  /** Why something else than the inputs is enforced; undefined: it is not so. */
+  readonly kept: string | undefined;
   readonly unenforceable: ReadonlyMap<string, string>;
   readonly worker: WorkerStatus | undefined;
   /** By queue: what the kernel dropped because it was full. */
@@ -52,6 +60,21 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
       ...worker?.pods[pod.key],
     };
   });
+  const policies = [...inForce.values()];
+  for (const { pod, why } of input.outside) {
+    const selecting = selectPolicies(policies, pod, input.namespaces);
+    const own = strictest(selecting.map((policy) => policy.mode));
+    pods.push({
+      namespace: pod.namespace,
+      name: pod.name,
+      guarded: own === "Enforce" || own === "Monitor",
+      mode: own === "None" ? null : own,
+      enforced: false,
+      why,
+      policies: selecting.map(({ id }) => id),
+      attachment: { kind: "missing", interface: "", why },
+    });
+  }
   return {
     ready: input.ready,
     mode,
@@ -76,5 +99,13 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     rules: { installed: input.enforcing, repairs: input.repairs },
     alerts: { events: input.events },
     lastUpdate: input.lastUpdate ?? null,
+    inputs: input.inputs.map(({ resource, synced, staleMs, items, error }) => ({
+      resource,
+      synced,
+      staleSeconds: Math.round(staleMs / 100) / 10,
+      items,
+      ...(error === undefined ? {} : { error }),
+    })),
+    ...(input.kept === undefined ? {} : { kept: input.kept }),
   };
 }

@@ -7,6 +7,8 @@ interface Source {
   readonly queues?: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets?: Readonly<Record<string, number>>;
   readonly counters?: Readonly<Record<string, number>>;
+  readonly inputs?: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number }[];
+  readonly pods?: readonly { readonly guarded: boolean; readonly enforced: boolean }[];
   readonly rules?: { readonly repairs?: number };
 }
 
@@ -47,6 +49,23 @@ export function metricsText(status: unknown): string {
     "0 when the document as it is now is invalid",
     (s.policies ?? []).map(({ name, valid }) => [`policy="${label(name)}"`, valid ? 1 : 0] as const),
   );
+  family(
+    "informer_stale_seconds",
+    "gauge",
+    "since what the agent knows of a resource was last known to be up to date",
+    (s.inputs ?? []).map(({ resource, staleSeconds }) => [`resource="${label(resource)}"`, staleSeconds] as const),
+  );
+  family(
+    "informer_synced",
+    "gauge",
+    "1 once a resource has been listed",
+    (s.inputs ?? []).map(({ resource, synced }) => [`resource="${label(resource)}"`, synced ? 1 : 0] as const),
+  );
+  const guarded = (s.pods ?? []).filter((pod) => pod.guarded);
+  family("pods", "gauge", "pods that a policy asks to guard, by whether they are", [
+    [`enforced="true"`, guarded.filter(({ enforced }) => enforced).length],
+    [`enforced="false"`, guarded.filter(({ enforced }) => !enforced).length],
+  ]);
   family(
     "set_elements",
     "gauge",

@@ -12,3 +12,8 @@ export type Attachment =
  * ipset cannot say it: hash:net,iface holds at most 64 interfaces for one network. 0 is the group of everything else.
  */
 export const InterfaceGroup = { enforce: 20_039, monitor: 20_040 } as const;
+
+/** The interface that netfilter sees the pod's packets come in by. */
+export function sourceInterface(attachment: Attachment): string {
+  return attachment.kind === "bridged" ? attachment.bridge : attachment.interface;
+}

@@ -1,7 +1,9 @@
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from "yaml";
-import { type Endpoint, type Ip, parseIp } from "../../base/address.ts";
+import { type Endpoint, type Ip, parseEndpoint, parseIp } from "../../base/address.ts";
 import type { Problem } from "../../model/policy.ts";
 import type { Pod, Snapshot } from "../../model/snapshot.ts";
+
+export { parseEndpoint } from "../../base/address.ts";
 
 /** What the pods file (DESIGN §9) says: everything of a Snapshot but the policies. */
 export type PodsFile = Omit<Snapshot, "policies">;
@@ -9,17 +11,6 @@ export type PodsFile = Omit<Snapshot, "policies">;
 export const PODS_MAX = 1000; // kubelet's limit is 110 by default, 250 in large clusters
 const FIELDS = new Set(["resolvers", "pods", "namespaces", "interfacePrefixes"]);
 const POD_FIELDS = new Set(["namespace", "name", "uid", "labels", "serviceAccountName", "interface", "addresses", "searches"]);
-const DNS_PORT = 53;
-
-/** `10.96.0.10:53`, `[fd00::a]:53`, or an address alone (port 53). */
-export function parseEndpoint(text: string): Endpoint | undefined {
-  const plain = parseIp(text);
-  if (plain !== undefined) return { address: plain, port: DNS_PORT };
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text);
-  const address = parseIp(match?.[1] ?? match?.[2] ?? "");
-  const port = Number(match?.[3]);
-  return address === undefined || port < 1 || port > 65535 ? undefined : { address, port };
-}
 
 /** Reads the pods file. With any problem there is no result: half a list of pods would unguard the other half. */
 export function readPods(file: string, text: string): { readonly pods?: PodsFile; readonly problems: readonly Problem[] } {

@@ -1,0 +1,274 @@
+import type { Logger } from "pino";
+import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
+import type { Addon } from "../base/addon.ts";
+import type { Ip } from "../base/address.ts";
+import { Fault, messageOf } from "../base/fault.ts";
+import { rulesGeneration } from "../firewall/generation.ts";
+import type { Iptables } from "../firewall/iptables.ts";
+import { hex, type Marks } from "../firewall/marks.ts";
+import { probeMatches } from "../firewall/probe.ts";
+import { ALL_MATCHES, type BridgedPod, type Matches } from "../firewall/rules.ts";
+import { type Attachment, sourceInterface } from "../model/attachment.ts";
+import type { EventDraft } from "../model/event.ts";
+import type { Mode, Policy, PolicyId } from "../model/policy.ts";
+import type { Snapshot } from "../model/snapshot.ts";
+import { restrictsQueries } from "../policy/queries.ts";
+import { selectPolicies } from "../policy/select.ts";
+import type { Limits, PodUpdate, WorkerStatus } from "../worker/protocol.ts";
+import { Changes } from "./changes.ts";
+import { Discovery } from "./discover.ts";
+import { InterfaceGroups } from "./groups.ts";
+import { PacketThread } from "./packet-thread.ts";
+import { RuleGuard } from "./rules.ts";
+import type { Outside } from "./source.ts";
+import { Unenforceable } from "./unenforceable.ts";
+
+export interface EnforcerOptions {
+  readonly markMask: number;
+  readonly queueBase: number;
+  readonly limits: Limits;
+  /** The packet thread is gone: the process is to end, so that its supervisor starts it again. */
+  readonly onDeath: () => void;
+}
+
+/** What it needs of the world. */
+export interface EnforcerDeps {
+  readonly native: Addon;
+  readonly iptables: Iptables;
+  readonly marks: Marks;
+  readonly emit: (draft: EventDraft) => void;
+  readonly log: Logger;
+  readonly nowMs: () => number;
+}
+
+/** A pod with the policies that select it. */
+interface Selected extends PodUpdate {
+  readonly modes: readonly (Mode | undefined)[];
+}
+
+/** Brings a snapshot into the kernel: the packet thread, the rules and the interface groups, each told what changed. */
+export class Enforcer {
+  readonly rules: RuleGuard;
+  readonly unenforceable: Unenforceable;
+  private readonly options: EnforcerOptions;
+  private readonly deps: EnforcerDeps;
+  private readonly changes = new Changes();
+  private readonly discovery: Discovery;
+  private readonly groups = new InterfaceGroups();
+  /** Probed when rules are first wanted: Discover alone touches none. */
+  private matches: Matches | undefined;
+  private thread: PacketThread | undefined;
+  private addresses: ReadonlySet<Ip> = new Set();
+  private applied = false;
+  lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
+
+  constructor(options: EnforcerOptions, deps: EnforcerDeps) {
+    const { emit, log } = deps;
+    this.options = options;
+    this.deps = deps;
+    this.discovery = new Discovery(emit, (level, message) => log[level](message), deps.nowMs);
+    this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
+    this.rules = new RuleGuard(
+      deps.iptables,
+      { marks: deps.marks, queueBase: options.queueBase, matches: ALL_MATCHES },
+      {
+        emit,
+        log: (level, message, detail) => log[level](detail ?? {}, message),
+        generation: rulesGeneration(new deps.native.NetlinkSocket()),
+        nowMs: deps.nowMs,
+      },
+    );
+  }
+
+  /** The kernel answers as the last snapshot says. */
+  get ready(): boolean {
+    return this.thread === undefined ? this.applied : this.rules.installed && this.thread.alive;
+  }
+
+  get enforcing(): boolean {
+    return this.rules.installed && this.thread?.alive === true;
+  }
+
+  get pods(): readonly PodUpdate[] {
+    return this.changes.current;
+  }
+
+  get failure(): Fault | undefined {
+    return this.thread?.failure;
+  }
+
+  status(): Promise<WorkerStatus> | undefined {
+    return this.thread?.status();
+  }
+
+  /** Rules that an earlier agent left. */
+  async leftovers(): Promise<boolean> {
+    const saved = await this.deps.iptables.save(4, "mangle");
+    return saved.chains.has("NG-ADMIT");
+  }
+
+  /**
+   * Returns when the kernel has it. `lookAgain`: at every interface. `outside`: pods that no policy can reach. `hold`: rules
+   * are wanted although no policy asks for them, so that pods which nobody knows yet wait.
+   */
+  async apply(
+    now: Snapshot,
+    { lookAgain = false, outside = [], hold = false }: { lookAgain?: boolean; outside?: readonly Outside[]; hold?: boolean } = {},
+  ): Promise<void> {
+    const update = this.changes.next(now, (name) => attachmentOf(name), lookAgain);
+    this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
+    const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
+    const selected = this.changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
+    this.discover(selected, policies);
+    // Discover alone touches no rule and no packet.
+    const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
+    if (this.thread === undefined && !touches && !(await this.leftovers())) {
+      this.applied = true;
+      this.unenforceable.set(outsideReasons(now, outside));
+      return;
+    }
+    const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
+    const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
+    const ungrouped =
+      update === undefined && this.thread !== undefined ? undefined : await this.tell(now, update, guarded, policies, seesFrames);
+    if (ungrouped !== undefined) this.ungrouped = ungrouped;
+    this.unenforceable.set([
+      ...guarded.map(({ pod, attachment }) => [pod.key, this.whyNot(attachment, seesFrames)] as const),
+      ...outsideReasons(now, outside),
+    ]);
+    this.applied = true;
+  }
+
+  private ungrouped: ReadonlyMap<string, string> = new Map();
+
+  private whyNot(attachment: Attachment, seesFrames: boolean): string | undefined {
+    if (this.ungrouped.has(attachment.interface))
+      return `its interface cannot be put into a group, so stolen source addresses would go unseen: ${this.ungrouped.get(attachment.interface)}`;
+    if (attachment.kind === "missing") return attachment.why;
+    if (attachment.kind === "bridged" && !seesFrames)
+      return "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1";
+    return undefined;
+  }
+
+  private discover(selected: readonly Selected[], policies: ReadonlyMap<PolicyId, Policy>): void {
+    const { emit, log } = this.deps;
+    try {
+      this.discovery.set(
+        selected
+          .filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover"))
+          .map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })),
+      );
+    } catch (error) {
+      log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "Discover cannot look at traffic");
+      emit({ type: "agent", verdict: "info", why: "degraded", message: `Discover cannot look at traffic: ${messageOf(error)}` });
+    }
+  }
+
+  /** Rules, packet thread, interface groups, in the order that lets no packet by. Returns interfaces that could not be grouped. */
+  private async tell(
+    now: Snapshot,
+    update: ReturnType<Changes["next"]>,
+    guarded: readonly Selected[],
+    policies: ReadonlyMap<PolicyId, Policy>,
+    seesFrames: boolean,
+  ): Promise<ReadonlyMap<string, string>> {
+    const { options, deps } = this;
+    const { emit, log, iptables } = deps;
+    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) =>
+      attachment.kind === "bridged"
+        ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }]
+        : [],
+    );
+    const matches = (this.matches ??= await this.probe());
+    // With interface prefixes the wildcard element says it.
+    const covered = (iface: string): boolean => now.interfacePrefixes.some((prefix) => iface.startsWith(prefix));
+    const watched = !matches.groups
+      ? []
+      : guarded
+          .filter(({ attachment }) => !covered(sourceInterface(attachment)))
+          .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
+    this.groups.release(watched);
+    const queries = guarded.some((one) => one.policies.some((id) => restrictsQueries(policies.get(id) as Policy)));
+    if (this.thread !== undefined) await this.changeRules({ bridged, queries });
+    const first = this.thread === undefined;
+    this.thread ??= new PacketThread(
+      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups },
+      deps.native,
+      emit,
+      log,
+      (address) => this.addresses.has(address),
+      deps.marks,
+      options.onDeath,
+    );
+    // The thread was not there for earlier changes: it gets the whole state.
+    const applied = await this.thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
+    this.lastUpdate = applied;
+    if (first) {
+      await this.thread.bind();
+      await this.rules.install({ bridged, queries });
+      emit({
+        type: "agent",
+        verdict: "info",
+        why: "started",
+        message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${applied.bindings} bindings read back`,
+      });
+    }
+    return this.groups.join(watched);
+  }
+
+  private async probe(): Promise<Matches> {
+    const matches = await probeMatches(this.deps.iptables);
+    for (const [name, there] of Object.entries(matches))
+      if (!there) this.deps.log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
+    this.rules.use(matches);
+    return matches;
+  }
+
+  private async changeRules(rules: { bridged: readonly BridgedPod[]; queries: boolean }): Promise<void> {
+    const { emit, log } = this.deps;
+    await this.rules.change(rules).catch((error: unknown) => {
+      log.error({ error: messageOf(error) }, "the rules that depend on pods could not be changed; the next check tries again");
+      emit({
+        type: "agent",
+        verdict: "info",
+        why: "degraded",
+        message: `the rules that depend on pods could not be changed: ${messageOf(error)}`,
+      });
+    });
+  }
+
+  /** About once a second. True: an interface that was missing is there now. */
+  tick(nowMs: number): boolean {
+    this.thread?.tick(nowMs);
+    return this.pods.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing");
+  }
+
+  /** Puts interfaces back into their groups. */
+  checkGroups(): void {
+    const lost = this.groups.check();
+    if (lost.length === 0) return;
+    this.deps.emit({
+      type: "rules",
+      verdict: "info",
+      why: "groups-restored",
+      message: `${lost.join(", ")}: the interface group was changed by somebody; restored`,
+    });
+  }
+
+  checkRules(): void {
+    this.rules.check().catch((error: unknown) => this.deps.log.error({ error: messageOf(error) }, "the rules could not be checked"));
+  }
+
+  /** Rules and sets stay: only `namegate uninstall` removes them. */
+  async stop(): Promise<void> {
+    this.discovery.close();
+    await this.thread?.stop();
+  }
+}
+
+/** Those that a policy asks to guard. */
+function outsideReasons(now: Snapshot, outside: readonly Outside[]): (readonly [string, string])[] {
+  return outside.flatMap(({ pod, why }) =>
+    selectPolicies(now.policies, pod, now.namespaces).some(({ mode }) => mode !== "Discover") ? [[pod.key, why] as const] : [],
+  );
+}

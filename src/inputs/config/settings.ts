@@ -1,0 +1,79 @@
+import type { Endpoint, Ip } from "../../base/address.ts";
+
+/** The agent's options as the file of `--config` gives them; undefined: not there. Flags go before it, defaults come behind it. */
+export interface Settings {
+  /** Standalone: both, or neither. */
+  readonly policies?: string | undefined;
+  readonly pods?: string | undefined;
+  readonly state?: string | undefined;
+  readonly socket?: string | undefined;
+  /** `ADDR:PORT`, or `off`. */
+  readonly metrics?: string | undefined;
+  readonly logLevel?: LogLevel | undefined;
+  readonly iptables?: (typeof IPTABLES)[number] | undefined;
+  readonly markMask?: number | undefined;
+  readonly queueBase?: number | undefined;
+  readonly checkMs?: number | undefined;
+  readonly upcalls?: number | undefined;
+  readonly maxBindings?: number | undefined;
+  readonly events?: number | undefined;
+  readonly clusterNamespace?: string | undefined;
+  readonly cluster: ClusterSettings;
+}
+
+/** What counts only where pods and policies come from the Kubernetes API. Defaults are filled in, but for what the environment says. */
+export interface ClusterSettings {
+  /** Default: NODE_NAME of the environment. */
+  readonly nodeName: string | undefined;
+  readonly kubeconfig: string | undefined;
+  /** Label selector of policy ConfigMaps. */
+  readonly policySelector: string;
+  /** `cluster.local` */
+  readonly clusterDomain: string;
+  /** Search suffixes that pods may have beside those of the cluster and of the node. */
+  readonly searches: readonly string[];
+  readonly interfacePrefixes: readonly string[];
+  readonly resolvers: ResolverSettings;
+  readonly startup: StartupSettings;
+  /** Say on a policy's ConfigMap whether it is accepted. */
+  readonly kubernetesEvents: boolean;
+}
+
+export interface ResolverSettings {
+  /** In place of all that is discovered; undefined: discover. */
+  readonly override: readonly Endpoint[] | undefined;
+  /** Beside what is discovered. */
+  readonly also: readonly Endpoint[];
+  /** Where the cluster's DNS Service may stand. Whoever may write Services there decides what is believed. */
+  readonly namespaces: readonly string[];
+  /** Names of DNS Services, beside the label k8s-app=kube-dns. */
+  readonly services: readonly string[];
+  /** Trusted where this node has the address itself. */
+  readonly nodeLocal: readonly Ip[];
+  /** The node's own servers (resolv.conf): trusted while a pod of this node uses them (`dnsPolicy: Default`), always, or never. */
+  readonly node: (typeof NODE_SERVERS)[number];
+  readonly nodeFile: string;
+  /** `Trust`: whoever may create a pod may name a server that is believed. */
+  readonly podDnsConfig: (typeof POD_SERVERS)[number];
+}
+
+export interface StartupSettings {
+  /** How long a starting agent asks the API before it enforces its last good state. */
+  readonly apiWaitMs: number;
+  /** A node without rules gets them before any list is read, so that every pod's first packet waits. */
+  readonly holdUnknownPods: boolean;
+  /** The taint that the agent takes from its Node once it is ready; undefined: none. */
+  readonly taint: string | undefined;
+}
+
+export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+export const IPTABLES = ["auto", "nft", "legacy"] as const;
+export const NODE_SERVERS = ["DefaultPods", "Always", "Never"] as const;
+export const POD_SERVERS = ["Ignore", "Trust"] as const;
+
+/**
+ * How the host side of a pod's interface begins: Calico and Canal, AWS VPC CNI, Azure, GKE, kindnet and ptp (and everything that
+ * leaves the name to the kernel), the bridges of flannel and kubenet.
+ */
+export const PREFIXES_DEFAULT: readonly string[] = ["cali", "eni", "azv", "gke", "veth", "cni", "cbr0"];
