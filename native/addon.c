@@ -3,6 +3,7 @@
  * event loop. Context aware: everything belongs to the environment (thread) that created it, and ends with it.
  */
 #include <errno.h>
+#include <linux/netlink.h>
 #include <node_api.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,6 +60,15 @@ static bool to_u32(napi_env env, napi_value value, const char *name, uint32_t mi
     }
     *out = (uint32_t)number;
     return true;
+}
+
+/* A property of an options object that may be missing: `out` then keeps its value. */
+static bool to_option(napi_env env, napi_value options, const char *name, uint32_t max, uint32_t *out) {
+    napi_value value;
+    napi_valuetype type;
+    if (!check(env, napi_get_named_property(env, options, name, &value)) || !check(env, napi_typeof(env, value, &type)))
+        return false;
+    return type == napi_undefined || to_u32(env, value, name, 0, max, out);
 }
 
 struct bytes {
@@ -122,18 +132,15 @@ static napi_value netlink_new(napi_env env, napi_callback_info info) {
     size_t count = 1;
     napi_value options, self;
     if (!constructing(env, info) || !check(env, napi_get_cb_info(env, info, &count, &options, &self, NULL))) return NULL;
-    uint32_t receive_buffer = 0;
+    uint32_t protocol = NETLINK_NETFILTER, receive_buffer = 0;
     napi_valuetype type;
     if (!check(env, napi_typeof(env, options, &type))) return NULL;
-    if (type == napi_object) {
-        napi_value value;
-        if (!check(env, napi_get_named_property(env, options, "receiveBuffer", &value))) return NULL;
-        if (!check(env, napi_typeof(env, value, &type))) return NULL;
-        if (type != napi_undefined && !to_u32(env, value, "receiveBuffer", 0, INT32_MAX, &receive_buffer)) return NULL;
-    }
+    if (type == napi_object && (!to_option(env, options, "protocol", MAX_LINKS - 1, &protocol) ||
+                                !to_option(env, options, "receiveBuffer", INT32_MAX, &receive_buffer)))
+        return NULL;
     struct ng_netlink *nl = malloc(sizeof *nl);
     if (nl == NULL) return throw_errno(env, ENOMEM, "malloc");
-    int status = ng_netlink_open(nl, receive_buffer);
+    int status = ng_netlink_open(nl, (int)protocol, receive_buffer);
     if (status < 0) {
         free(nl);
         return throw_errno(env, -status, "socket");

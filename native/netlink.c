@@ -18,9 +18,9 @@ uint64_t ng_now_ms(void) {
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-int ng_netlink_open(struct ng_netlink *nl, uint32_t receive_buffer) {
+int ng_netlink_open(struct ng_netlink *nl, int protocol, uint32_t receive_buffer) {
     nl->port = 0;
-    nl->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
+    nl->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
     if (nl->fd < 0) return -errno;
 
     if (receive_buffer > 0) {

@@ -1,5 +1,5 @@
 /*
- * A raw AF_NETLINK/NETLINK_NETFILTER socket, connected to the kernel (port 0): netlink then refuses messages to us from
+ * A raw AF_NETLINK socket, connected to the kernel (port 0): netlink then refuses messages to us from
  * other processes, so everything received is the kernel's. Functions answer 0 or a byte count, or a negative errno.
  */
 #ifndef NAMEGATE_NETLINK_H
@@ -17,8 +17,8 @@ struct ng_netlink {
     uint32_t port; /* nl_pid the kernel gave us */
 };
 
-/* receive_buffer: bytes for SO_RCVBUFFORCE (SO_RCVBUF without CAP_NET_ADMIN), 0 keeps the system's default. */
-int ng_netlink_open(struct ng_netlink *socket, uint32_t receive_buffer);
+/* protocol: NETLINK_NETFILTER, NETLINK_ROUTE. receive_buffer: bytes for SO_RCVBUFFORCE (SO_RCVBUF without CAP_NET_ADMIN), 0 keeps the system's default. */
+int ng_netlink_open(struct ng_netlink *socket, int protocol, uint32_t receive_buffer);
 void ng_netlink_close(struct ng_netlink *socket);
 
 /* Throws away what is waiting (answers of a failed transaction, the rest of an abandoned dump), for at most 1 s. */

@@ -240,7 +240,7 @@ int ng_queue_open(struct ng_queue *queue) {
     queue->id_base = queue->last_id;
     queue->failed = 0;
     struct ng_netlink socket;
-    int status = ng_netlink_open(&socket, queue->options.receive_buffer);
+    int status = ng_netlink_open(&socket, NETLINK_NETFILTER, queue->options.receive_buffer);
     if (status == 0) {
         status = bind_queue(queue, &socket);
         if (status < 0) ng_netlink_close(&socket);

@@ -1,6 +1,11 @@
 /* Encoding against golden bytes (little endian hosts), and the walk over whole, cut and hostile messages. */
 #include <errno.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+#include <sys/socket.h>
 
+#include "../netlink.h"
 #include "../queue.h"
 #include "check.h"
 
@@ -146,7 +151,27 @@ static void survives_mutations(void) {
     CHECK(packets > 100000 && bad > 100000);
 }
 
+/* Any protocol: the answer of the kernel's link table about the loopback interface, and its acknowledgement. */
+static void talks_to_route(void) {
+    struct ng_netlink nl;
+    CHECK_EQUAL(ng_netlink_open(&nl, NETLINK_ROUTE, 0), 0);
+    CHECK(nl.port != 0);
+    uint8_t request[64], reply[16384];
+    /* nlmsghdr 32, RTM_GETLINK, NLM_F_REQUEST | NLM_F_ACK, sequence 9; ifinfomsg: index 1 */
+    size_t length = from_hex("20000000 1200 0500 09000000 00000000 00000000 01000000 00000000 00000000", request, sizeof request);
+    ssize_t bytes = ng_netlink_transact(&nl, request, length, reply, sizeof reply, 1);
+    CHECK(bytes > 36);
+    struct nlmsghdr first;
+    memcpy(&first, reply, sizeof first);
+    CHECK_EQUAL(first.nlmsg_type, RTM_NEWLINK);
+    CHECK_EQUAL(first.nlmsg_seq, 9);
+    CHECK_EQUAL(ng_netlink_count_acks(reply, (size_t)bytes), 1);
+    ng_netlink_close(&nl);
+    CHECK_EQUAL(ng_netlink_open(&nl, MAX_LINKS, 0), -EPROTONOSUPPORT);
+}
+
 int main(void) {
+    talks_to_route();
     encodes();
     encodes_verdicts();
     parses();

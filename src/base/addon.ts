@@ -10,12 +10,15 @@ import { Fault, messageOf } from "./fault.ts";
  * *answer* is not an exception, it is bytes for the caller to read.
  */
 export interface Addon {
-  readonly NetlinkSocket: new (options?: { receiveBuffer?: number }) => NetlinkSocket;
+  readonly NetlinkSocket: new (options?: { receiveBuffer?: number; protocol?: number }) => NetlinkSocket;
   readonly PacketQueue: new (options: PacketQueueOptions) => PacketQueue;
   readonly RawSender: new () => RawSender;
 }
 
-/** A NETLINK_NETFILTER request socket (ipset, conntrack, nf_tables generation). */
+/** `protocol` of a NetlinkSocket (linux/netlink.h). Links, routes and neighbours; ipset, conntrack and nf_tables (the default). */
+export const NetlinkProtocol = { route: 0, netfilter: 12 } as const;
+
+/** A netlink request socket. */
 export interface NetlinkSocket {
   /**
    * Sends `length` bytes of `request` (one or several nlmsg, each with NLM_F_ACK) in one sendmsg and receives until

@@ -20,7 +20,7 @@ import {
   TUPLE_IP,
   TUPLE_PROTOCOL,
 } from "./conntrack-wire.ts";
-import { Attributes, type Message } from "./netlink-read.ts";
+import { Attributes, type Message } from "../base/netlink-read.ts";
 
 // Reading is synchronous and calls nobody, so the walkers can be shared.
 const top = new Attributes();

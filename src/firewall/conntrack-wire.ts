@@ -1,7 +1,7 @@
 import type { Ip } from "../base/address.ts";
 import type { FlowTuple } from "./conntrack-entry.ts";
 import { Protocol } from "../model/packet.ts";
-import { AF_INET, AF_INET6, type Writer } from "./netlink.ts";
+import { AF_INET, AF_INET6, type Writer } from "../base/netlink.ts";
 
 /** ctnetlink's numbers (linux/netfilter/nfnetlink_conntrack.h), and one entry as attributes. */
 const SUBSYSTEM = 1 << 8;

@@ -3,9 +3,9 @@ import type { Ip } from "../base/address.ts";
 import { type ConntrackEntry, type FlowTuple, newEntry } from "./conntrack-entry.ts";
 import { readEntry } from "./conntrack-read.ts";
 import { Command, Cta, familyNumber, writeSourceFilter, writeTuple } from "./conntrack-wire.ts";
-import { AF_UNSPEC, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "./netlink.ts";
-import { codeOf, exchange, receiveDump, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "./netlink-exchange.ts";
-import { newMessage } from "./netlink-read.ts";
+import { AF_UNSPEC, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "../base/netlink.ts";
+import { codeOf, exchange, receiveDump, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "../base/netlink-exchange.ts";
+import { newMessage } from "../base/netlink-read.ts";
 import { errnoRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
 export { type ConntrackEntry, type FlowTuple, Status } from "./conntrack-entry.ts";

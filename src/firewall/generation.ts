@@ -1,7 +1,7 @@
 import type { NetlinkSocket } from "../base/addon.ts";
-import { AF_UNSPEC, NLM_F_ACK, NLM_F_REQUEST, sequences, Writer } from "./netlink.ts";
-import { exchange, REPLY_BYTES } from "./netlink-exchange.ts";
-import { Attributes } from "./netlink-read.ts";
+import { AF_UNSPEC, NLM_F_ACK, NLM_F_REQUEST, sequences, Writer } from "../base/netlink.ts";
+import { exchange, REPLY_BYTES } from "../base/netlink-exchange.ts";
+import { Attributes } from "../base/netlink-read.ts";
 
 const GET_GENERATION = (10 << 8) | 16;
 const NEW_GENERATION = (10 << 8) | 15;

@@ -2,8 +2,8 @@ import type { NetlinkSocket } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import { Attr, Command, type Element, IPSET_PROTOCOL, NET, encodable, validComment, validSetName, writeElement } from "./ipset-wire.ts";
 import { readFailedLine } from "./ipset-read.ts";
-import { AF_INET, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "./netlink.ts";
-import { exchange, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "./netlink-exchange.ts";
+import { AF_INET, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "../base/netlink.ts";
+import { exchange, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "../base/netlink-exchange.ts";
 import { type BatchFailure, type BatchResult, judge, type Lane, type Part, startOf } from "./ipset-parts.ts";
 
 /** Elements waiting in one batch. */

@@ -1,9 +1,9 @@
 import type { NetlinkSocket } from "../base/addon.ts";
 import { Attr, Command, IPSET_PROTOCOL, validSetName } from "./ipset-wire.ts";
 import { type DumpedElement, newDumpedElement, readElements } from "./ipset-read.ts";
-import { AF_INET, NLM_F_DUMP, NLM_F_REQUEST, sequences, Writer } from "./netlink.ts";
-import { codeOf, receiveDump, REPLY_BYTES } from "./netlink-exchange.ts";
-import { newMessage } from "./netlink-read.ts";
+import { AF_INET, NLM_F_DUMP, NLM_F_REQUEST, sequences, Writer } from "../base/netlink.ts";
+import { codeOf, receiveDump, REPLY_BYTES } from "../base/netlink-exchange.ts";
+import { newMessage } from "../base/netlink-read.ts";
 import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
 /** `more`: call `next` again. The others end the dump. */

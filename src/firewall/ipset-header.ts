@@ -1,7 +1,7 @@
 import type { Family } from "../base/address.ts";
 import { Attr, Data, FLAG_WITH_COMMENT, FLAG_WITH_COUNTERS, FLAG_WITH_FORCEADD, FLAG_WITH_SKBINFO } from "./ipset-wire.ts";
-import { AF_INET6 } from "./netlink.ts";
-import { Attributes, type Message } from "./netlink-read.ts";
+import { AF_INET6 } from "../base/netlink.ts";
+import { Attributes, type Message } from "../base/netlink-read.ts";
 
 /** A set as LIST describes it. */
 export interface SetHeader {

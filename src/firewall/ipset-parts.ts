@@ -1,5 +1,5 @@
 import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
-import type { Writer } from "./netlink.ts";
+import type { Writer } from "../base/netlink.ts";
 
 /** An element that is not as it was to be. */
 export interface BatchFailure {

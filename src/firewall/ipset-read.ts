@@ -1,7 +1,7 @@
 import { type Ip, ip4At, ip6At } from "../base/address.ts";
 import { Attr, Data, FLAG_IFACE_WILDCARD, IPADDR_IPV4, IPADDR_IPV6 } from "./ipset-wire.ts";
-import { HEADER_BYTES, MESSAGE_BYTES } from "./netlink.ts";
-import { Attributes, type Message } from "./netlink-read.ts";
+import { HEADER_BYTES, MESSAGE_BYTES } from "../base/netlink.ts";
+import { Attributes, type Message } from "../base/netlink-read.ts";
 
 /** An element as a dump hands it out: every field is always there. One object is filled again and again. */
 export interface DumpedElement {

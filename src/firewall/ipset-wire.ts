@@ -1,5 +1,5 @@
 import type { Ip } from "../base/address.ts";
-import { NLA_F_NET_BYTEORDER, type Writer } from "./netlink.ts";
+import { NLA_F_NET_BYTEORDER, type Writer } from "../base/netlink.ts";
 
 /** ipset's numbers (linux/netfilter/ipset/ip_set.h, protocol 7), and one element as attributes. */
 export const IPSET_PROTOCOL = 7;

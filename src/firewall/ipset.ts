@@ -25,9 +25,9 @@ import {
   NLMSG_ERROR,
   sequences,
   Writer,
-} from "./netlink.ts";
-import { codeOf, exchange, receiveDump, REPLY_BYTES } from "./netlink-exchange.ts";
-import { type Message, newMessage } from "./netlink-read.ts";
+} from "../base/netlink.ts";
+import { codeOf, exchange, receiveDump, REPLY_BYTES } from "../base/netlink-exchange.ts";
+import { type Message, newMessage } from "../base/netlink-read.ts";
 import { ipsetRefusal, noAnswer, type Refusal } from "./refusal.ts";
 
 export { IpsetBatch } from "./ipset-batch.ts";

@@ -6,7 +6,7 @@ import { type Ip, parseIp } from "../../src/base/address.ts";
 import { ConntrackBatch, ConntrackDump, type ConntrackEntry, type FlowTuple } from "../../src/firewall/conntrack.ts";
 import { newEntry } from "../../src/firewall/conntrack-entry.ts";
 import { readEntry } from "../../src/firewall/conntrack-read.ts";
-import { newMessage, readMessage } from "../../src/firewall/netlink-read.ts";
+import { newMessage, readMessage } from "../../src/base/netlink-read.ts";
 
 const ip = (text: string): Ip => parseIp(text) as Ip;
 const FLOW: FlowTuple = {

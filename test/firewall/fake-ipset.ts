@@ -1,5 +1,5 @@
 import type { NetlinkSocket } from "../../src/base/addon.ts";
-import { Attributes } from "../../src/firewall/netlink-read.ts";
+import { Attributes } from "../../src/base/netlink-read.ts";
 
 /**
  * A kernel that knows add and del of hash:ip sets with timeouts, and has the real one's error rules: it stops at the first

@@ -6,7 +6,7 @@ import { type Ip, parseIp } from "../../src/base/address.ts";
 import { type Element, Ipset, IpsetBatch, IpsetDump } from "../../src/firewall/ipset.ts";
 import { readHeader } from "../../src/firewall/ipset-header.ts";
 import { newDumpedElement, readElements, readFailedLine } from "../../src/firewall/ipset-read.ts";
-import { newMessage, readMessage } from "../../src/firewall/netlink-read.ts";
+import { newMessage, readMessage } from "../../src/base/netlink-read.ts";
 import { FakeSocket } from "./fake-ipset.ts";
 
 const ip = (text: string): Ip => parseIp(text) as Ip;

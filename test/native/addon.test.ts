@@ -9,6 +9,7 @@ import { Worker } from "node:worker_threads";
 import {
   addon,
   HOLD,
+  NetlinkProtocol,
   NfVerdict,
   type PacketQueue,
   type PacketQueueOptions,
@@ -606,6 +607,24 @@ function inside(): void {
     socket.close();
     socket.close();
     assert.throws(() => socket.transact(request, 20, reply, 1), { code: "EBADF" });
+  });
+
+  test("another protocol: the link table knows the loopback interface", () => {
+    const socket = new NetlinkSocket({ protocol: NetlinkProtocol.route });
+    const request = new Uint8Array(32);
+    const view = new DataView(request.buffer);
+    view.setUint32(0, 32, true);
+    view.setUint16(4, 18, true); // RTM_GETLINK
+    view.setUint16(6, 5, true);
+    view.setUint32(8, 1, true);
+    view.setInt32(20, 1, true); // its index
+    const reply = new Uint8Array(32_768);
+    const bytes = socket.transact(request, 32, reply, 1);
+    assert.equal(new DataView(reply.buffer).getUint16(4, true), 16); // RTM_NEWLINK
+    assert.ok(Buffer.from(reply.buffer, 0, bytes).includes("lo\0"));
+    socket.close();
+    assert.throws(() => new NetlinkSocket({ protocol: 31 }), { code: "EPROTONOSUPPORT" });
+    assert.throws(() => new NetlinkSocket({ protocol: 32 }), RangeError);
   });
 
   test("a dump: send, then receive until NLMSG_DONE", () => {

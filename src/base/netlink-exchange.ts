@@ -1,5 +1,5 @@
-import type { NetlinkSocket } from "../base/addon.ts";
-import { messageOf } from "../base/fault.ts";
+import type { NetlinkSocket } from "./addon.ts";
+import { messageOf } from "./fault.ts";
 import { NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN } from "./netlink.ts";
 import { type Message, newMessage, readMessage } from "./netlink-read.ts";
 

@@ -1,7 +1,8 @@
 /**
  * Netlink messages as nfnetlink wants them: a 16-byte nlmsghdr and TLVs in host order (little endian on every CPU in
- * package.json), a 4-byte nfgenmsg, and values mostly in network order. Writing lives here, reading in
- * netlink-read.ts; what the attributes mean lives in ipset-*.ts and conntrack-*.ts.
+ * package.json), a 4-byte nfgenmsg, and values mostly in network order. rtnetlink has longer headers and values in host
+ * order. Writing lives here, reading in netlink-read.ts; what the attributes mean lives in firewall's ipset-*.ts and
+ * conntrack-*.ts and in attach's rtnetlink.ts.
  */
 
 export const NLM_F_REQUEST = 0x1;
@@ -116,6 +117,13 @@ export class Writer {
     this.u32be(low);
   }
 
+  /** A value in host order (rtnetlink). */
+  attrU32le(type: number, value: number): void {
+    this.room(8);
+    this.header(type, 8);
+    this.at = this.bytes.writeUInt32LE(value >>> 0, this.at);
+  }
+
   /** Text, one octet a char (raw octet strings such as Ip). */
   attrOctets(type: number, octets: string): void {
     const padded = (octets.length + 3) & ~3;
@@ -173,6 +181,13 @@ export class Writer {
     bytes[at + 16] = family;
     this.at = at + MESSAGE_BYTES;
     return at;
+  }
+
+  /** Zeros: the rest of a header that is longer than nfgenmsg. */
+  zeros(count: number): void {
+    this.room(count);
+    this.bytes.fill(0, this.at, this.at + count);
+    this.at += count;
   }
 
   end(start: number): void {

@@ -109,6 +109,11 @@ export class Attributes {
     );
   }
 
+  /** A value in host order (rtnetlink). */
+  s32le(): number {
+    return this.length < 4 ? 0 : this.bytes.readInt32LE(this.at);
+  }
+
   /** A 64-bit counter; exact below 2^53. */
   u64(): number {
     return this.u32() * 0x1_0000_0000 + this.u32(4);

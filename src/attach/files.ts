@@ -1,0 +1,50 @@
+import { closeSync, constants, openSync, opendirSync, readlinkSync, readSync } from "node:fs";
+
+/** Never through a link, and never waiting for whoever holds the other end of a pipe. */
+const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+/** The first `max` bytes of a file; undefined where it is not, is no file, or has gone while it was read. */
+export function readBytes(path: string, max: number): Buffer | undefined {
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, FLAGS);
+    const bytes = Buffer.allocUnsafe(max);
+    let length = 0;
+    for (let got = -1; got !== 0 && length < max; length += got) got = readSync(fd, bytes, length, max - length, null);
+    return bytes.subarray(0, length);
+  } catch {
+    return undefined;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+export function readText(path: string, max: number): string | undefined {
+  return readBytes(path, max)?.toString("utf8");
+}
+
+/** What a symbolic link says. */
+export function readLinkText(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Names in a folder, at most `max`; `folders`: only folders, and no links to some. Empty where there is no such folder. */
+export function list(path: string, max: number, kind: "all" | "folders"): string[] {
+  const names: string[] = [];
+  try {
+    const folder = opendirSync(path, { bufferSize: 256 });
+    try {
+      for (let entry = folder.readSync(); entry !== null && names.length < max; entry = folder.readSync())
+        if (kind === "all" || entry.isDirectory()) names.push(entry.name);
+    } finally {
+      folder.closeSync();
+    }
+  } catch {
+    // what has been read counts
+  }
+  return names;
+}
