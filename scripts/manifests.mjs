@@ -1,4 +1,4 @@
-// Everything in daemonset/ that is derived from the chart: install.yaml and what kustomize's base and overlays hold.
+// Everything in daemonset/ that is derived from the chart: install.yaml, uninstall.yaml and what kustomize's base and overlays hold.
 //
 //   node scripts/manifests.mjs                    writes them
 //   node scripts/manifests.mjs check              are they what the chart says?
@@ -11,7 +11,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parse } from "yaml";
+import { parse, parseAllDocuments, stringify } from "yaml";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const CHART = join(ROOT, "daemonset", "chart");
@@ -80,18 +80,58 @@ function only(text, kind, name) {
     .join("---\n");
 }
 
+/** `patches` of a kustomization that make `from` of `to`: what differs in data, annotations and containers, and what is not there. */
+function kustomization(from, to) {
+  const key = ({ kind, metadata }) => `${kind} ${metadata.namespace ?? ""} ${metadata.name}`;
+  const objects = (text) => new Map(parseAllDocuments(text).flatMap((one) => (one.toJS() === null ? [] : [[key(one.toJS()), one.toJS()]])));
+  const [before, after] = [objects(from), objects(to)];
+  const patches = [];
+  for (const [name, { apiVersion, kind, metadata, ...old }] of before) {
+    const place = { apiVersion, kind, metadata: { name: metadata.name, ...(metadata.namespace && { namespace: metadata.namespace }) } };
+    const now = after.get(name);
+    if (now === undefined) patches.push({ $patch: "delete", ...place });
+    else if (JSON.stringify(now) !== JSON.stringify({ apiVersion, kind, metadata, ...old })) {
+      const { metadata: meta, ...rest } = difference({ metadata, ...old }, now);
+      // metadata last: kustomize takes a text at the end of a patch without its newline.
+      patches.push({ apiVersion, kind, ...rest, metadata: { ...place.metadata, ...meta } });
+    }
+  }
+  return stringify({
+    apiVersion: "kustomize.config.k8s.io/v1beta1",
+    kind: "Kustomization",
+    resources: ["../../base", "platform.yaml"],
+    patches: patches.map((patch) => ({ patch: stringify(patch, { lineWidth: 0 }) })),
+  });
+}
+
+/** What `now` has and `old` has not; of lists of named things, by name. */
+function difference(old, now) {
+  if (Array.isArray(now)) {
+    if (!now.every((one) => one?.name !== undefined)) return now;
+    const changed = now.filter((one) => JSON.stringify(one) !== JSON.stringify(old.find(({ name }) => name === one.name)));
+    return changed.map((one) => ({ ...difference(old.find(({ name }) => name === one.name) ?? {}, one), name: one.name }));
+  }
+  if (typeof now !== "object" || now === null) return now;
+  const changed = Object.entries(now).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(old?.[key]));
+  return Object.fromEntries(changed.map(([key, value]) => [key, old?.[key] === undefined ? value : difference(old[key], value)]));
+}
+
 /** Path below daemonset/ → text. */
 function derived() {
   const install = render(INSTALL);
   const head = "# Derived from daemonset/chart by `npm run manifests`; change that.\n";
   const starter = (mode) => `${head}${only(render({ ...INSTALL, starter: { mode } }), "ConfigMap", "namegate-starter")}`;
+  const openshift = render({ ...INSTALL, openshift: { enabled: true } });
+  const platform = ["SecurityContextConstraints", "Role", "RoleBinding"].map((kind) => only(openshift, kind)).join("---\n");
   return {
     "install.yaml": head + install,
+    "uninstall.yaml": head + only(render({ uninstall: true }), "DaemonSet"),
     "kustomize/base/install.yaml": head + install,
     "kustomize/overlays/discover/starter.yaml": starter("Discover"),
     "kustomize/overlays/monitor/starter.yaml": starter("Monitor"),
     "kustomize/overlays/enforce/starter.yaml": starter("Enforce"),
-    "kustomize/overlays/openshift/scc.yaml": head + only(render({ openshift: { enabled: true } }), "SecurityContextConstraints"),
+    "kustomize/overlays/openshift/platform.yaml": head + platform,
+    "kustomize/overlays/openshift/kustomization.yaml": head + kustomization(install, openshift),
     "kustomize/overlays/gke/quota.yaml": head + only(render({ gke: { enabled: true } }), "ResourceQuota"),
   };
 }

@@ -16,7 +16,10 @@ export function readResolvConf(text: string): ResolvConf {
   const servers: Ip[] = [];
   let searches: string[] = [];
   for (const line of text.slice(0, CHARS_MAX).split("\n")) {
-    const [word, ...rest] = line.replace(/[#;].*$/, "").trim().split(/\s+/);
+    const [word, ...rest] = line
+      .replace(/[#;].*$/, "")
+      .trim()
+      .split(/\s+/);
     if (word === "search" || word === "domain") searches = namesOf(rest, SEARCHES_MAX);
     if (word !== "nameserver" || servers.length >= SERVERS_MAX) continue;
     const address = parseIp(rest[0] ?? "");

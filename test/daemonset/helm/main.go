@@ -1,5 +1,5 @@
 // Renders a chart as `helm template` does, for machines that have no helm: Go's text/template with sprig and the functions
-// that Helm adds (pkg/engine/funcs.go), of which the chart may use include, required, fail, toYaml and toJson.
+// that Helm adds (pkg/engine/funcs.go), of which the chart may use include, required, fail, toYaml, toJson and fromJsonArray.
 //
 //	GO111MODULE=off GOPATH=/usr/share/gocode go run main.go CHART RELEASE NAMESPACE VALUES.json
 //
@@ -78,6 +78,11 @@ func main() {
 	funcs["toJson"] = func(value interface{}) (string, error) {
 		out, err := json.Marshal(value)
 		return string(out), err
+	}
+	funcs["fromJsonArray"] = func(text string) ([]interface{}, error) {
+		var out []interface{}
+		err := json.Unmarshal([]byte(text), &out)
+		return out, err
 	}
 	funcs["required"] = func(message string, value interface{}) (interface{}, error) {
 		if value == nil || value == "" {
