@@ -90,7 +90,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     if (node === undefined) return;
     outside = read.outside;
     kept = undefined;
-    const next = { ...node, policies: keeper.update(policies) };
+    const next = source.finish({ ...node, policies: keeper.update(policies) });
     snapshot = next;
     try {
       await enforcer.apply(next, { outside });

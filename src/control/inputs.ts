@@ -55,6 +55,7 @@ export function filesSource(options: InputPlaces): InputSource {
   return {
     begin: () => Promise.resolve(),
     read,
+    finish: (snapshot) => snapshot,
     watch: (changed) =>
       watches.push(
         watchPath(options.policies, changed, (name) => folder.touched(name)),

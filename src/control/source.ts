@@ -53,6 +53,8 @@ export interface InputSource {
   begin(fresh: boolean): Promise<void>;
   /** Everything, each time; what did not change is the same object. */
   read(): Inputs;
+  /** The last word on what is to be enforced. */
+  finish(snapshot: Snapshot): Snapshot;
   /** Calls back soon after something changed, until `close`. */
   watch(changed: () => void): void;
   close(): void;

@@ -31,6 +31,8 @@ export interface PodView {
   /** What whoever created the pod wrote into `dnsConfig`: not to be believed without leave. */
   readonly nameservers: readonly Ip[];
   readonly searches: readonly string[];
+  /** Annotation kubernetes.io/config.mirror of a static pod: the kubelet knows it by this. */
+  readonly mirror: string | undefined;
 }
 
 /** A pod whose name or namespace is missing or absurd is none. */
@@ -60,6 +62,7 @@ export function podView(raw: RawObject): PodView | undefined {
     dnsPolicy: written === "ClusterFirst" && hostNetwork ? "Default" : written, // as the kubelet does
     nameservers: addressesOf(listOf(field(dns, "nameservers")), SERVERS_MAX),
     searches: namesOf(listOf(field(dns, "searches")), SEARCHES_MAX),
+    mirror: textOf(field(fieldsOf(raw.metadata["annotations"]), "kubernetes.io/config.mirror"), NAME_MAX),
   };
 }
 
@@ -94,6 +97,8 @@ export interface PolicyMap {
   readonly created: number;
   /** Only the keys that can be documents, or were meant to be. */
   readonly data: Readonly<Record<string, string>>;
+  /** Keys that would be in `data`, had the namespace not more text than it may have. */
+  readonly refused: readonly string[];
 }
 
 export function policyMapView(raw: RawObject): PolicyMap | undefined {
@@ -109,6 +114,7 @@ export function policyMapView(raw: RawObject): PolicyMap | undefined {
     resourceVersion: textOf(raw.metadata.resourceVersion, NAME_MAX) ?? "",
     created: timeOf(raw.metadata["creationTimestamp"]),
     data,
+    refused: [],
   };
 }
 

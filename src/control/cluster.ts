@@ -1,0 +1,195 @@
+import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import type { Logger } from "pino";
+import { type Ip, parseIp } from "../base/address.ts";
+import { messageOf } from "../base/fault.ts";
+import type { ClusterSettings } from "../inputs/config/settings.ts";
+import { readResolvConf } from "../inputs/kubernetes/resolv-conf.ts";
+import type { Cluster } from "../inputs/kubernetes/types.ts";
+import type { Snapshot } from "../model/snapshot.ts";
+import { ClusterNode, type NodeFacts, type PodLocator } from "./cluster-node.ts";
+import { ClusterStores } from "./cluster-stores.ts";
+import { Feedback } from "./feedback.ts";
+import { type KeptResult, KeptWriter, readKept } from "./kept.ts";
+import { PolicyMaps } from "./policy-maps.ts";
+import type { Applied, Inputs, InputSource } from "./source.ts";
+
+export interface ClusterSourceOptions {
+  readonly cluster: Cluster;
+  readonly settings: ClusterSettings;
+  readonly node: string;
+  /** ClusterEgressPolicies count only in ConfigMaps of this namespace. */
+  readonly clusterNamespace: string;
+  readonly locator: PodLocator;
+  readonly state: string;
+  readonly boot: string;
+  readonly nowMs: () => number;
+  readonly log: Logger;
+}
+
+/** A pod whose interface has not been found is looked for this often, milliseconds. */
+const LATER_MS = 250;
+/** How often the node's own addresses and resolv.conf are looked at, and interfaces, though nobody said anything. */
+const FACTS_MS = 10_000;
+/** The state on disk is this much behind at most. */
+const SAVE_MS = 1000;
+const TAINT_AGAIN_MS = 5000;
+const FILE_CHARS_MAX = 64 * 1024;
+
+/** Pods and policies of the Kubernetes API, with the last good state for while it is away. */
+export function clusterSource(options: ClusterSourceOptions): InputSource {
+  const { cluster, settings, node, log, nowMs } = options;
+  const { startup } = settings;
+  let changed: () => void = () => undefined;
+  /** A change has been told and not been read yet. */
+  let told = false;
+  let lookAgain = false;
+  const tell = (): void => {
+    if (told) return;
+    told = true;
+    changed();
+  };
+  const stores = new ClusterStores(cluster, settings, node, () => {
+    if (stores.synced) tell();
+    settle();
+  });
+  const view = new ClusterNode(settings, options.locator);
+  const policies = new PolicyMaps(options.clusterNamespace, () => performance.now());
+  const feedback = new Feedback({ cluster, node, nowMs, log: (detail, message) => log.warn(detail, message) });
+  const writer = new KeptWriter(options.state, node, options.boot);
+  const timers: NodeJS.Timeout[] = [];
+  let facts = factsOf(settings.resolvers.nodeFile);
+  let unsaved: Snapshot | undefined;
+  let fresh = false;
+  /** The API has had its time. */
+  let waited = false;
+  let kept: KeptResult | "unread" = "unread";
+  let settle: () => void = () => undefined;
+
+  /** What to enforce before anything could be listed. */
+  const meanwhile = (): Inputs => {
+    if (waited) {
+      if (kept === "unread") {
+        kept = readKept(options.state, node, options.boot);
+        if (kept !== undefined && "refused" in kept) log.error({ why: kept.refused }, "the last good state cannot be used");
+      }
+      if (kept !== undefined && "snapshot" in kept) {
+        const since = new Date(kept.savedMs).toISOString();
+        return { kind: "kept", snapshot: kept.snapshot, outside: [], why: `the Kubernetes API does not answer: the state of ${since} is enforced` };
+      }
+    }
+    if (fresh && startup.holdUnknownPods && settings.interfacePrefixes.length > 0) {
+      const snapshot = { policies: [], pods: [], resolvers: [], namespaces: {}, interfacePrefixes: settings.interfacePrefixes };
+      return { kind: "kept", snapshot, outside: [], why: "nothing has been read from the Kubernetes API yet: new connections of pods wait" };
+    }
+    return { kind: "nothing", why: "nothing has been read from the Kubernetes API yet" };
+  };
+
+  const save = (): void => {
+    if (unsaved === undefined) return;
+    const why = writer.write(unsaved, nowMs());
+    unsaved = undefined;
+    if (why !== undefined) log.warn({ why }, "the last good state cannot be written; a restart without the API would start from an older one");
+  };
+
+  let taint = startup.taint;
+  let taintAskedMs = Number.NEGATIVE_INFINITY;
+  const untaint = (): void => {
+    if (taint === undefined || nowMs() - taintAskedMs < TAINT_AGAIN_MS) return;
+    taintAskedMs = nowMs();
+    void cluster.removeTaint(node, taint).then((outcome) => {
+      if (outcome.ok) taint = undefined;
+      else log.warn({ error: messageOf(outcome.fault) }, "the start-up taint could not be removed; it is tried again");
+      if (outcome.ok && outcome.value === "removed") log.info({ taint: startup.taint }, "start-up taint removed");
+    });
+  };
+
+  return {
+    begin: async (isFresh) => {
+      fresh = isFresh;
+      stores.start();
+      const wait = new Promise<void>((resolve) => {
+        settle = () => {
+          if (stores.synced) resolve();
+        };
+        timers.push(
+          setTimeout(() => {
+            waited = true;
+            resolve();
+            if (!stores.synced) tell();
+          }, startup.apiWaitMs),
+        );
+      });
+      // Without rules of an earlier agent the kernel lets everything go: it is told to wait before anybody is asked.
+      if (!(fresh && startup.holdUnknownPods)) await wait;
+    },
+    read: () => {
+      told = false;
+      if (!stores.synced) return meanwhile();
+      const { node: found, outside } = view.build(
+        { pods: stores.pods.items.values(), namespaces: stores.namespaceLabels, services: stores.dnsServices, facts },
+        nowMs(),
+        lookAgain,
+      );
+      lookAgain = false;
+      return { kind: "read", policies: policies.read(stores.policyMaps.items.values()), pods: { pods: found, problems: [] }, outside };
+    },
+    finish: (snapshot) =>
+      // Monitor stops nothing and Discover touches nothing: only Enforce keeps a pod waiting that nobody knows.
+      snapshot.policies.some(({ mode }) => mode === "Enforce") ? snapshot : { ...snapshot, interfacePrefixes: [] },
+    watch: (call) => {
+      changed = call;
+      if (told) call();
+      timers.push(
+        setInterval(() => {
+          if (!view.incomplete && !policies.deferred) return;
+          lookAgain = true;
+          tell();
+        }, LATER_MS),
+        setInterval(() => {
+          const now = factsOf(settings.resolvers.nodeFile);
+          facts = sameFacts(now, facts) ? facts : now;
+          lookAgain = true;
+          if (stores.synced) tell();
+        }, FACTS_MS),
+        setInterval(save, SAVE_MS),
+      );
+    },
+    close: () => {
+      for (const timer of timers) clearInterval(timer);
+      feedback.close();
+      save();
+      stores.stop();
+      cluster.close();
+    },
+    lookTwiceMs: undefined,
+    health: (now) => stores.health(now),
+    applied: ({ ready, snapshot, states, loose }: Applied) => {
+      unsaved = snapshot;
+      if (ready) untaint();
+      if (settings.kubernetesEvents) void feedback.tell([...stores.policyMaps.items.values()], states, loose);
+    },
+    resolverHint: "no DNS Service was found; name servers under `resolvers:` in the file of --config",
+  };
+}
+
+function factsOf(file: string): NodeFacts {
+  const local = new Set<Ip>();
+  for (const list of Object.values(networkInterfaces())) {
+    for (const { address } of list ?? []) {
+      const ip = parseIp(address.replace(/%.*$/, ""));
+      if (ip !== undefined) local.add(ip);
+    }
+  }
+  let text = "";
+  try {
+    text = readFileSync(file, "utf8").slice(0, FILE_CHARS_MAX);
+  } catch {
+    // no such file: the node has no servers of its own
+  }
+  return { local, resolvConf: readResolvConf(text) };
+}
+
+function sameFacts(a: NodeFacts, b: NodeFacts): boolean {
+  return JSON.stringify([[...a.local].sort(), a.resolvConf]) === JSON.stringify([[...b.local].sort(), b.resolvConf]);
+}

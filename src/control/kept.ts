@@ -1,0 +1,122 @@
+import { createHash } from "node:crypto";
+import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { messageOf } from "../base/fault.ts";
+import type { Snapshot } from "../model/snapshot.ts";
+
+/**
+ * The last good Snapshot on disk, for an agent that starts while the API is away. One file of mode 0600, replaced as a whole: a
+ * line with the SHA-256 of the rest, then JSON. What is not whole, not ours or not of this node is refused, with the reason.
+ */
+
+/** Goes up with every change of Snapshot, Pod or Policy that an older or newer agent would misread. */
+const FORMAT = 1;
+const FILE = "snapshot.json";
+const BYTES_MAX = 256 * 1024 * 1024;
+
+interface Content {
+  readonly format: number;
+  readonly node: string;
+  /** Of the kernel that ran then: after a reboot the pods are others. */
+  readonly boot: string;
+  readonly savedMs: number;
+  readonly snapshot: Snapshot;
+}
+
+export interface Kept {
+  readonly snapshot: Snapshot;
+  readonly savedMs: number;
+}
+
+export type KeptResult = Kept | { readonly refused: string } | undefined;
+
+/** `undefined`: there is none. */
+export function readKept(folder: string, node: string, boot: string): KeptResult {
+  const file = join(folder, FILE);
+  let text: string;
+  try {
+    const fd = openSync(file, "r");
+    try {
+      const { mode, uid, size } = fstatSync(fd);
+      if ((mode & 0o022) !== 0 || (uid !== 0 && uid !== process.getuid?.()))
+        return { refused: `${file} could be written by somebody else (owner ${uid}, mode ${(mode & 0o777).toString(8)})` };
+      if (size > BYTES_MAX) return { refused: `${file} has ${size} bytes` };
+      text = readFileSync(fd, "utf8");
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOENT" ? undefined : { refused: `${file} cannot be read: ${messageOf(error)}` };
+  }
+  const end = text.indexOf("\n");
+  const body = text.slice(end + 1);
+  if (end < 0 || text.slice(0, end) !== digest(body)) return { refused: `${file} is torn or was changed: its checksum is wrong` };
+  const content = parse(body);
+  if (content === undefined) return { refused: `${file} is not a snapshot` };
+  if (content.format !== FORMAT) return { refused: `${file} has format ${String(content.format)}, this agent has ${FORMAT}` };
+  if (content.node !== node) return { refused: `${file} is of the node ${JSON.stringify(content.node).slice(0, 80)}, this is ${node}` };
+  const { snapshot, savedMs } = content;
+  return { snapshot: content.boot === boot ? snapshot : { ...snapshot, pods: [] }, savedMs };
+}
+
+function parse(body: string): Content | undefined {
+  try {
+    const content = JSON.parse(body) as Partial<Content> | null;
+    const { snapshot } = content ?? {};
+    const lists = [snapshot?.policies, snapshot?.pods, snapshot?.resolvers, snapshot?.interfacePrefixes];
+    if (!lists.every(Array.isArray) || typeof snapshot?.namespaces !== "object" || typeof content?.savedMs !== "number") return undefined;
+    return content as Content;
+  } catch {
+    return undefined;
+  }
+}
+
+export class KeptWriter {
+  private readonly folder: string;
+  private readonly node: string;
+  private readonly boot: string;
+  private last = "";
+
+  constructor(folder: string, node: string, boot: string) {
+    this.folder = folder;
+    this.node = node;
+    this.boot = boot;
+  }
+
+  /** Writes it where it is another one than the last time. Returns why it could not. */
+  write(snapshot: Snapshot, savedMs: number): string | undefined {
+    const now = digest(JSON.stringify(snapshot));
+    if (now === this.last) return undefined;
+    const content: Content = { format: FORMAT, node: this.node, boot: this.boot, savedMs, snapshot };
+    const body = JSON.stringify(content);
+    const file = join(this.folder, FILE);
+    try {
+      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+      const fd = openSync(`${file}.new`, "w", 0o600);
+      try {
+        writeFileSync(fd, `${digest(body)}\n${body}`);
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+      renameSync(`${file}.new`, file);
+      this.last = now;
+      return undefined;
+    } catch (error) {
+      return `${file}: ${messageOf(error)}`;
+    }
+  }
+}
+
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/** Another one after each boot; empty where the kernel does not tell. */
+export function bootId(proc = "/proc"): string {
+  try {
+    return readFileSync(join(proc, "sys/kernel/random/boot_id"), "utf8").trim();
+  } catch {
+    return "";
+  }
+}
