@@ -9,7 +9,8 @@
 //   bin/kubectl-namegate      the kubectl plugin in one file, which needs nothing else
 //   LICENSES.txt              of everything that is inside
 //
-// Sources lie one folder deep in src/, and so do chunks: a URL relative to a source is the same relative to its chunk.
+// Sources lie one folder deep in src/, and so do chunks: a URL relative to a source is the same relative to its chunk. (One that
+// lies deeper may name its neighbours.)
 // Exit codes: 0 made, 1 the sources do not bundle, 2 cannot run.
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, posix, relative, resolve } from "node:path";
@@ -49,8 +50,13 @@ function named() {
     const urls = /new URL\(\s*"([^"]+)",\s*import\.meta\.url\)|createRequire\(import\.meta\.url\)\("(\.[^"]+)"\)/g;
     for (const [, url, required] of text.matchAll(urls)) {
       const to = url ?? required;
-      if (dirname(file).includes("/") || dirname(file) === ".")
-        stop(1, `src/${file} names ${to}, and is not one folder deep`, "give the URL from a file that is: chunks are one folder deep");
+      const deep = dirname(file).split("/").length;
+      if (dirname(file) === "." || (deep > 1 && !/^\.\/[^/]+$/.test(to)))
+        stop(
+          1,
+          `src/${file} names ${to}, which lies elsewhere seen from a chunk`,
+          "only a file of a folder of src/ can name what is not its neighbour",
+        );
       const source = posix.join(posix.dirname(file), to);
       const target = posix.join(CHUNKS, to);
       if (to.endsWith(".js")) entries[target.slice(0, -3)] = join(SRC, source.replace(/\.js$/, ".ts"));

@@ -75,12 +75,22 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
       }
       if (kept !== undefined && "snapshot" in kept) {
         const since = new Date(kept.savedMs).toISOString();
-        return { kind: "kept", snapshot: kept.snapshot, outside: [], why: `the Kubernetes API does not answer: the state of ${since} is enforced` };
+        return {
+          kind: "kept",
+          snapshot: kept.snapshot,
+          outside: [],
+          why: `the Kubernetes API does not answer: the state of ${since} is enforced`,
+        };
       }
     }
     if (fresh && startup.holdUnknownPods && settings.interfacePrefixes.length > 0) {
       const snapshot = { policies: [], pods: [], resolvers: [], namespaces: {}, interfacePrefixes: settings.interfacePrefixes };
-      return { kind: "kept", snapshot, outside: [], why: "nothing has been read from the Kubernetes API yet: new connections of pods wait" };
+      return {
+        kind: "kept",
+        snapshot,
+        outside: [],
+        why: "nothing has been read from the Kubernetes API yet: new connections of pods wait",
+      };
     }
     return { kind: "nothing", why: "nothing has been read from the Kubernetes API yet" };
   };
@@ -89,7 +99,8 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     if (unsaved === undefined) return;
     const why = writer.write(unsaved, nowMs());
     unsaved = undefined;
-    if (why !== undefined) log.warn({ why }, "the last good state cannot be written; a restart without the API would start from an older one");
+    if (why !== undefined)
+      log.warn({ why }, "the last good state cannot be written; a restart without the API would start from an older one");
   };
 
   let taint = startup.taint;

@@ -53,11 +53,7 @@ export interface Verdict {
 }
 
 /** What is to be said about one ConfigMap; undefined: it holds no policy, and nothing is wrong with it. */
-export function verdictOf(
-  { namespace, name }: PolicyMap,
-  states: readonly PolicyState[],
-  loose: readonly Problem[],
-): Verdict | undefined {
+export function verdictOf({ namespace, name }: PolicyMap, states: readonly PolicyState[], loose: readonly Problem[]): Verdict | undefined {
   const place = `configmap/${namespace}/${name}:`;
   const own = states.filter(({ file }) => file.startsWith(place));
   const problems = [...own.flatMap((state) => state.problems), ...loose.filter(({ file }) => file.startsWith(place))];

@@ -44,7 +44,8 @@ export class PolicyMaps {
     for (const map of sorted) {
       const key = `${map.namespace}/${map.name}`;
       const old = this.known.get(key);
-      const current = old !== undefined && old.uid === map.uid && old.resourceVersion === map.resourceVersion && old.refused === map.refused.length;
+      const current =
+        old !== undefined && old.uid === map.uid && old.resourceVersion === map.resourceVersion && old.refused === map.refused.length;
       const now = current ? old : this.readOne(map, old);
       if (now !== old) changed = true;
       if (now !== undefined) next.set(key, now);
