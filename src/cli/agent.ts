@@ -6,16 +6,27 @@ import { Fault, messageOf } from "../base/fault.ts";
 import { filesSource } from "../control/inputs.ts";
 import { MARK_MASK_DEFAULT } from "../firewall/marks.ts";
 import { QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
+import { NO_CONFIG, readConfig } from "../inputs/config/read.ts";
+import { LOG_LEVELS, type Settings } from "../inputs/config/settings.ts";
+import { readText } from "../inputs/files/watch.ts";
 import { LIMITS_DEFAULT } from "../worker/protocol.ts";
 import { options, type Output, SOCKET_DEFAULT, Usage } from "./usage.ts";
 
-const USAGE = `usage: namegate agent --policies DIR --pods FILE [options]
+const STATE_DEFAULT = "/var/lib/namegate";
+const METRICS_DEFAULT = "127.0.0.1:9810";
+
+const USAGE = `usage: namegate agent [--config FILE] [options]
+       namegate agent --policies DIR --pods FILE [options]
+
+Pods and policies come from the Kubernetes API (the service account, or KUBECONFIG; NODE_NAME names this node), or without a cluster from
 
   --policies DIR          ConfigMap manifests (*.yaml), watched
   --pods FILE             the pods of this node and its resolvers, watched
-  --state DIR             last good policies (default /var/lib/namegate)
+
+  --config FILE           these options and those of the cluster, as YAML; flags go before it
+  --state DIR             last good state (default ${STATE_DEFAULT})
   --socket PATH           control socket (default ${SOCKET_DEFAULT})
-  --metrics ADDR:PORT     /metrics, /healthz, /readyz (default 127.0.0.1:9810; off: none)
+  --metrics ADDR:PORT     /metrics, /healthz, /readyz (default ${METRICS_DEFAULT}; off: none)
   --log-level LEVEL       trace, debug, info, warn, error (default info); logs go to stderr
   --iptables VARIANT      nft, legacy or auto (default: what the host uses)
   --mark-mask MASK        three bits of packet mark and connmark (default 0x${MARK_MASK_DEFAULT.toString(16)})
@@ -24,12 +35,10 @@ const USAGE = `usage: namegate agent --policies DIR --pods FILE [options]
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
-  --cluster-namespace NAME  ClusterEgressPolicies count only in ConfigMaps of this namespace (default: in all)
+  --cluster-namespace NAME  ClusterEgressPolicies count only in ConfigMaps of this namespace (default: POD_NAMESPACE; without a cluster: all)
 
 Events go to stdout, one JSON object a line. Rules and sets stay when the agent ends; \`namegate uninstall\` removes them.
 `;
-
-const LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"];
 
 function number(name: string, text: string | undefined, otherwise: number, least: number, most: number): number {
   if (text === undefined) return otherwise;
@@ -59,16 +68,32 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     "cluster-namespace": text,
   });
   if (positionals.length > 0) throw new Usage(`namegate: ${positionals[0]} is not an option\n${USAGE}`);
-  if (values.config !== undefined || values.policies === undefined || values.pods === undefined) {
-    throw new Usage(
-      `namegate: ${values.config === undefined ? "--policies and --pods are both needed" : "--config: reading pods and policies from the Kubernetes API is not in this version"}\n${USAGE}`,
-    );
-  }
-  const iptables = values.iptables ?? "auto";
+  const config = values.config === undefined ? NO_CONFIG : configOf(values.config);
+  const policies = values.policies ?? config.policies;
+  const pods = values.pods ?? config.pods;
+  if ((policies === undefined) !== (pods === undefined))
+    throw new Usage(`namegate: --policies and --pods are needed both (or neither, in a cluster)\n${USAGE}`);
+  const iptables = values.iptables ?? config.iptables ?? "auto";
   if (iptables !== "auto" && iptables !== "nft" && iptables !== "legacy")
     throw new Usage(`namegate: --iptables ${iptables}: nft, legacy or auto\n${USAGE}`);
-  const level = values["log-level"] ?? "info";
-  if (!LEVELS.includes(level)) throw new Usage(`namegate: --log-level ${level}: one of ${LEVELS.join(", ")}\n${USAGE}`);
+  const level = values["log-level"] ?? config.logLevel ?? "info";
+  if (!LOG_LEVELS.some((one) => one === level))
+    throw new Usage(`namegate: --log-level ${level}: one of ${LOG_LEVELS.join(", ")}\n${USAGE}`);
+  const metrics = values.metrics ?? config.metrics ?? METRICS_DEFAULT;
+  const given = {
+    markMask: number("mark-mask", values["mark-mask"], config.markMask ?? MARK_MASK_DEFAULT, 1, 0xffffffff),
+    queueBase: number("queue-base", values["queue-base"], config.queueBase ?? QUEUE_BASE_DEFAULT, 0, 65529),
+    limits: {
+      upcallsPerSecond: number("upcalls", values.upcalls, config.upcalls ?? LIMITS_DEFAULT.upcallsPerSecond, 1, 10_000_000),
+      bindings: number("max-bindings", values["max-bindings"], config.maxBindings ?? LIMITS_DEFAULT.bindings, 1, 1_000_000),
+      eventsPerSecond: number("events", values.events, config.events ?? LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
+    },
+    checkMs: number("check-interval", values["check-interval"], (config.checkMs ?? 3000) / 1000, 0.1, 3600) * 1000,
+    state: values.state ?? config.state ?? STATE_DEFAULT,
+    socket: values.socket ?? config.socket ?? SOCKET_DEFAULT,
+    metrics: metrics === "off" ? undefined : metrics,
+    iptables,
+  } as const;
   if (process.getuid?.() !== 0 && !mayAdminister()) {
     throw new Fault(
       "no-privilege",
@@ -77,34 +102,35 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     );
   }
   const log = pino({ level }, pino.destination({ dest: 2, sync: true }));
+  const clusterNamespace = values["cluster-namespace"] ?? config.clusterNamespace ?? process.env["POD_NAMESPACE"];
+  const source =
+    policies !== undefined && pods !== undefined
+      ? filesSource({ policies, pods, clusterNamespace })
+      : await (await import("./agent-cluster.ts")).openClusterSource(config.cluster, clusterNamespace, given.state, log);
   const sink = stdoutSink();
   let died = (): void => undefined;
   const death = new Promise<2>((resolve) => {
     died = () => resolve(2);
   });
-  const agent = await startAgent({
-    onDeath: () => died(),
-    source: filesSource({
-      policies: values.policies,
-      pods: values.pods,
-      clusterNamespace: values["cluster-namespace"] ?? process.env["POD_NAMESPACE"],
-    }),
-    state: values.state ?? "/var/lib/namegate",
-    socket: values.socket ?? SOCKET_DEFAULT,
-    metrics: values.metrics === "off" ? undefined : (values.metrics ?? "127.0.0.1:9810"),
-    iptables,
-    markMask: number("mark-mask", values["mark-mask"], MARK_MASK_DEFAULT, 1, 0xffffffff),
-    queueBase: number("queue-base", values["queue-base"], QUEUE_BASE_DEFAULT, 0, 65529),
-    limits: {
-      upcallsPerSecond: number("upcalls", values.upcalls, LIMITS_DEFAULT.upcallsPerSecond, 1, 10_000_000),
-      bindings: number("max-bindings", values["max-bindings"], LIMITS_DEFAULT.bindings, 1, 1_000_000),
-      eventsPerSecond: number("events", values.events, LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
-    },
-    checkMs: number("check-interval", values["check-interval"], 3, 0.1, 3600) * 1000,
-    log,
-    event: (line) => sink.write(line),
-  });
+  const agent = await startAgent({ ...given, source, onDeath: () => died(), log, event: (line) => sink.write(line) });
   return Promise.race([death, ended(agent, log)]);
+}
+
+/** With any problem the agent does not start: a misspelt option must not be none. */
+function configOf(file: string): Settings {
+  const { text, why } = readText(file);
+  if (text === undefined) throw new Fault("config", `--config ${file} cannot be read: ${why}`, "name a readable file");
+  const { settings, problems } = readConfig(file, text);
+  if (settings !== undefined) return settings;
+  const lines = problems.map(
+    ({ line, column, path, message, hint }) =>
+      `  ${file}:${line}:${column}: ${path === "" ? "" : `${path}: `}${message}${hint === undefined ? "" : ` (${hint})`}`,
+  );
+  throw new Fault(
+    "config",
+    `${file} has ${problems.length} problem${problems.length === 1 ? "" : "s"}\n${lines.join("\n")}`,
+    "correct them all; the agent does not start with a configuration that it does not understand",
+  );
 }
 
 function ended(agent: Agent, log: { info: (message: string) => void; error: (detail: object, message: string) => void }): Promise<0> {

@@ -24,6 +24,7 @@ export class Changes {
   private pods = new Map<PodKey, Told>();
   private resolvers: Snapshot["resolvers"] | undefined;
   private prefixes: Snapshot["interfacePrefixes"] | undefined;
+  private starting = false;
   private namespaces: Snapshot["namespaces"] = {};
   private ids = 0;
 
@@ -44,7 +45,8 @@ export class Changes {
     const removedPolicies = [...this.policies.keys()].filter((id) => !policies.has(id));
     const renamed = !same(this.namespaces, snapshot.namespaces);
     // What a prefix covers is marked otherwise, pod by pod.
-    const recovered = !same(this.prefixes, snapshot.interfacePrefixes);
+    const starting = snapshot.starting === true;
+    const recovered = !same(this.prefixes, snapshot.interfacePrefixes) || starting !== this.starting;
     const pods = new Map<PodKey, Told>();
     const updates: PodUpdate[] = [];
     for (const pod of snapshot.pods) {
@@ -78,12 +80,14 @@ export class Changes {
       pods: updates,
       removedPods,
       resolvers: same(this.resolvers, snapshot.resolvers) ? undefined : snapshot.resolvers,
-      interfacePrefixes: same(this.prefixes, snapshot.interfacePrefixes) ? undefined : snapshot.interfacePrefixes,
+      interfacePrefixes: recovered ? snapshot.interfacePrefixes : undefined,
+      starting,
     };
     this.policies = policies;
     this.pods = pods;
     this.resolvers = snapshot.resolvers;
     this.prefixes = snapshot.interfacePrefixes;
+    this.starting = starting;
     this.namespaces = snapshot.namespaces;
     const nothing =
       changed.length + removedPolicies.length + updates.length + removedPods.length === 0 &&

@@ -1,3 +1,4 @@
+import type { Located, PodPlace } from "../attach/place.ts";
 import type { Ip } from "../base/address.ts";
 import type { ClusterSettings } from "../inputs/config/settings.ts";
 import type { DnsService, PodView } from "../inputs/kubernetes/objects.ts";
@@ -5,21 +6,6 @@ import type { ResolvConf } from "../inputs/kubernetes/resolv-conf.ts";
 import { resolversOf, searchesOf } from "../inputs/kubernetes/resolvers.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Node, Outside } from "./source.ts";
-
-/** What the API says of a pod, as far as it matters for finding its interface. */
-export interface PodPlace {
-  readonly uid: string;
-  readonly namespace: string;
-  readonly name: string;
-  readonly addresses: readonly Ip[];
-  readonly hostNetwork: boolean;
-  readonly mirror?: string | undefined;
-}
-
-export type Located =
-  | { readonly kind: "found"; readonly interface: string }
-  | { readonly kind: "later"; readonly why: string }
-  | { readonly kind: "unenforceable"; readonly why: string };
 
 /** Finds the host-side interfaces of this node's pods. */
 export interface PodLocator {

@@ -84,7 +84,14 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
       }
     }
     if (fresh && startup.holdUnknownPods && settings.interfacePrefixes.length > 0) {
-      const snapshot = { policies: [], pods: [], resolvers: [], namespaces: {}, interfacePrefixes: settings.interfacePrefixes };
+      const snapshot = {
+        policies: [],
+        pods: [],
+        resolvers: [],
+        namespaces: {},
+        interfacePrefixes: settings.interfacePrefixes,
+        starting: true,
+      };
       return {
         kind: "kept",
         snapshot,

@@ -1,9 +1,15 @@
-import type { History } from "../alerts/history.ts";
 import { Fault } from "../base/fault.ts";
 import type { Handler } from "./socket.ts";
 
+/** The events so far, and those to come (alerts/history.ts). */
+interface Events {
+  last(count: number): readonly unknown[];
+  follow(write: (value: unknown) => boolean): boolean;
+  unfollow(write: (value: unknown) => boolean): void;
+}
+
 /** What clients of the socket may ask. */
-export function requests(status: () => Promise<unknown>, history: History): Handler {
+export function requests(status: () => Promise<unknown>, history: Events): Handler {
   return async (request, write) => {
     switch (request.command) {
       case "status":

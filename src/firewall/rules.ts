@@ -182,13 +182,22 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `-m mark --mark 0x0/${mask} -j RETURN`, // not from a pod of ours
             `${is(SourceClass.unguarded)} -g NG-CLEAR`,
             `${is(SourceClass.spoof)} -g NG-SPOOF`,
-            // Nobody's packet on somebody's connection: a forged DNS reply, for one.
-            `${is(SourceClass.unknown)} -m connmark ! --mark 0x0/${mask} ${queue(QueueOffset.admission, false)}`,
+            `-m mark --mark ${hex(marks.value(1))}/${hex(marks.value(1))} -g NG-UNKNOWN`, // unknown, starting
             `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`,
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
-            `${is(SourceClass.unknown)} ${queue(QueueOffset.admission, false)}`,
             "-g NG-MONITOR",
+          ],
+        },
+        // A pod that nobody knows yet: whatever it sends waits in userspace, to a resolver too.
+        {
+          name: "NG-UNKNOWN",
+          rules: [
+            // Nobody's packet on somebody's connection: a forged DNS reply, for one.
+            `-m connmark ! --mark 0x0/${mask} ${queue(QueueOffset.admission, false)}`,
+            "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
+            `${is(SourceClass.starting)} -m conntrack --ctstate ESTABLISHED -g NG-CLEAR`, // it was there before us; it is judged once its pod is known
+            queue(QueueOffset.admission, false),
           ],
         },
         {
@@ -360,7 +369,11 @@ export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: Rule
     }
     rules.push(`-m physdev --physdev-in ${pod.port} -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
   }
-  rules.push(`-m mark ! --mark 0x0/${mask} -m physdev --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
+  // Not every mark: with interface prefixes, pods that nobody guards (and those that nobody knows) have one too.
+  for (const known of [SourceClass.enforce, SourceClass.monitor])
+    rules.push(
+      `-m mark --mark ${hex(marks.value(known))}/${mask} -m physdev --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`,
+    );
   for (const bridge of new Set(pods.map((pod) => pod.bridge))) {
     if (bridge !== undefined)
       rules.push(`-i ${bridge} -m physdev ! --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);

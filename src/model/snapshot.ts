@@ -11,7 +11,7 @@ export interface Pod {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly serviceAccountName: string;
-  /** The host-side interface: a routed veth, or a bridge port. */
+  /** The host-side interface: a routed veth, or a bridge port; empty: it has not been found. */
   readonly interface: string;
   readonly addresses: readonly Ip[];
   /** DNS search suffixes of its resolv.conf, lower case, no dots at the ends. */
@@ -28,4 +28,6 @@ export interface Snapshot {
   readonly namespaces: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** Interface name prefixes of the CNI: a packet from such an interface that belongs to no known pod waits. May be empty. */
   readonly interfacePrefixes: readonly string[];
+  /** Nothing is known yet: new connections from such interfaces wait, and those that were there before go on. */
+  readonly starting?: boolean;
 }

@@ -118,5 +118,8 @@ export const VerdictClass = {
   /** A packet that we sent ourselves, or have already seen in raw. */
   ours: 7,
 } as const;
-/** `enforce` has a number that no set holds as a verdict: while the mark says it, no set has answered yet (NG-NEW). */
-export const SourceClass = { unknown: 1, monitor: 2, unguarded: 3, spoof: 4, enforce: 5 } as const;
+/**
+ * `unknown`: a pod's interface, and an address that is no known pod's. `starting`: the same, while no pod is known at all; of the
+ * two and `monitor` only these have the lowest bit. `enforce` has a number that no set holds as a verdict: while the mark says it, no set has answered yet (NG-NEW).
+ */
+export const SourceClass = { unknown: 1, monitor: 2, unguarded: 3, spoof: 4, enforce: 5, starting: 7 } as const;

@@ -20,6 +20,7 @@ import {
   type Settlement,
 } from "./context.ts";
 import type { Decision } from "./guard.ts";
+import type { UnknownPods } from "./unknown.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
 /** Protocols that a hash:ip,port,ip element can name with their port (net/netfilter/ipset/ip_set_getport.c). */
@@ -29,26 +30,33 @@ const ELEMENT_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.TCP, Protocol.U
  * The first packets of connections that the kernel does not know: decided, remembered, released. Monitor stops nothing:
  * there, what cannot be judged goes on.
  */
-export function admit(context: Context, queue: PacketQueue, count: number, monitor: boolean, sender: RawSender): void {
+export function admit(
+  context: Context,
+  queue: PacketQueue,
+  count: number,
+  monitor: boolean,
+  sender: RawSender,
+  unknown: UnknownPods,
+): void {
   eachPacket(context, queue, count, monitor ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
     // Source classes come here, and one verdict: a refusal that is to be answered (NG-REFUSE). An unguarded source never does.
     if (context.kernel.marks.classOf(held.mark) === VerdictClass.deny) reset(context, held, sender);
-    else admitOne(context, held, answer, monitor);
+    else admitOne(context, queue, held, answer, monitor, unknown);
   });
   context.kernel.commit();
 }
 
-function admitOne(context: Context, held: Held, answer: Settlement, monitor: boolean): void {
+function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Settlement, monitor: boolean, unknown: UnknownPods): void {
   const { kernel, counters, pods } = context;
   const { packet } = held;
   const pod = pods.of(packet.source);
   const source = kernel.marks.classOf(held.mark);
   if (source === SourceClass.spoof) return spoofed(context, held);
-  if (source === SourceClass.unknown || pod === undefined) {
-    // The CNI knows a pod that we do not know yet: dropped, and asked again by TCP's retransmission.
+  if (source === SourceClass.unknown || source === SourceClass.starting || pod === undefined) {
     if (pod === undefined || !arrivedFrom(pod, held)) {
       if (!monitor && pods.behind(held.physindev || held.indev) !== undefined) return spoofed(context, held);
       counters.unknownPod++;
+      if (!monitor) unknown.take(queue, held, answer);
       return;
     }
   }

@@ -49,6 +49,8 @@ export function newCounters() {
     inspectConfirmed: 0,
     spoofed: 0,
     unknownPod: 0,
+    unknownReleased: 0,
+    unknownDropped: 0,
     malformed: 0,
     faults: 0,
     eventsHeldBack: 0,

@@ -284,6 +284,8 @@ export class GuardedPod {
 export class PodTable {
   readonly byKey = new Map<PodKey, GuardedPod>();
   private readonly byAddress = new Map<Ip, GuardedPod>();
+  /** Where the addresses of known pods are that nobody stops; only what the interface prefixes cover. */
+  readonly free = new Map<Ip, Attachment>();
 
   of(address: Ip): GuardedPod | undefined {
     return this.byAddress.get(address);

@@ -46,6 +46,8 @@ export interface Update {
   readonly removedPods: readonly PodKey[];
   readonly resolvers: readonly Endpoint[] | undefined;
   readonly interfacePrefixes: readonly string[] | undefined;
+  /** As Snapshot.starting. */
+  readonly starting: boolean;
 }
 
 /** Connections read from conntrack: because they were asked for, or so that live ones keep their bindings. */

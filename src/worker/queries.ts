@@ -2,7 +2,7 @@ import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
 import { ipText } from "../base/address.ts";
 import { tcpReply, tcpReset, tcpResetBack, udpReply } from "../dns/packets.ts";
 import { readQuery, refused } from "../dns/query.ts";
-import { Protocol } from "../model/packet.ts";
+import { type Packet, Protocol } from "../model/packet.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import { limited } from "./admission.ts";
 import { type Context, eachPacket, emitFor, type Held, type Settlement } from "./context.ts";
@@ -49,6 +49,15 @@ export class Queries {
       }
       this.pod?.work.spend(performance.now() - from);
     });
+  }
+
+  /** May this query go on, of a packet that waited for its pod to be known? (What may not is asked again, and refused then.) */
+  mayGo(pod: GuardedPod, packet: Packet): boolean {
+    if (!pod.guard.book.restrictsQueries) return true;
+    if (packet.payloadEnd <= packet.payloadStart) return true;
+    if (packet.protocol !== Protocol.UDP) return false;
+    const query = readQuery(packet.bytes, packet.payloadStart, packet.payloadEnd);
+    return !("bad" in query) && query.qname !== undefined && pod.guard.query(query.qname).action === "allow";
   }
 
   /** False: the segment is not let through. */

@@ -34,7 +34,9 @@ export interface AgentStatus {
     readonly guarded: boolean;
     readonly mode: string | null;
     readonly policies: readonly string[];
-    readonly attachment: { readonly kind: string };
+    readonly attachment: { readonly kind: string; readonly interface?: string };
+    readonly enforced?: boolean;
+    readonly why?: string;
     readonly bindings?: number;
     readonly ruleHits?: Readonly<Record<string, number>>;
   }[];
@@ -47,6 +49,8 @@ export interface AgentStatus {
   readonly queues: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets: Readonly<Record<string, number>>;
   readonly counters: Readonly<Record<string, number>>;
+  readonly inputs: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number }[];
+  readonly kept?: string;
   readonly lastUpdate: { readonly microseconds: number } | null;
 }
 
@@ -113,6 +117,11 @@ export async function startAgent(
     iptables,
     ...args,
   ]);
+  return running(lab, child, ready);
+}
+
+/** An agent that has been spawned; `ready`: waits until it is. */
+export async function running(lab: Lab, child: Child, ready = true): Promise<TestAgent> {
   const events = (): Event[] => child.out.flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as Event] : []));
   const agent: TestAgent = {
     child,

@@ -1,0 +1,175 @@
+import { createConnection, createServer, type Socket } from "node:net";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { until } from "../../src/cli/lab-process.ts";
+import type { LabPod, PodOptions } from "../../src/cli/lab-types.ts";
+import { MAIN, policy, running, socketOf, type TestAgent } from "./agent.ts";
+import { API_SERVER, type ApiServer, type Rule, startApiServer } from "./apiserver.ts";
+import { type Client, clientIn } from "./client.ts";
+import { dnsServer } from "./dns-server.ts";
+import { clusterDns, type Lab, labFor } from "./lab.ts";
+import { serve } from "./servers.ts";
+import { NAMES, OUT, SHOP_NEEDS } from "./shop.ts";
+
+/** What a test of the shop in a cluster needs. */
+export const KUBE_NEEDS = { ...SHOP_NEEDS, ...API_SERVER } as const;
+
+export const NODE = "node-1";
+export const TAINT = "namegate.dev/agent-not-ready";
+
+/** What the agent asks of the API: the Role that it must do with. */
+const ROLE: readonly Rule[] = [
+  { apiGroups: [""], resources: ["pods", "namespaces", "configmaps", "services"], verbs: ["list", "watch"] },
+  { apiGroups: [""], resources: ["events"], verbs: ["create"] },
+  { apiGroups: [""], resources: ["nodes"], verbs: ["list", "get", "patch"] },
+];
+
+const RELAY = `
+import { connect, createServer } from "node:net";
+const [port, path] = process.argv.slice(1);
+createServer((client) => {
+  const up = connect(path);
+  client.on("error", () => up.destroy()).on("close", () => up.destroy()).pipe(up);
+  up.on("error", () => client.destroy()).on("close", () => client.destroy()).pipe(client);
+}).listen(Number(port), "127.0.0.1", () => console.log("up"));
+`;
+
+/**
+ * The shop of shop.ts in a cluster: a real API server, pods that exist in it and in network namespaces, and an agent of a node. The
+ * API server is on the host's loopback; in the node's namespace a relay listens on the same address and port, and what comes in there
+ * goes over a unix socket, which knows no network namespaces, and through this process, which can keep it waiting.
+ */
+export interface KubeShop {
+  readonly lab: Lab;
+  readonly api: ApiServer;
+  agent: TestAgent;
+  start(options?: { config?: object; ready?: boolean }): Promise<TestAgent>;
+  /** A pod in the lab; `announced: false`: the API does not know it yet. */
+  addPod(options: PodOptions & { announced?: boolean; spec?: Record<string, unknown> }): Promise<LabPod>;
+  /** The API learns of a pod, with its addresses, at once. */
+  announce(pod: LabPod, spec?: Record<string, unknown>): Promise<void>;
+  client(pod: string): Promise<Client>;
+  /** Creates or replaces a policy's ConfigMap, `policy-NAME`. Does not wait. */
+  put(name: string, spec: unknown, options?: { namespace?: string; kind?: string }): Promise<void>;
+  /** And waits until the agent says that it is accepted. */
+  enforce(name: string, spec: unknown, options?: { namespace?: string; kind?: string }): Promise<void>;
+  /** Nothing that the agent asks is answered before this is set to false; true again holds back what comes then. */
+  stall(on: boolean): void;
+  /** Events of the API about ConfigMaps of a namespace. */
+  apiEvents(namespace?: string): Promise<{ reason: string; message: string; involvedObject: { name: string }; source: { host: string } }[]>;
+}
+
+export async function kubeShop(t: Pick<TestContext, "after">, given: { v6?: boolean } = {}): Promise<KubeShop> {
+  const lab = await labFor(t, { iptables: "iptables-nft" });
+  const api = await startApiServer();
+  t.after(() => api.stop());
+  const stall = await relay(t, lab, api);
+  const { pod, port, v4 } = await clusterDns(lab);
+  lab.setResolvers([v4]);
+  await lab.addServer({ name: "out", addresses: Object.values(OUT) });
+  await dnsServer(lab, pod, { port, names: NAMES });
+  await serve(lab, "out", [
+    { kind: "echo", port: 443 },
+    { kind: "echo", port: 5432 },
+    { kind: "udp-echo", port: 7000 },
+  ]);
+  await api.grant("agent", ROLE);
+  for (const name of ["shop", "namegate", "other"]) await api.must("POST", "/api/v1/namespaces", { metadata: { name } });
+  await api.must("POST", "/api/v1/nodes", { metadata: { name: NODE }, spec: { taints: [{ key: TAINT, effect: "NoSchedule" }] } });
+  await api.must("POST", "/api/v1/namespaces/kube-system/services", {
+    metadata: { name: "kube-dns", labels: { "k8s-app": "kube-dns" } },
+    spec: { clusterIP: v4, ports: [{ name: "dns", port: 53, protocol: "UDP" }] },
+  });
+  const clients = new Map<string, Promise<Client>>();
+  const made: KubeShop = {
+    lab,
+    api,
+    stall,
+    agent: undefined as unknown as TestAgent,
+    start: async ({ config = {}, ready = true } = {}) => {
+      const file = lab.file("config.yaml", JSON.stringify({ iptables: "nft", metrics: "off", ...config }));
+      const env = ["NODE_NAME=" + NODE, "POD_NAMESPACE=namegate", "KUBECONFIG=" + api.kubeconfig("agent")];
+      const state = join(lab.dir, "state");
+      const child = lab.spawn("node", [
+        "env",
+        ...env,
+        process.execPath,
+        MAIN,
+        "agent",
+        "--config",
+        file,
+        "--state",
+        state,
+        "--socket",
+        socketOf(lab),
+      ]);
+      made.agent = await running(lab, child, ready);
+      return made.agent;
+    },
+    addPod: async ({ announced = true, spec, ...options }) => {
+      const added = await lab.addPod({ v6: given.v6 === true ? undefined : false, ...options } as PodOptions);
+      if (announced) await made.announce(added, spec);
+      return added;
+    },
+    announce: async ({ name, namespace, labels, addresses }, spec = {}) => {
+      await api.createPod({ namespace, name, node: NODE, labels, addresses, spec });
+    },
+    client: (name) => {
+      const client = clients.get(name) ?? clientIn(lab, name);
+      clients.set(name, client);
+      return client;
+    },
+    put: async (name, spec, options = {}) => {
+      const map = JSON.parse(policy(name, spec, options)) as { metadata: { name: string; namespace: string } };
+      const path = `/api/v1/namespaces/${map.metadata.namespace}/configmaps`;
+      const put = await api.request("PUT", `${path}/${map.metadata.name}`, map);
+      if (put.status === 404) await api.must("POST", path, map);
+    },
+    enforce: async (name, spec, options = {}) => {
+      const from = made.agent.events().length;
+      await made.put(name, spec, options);
+      const id = options.kind === "ClusterEgressPolicy" ? name : `${options.namespace ?? "shop"}/${name}`;
+      await made.agent.event(`${id} accepted`, (e) => e.why === "policy-accepted" && e.policy === id, { from });
+    },
+    apiEvents: async (namespace = "shop") => {
+      const { items } = await api.must("GET", `/api/v1/namespaces/${namespace}/events?fieldSelector=involvedObject.kind=ConfigMap`);
+      return items as Awaited<ReturnType<KubeShop["apiEvents"]>>;
+    },
+  };
+  await made.announce(lab.pods.find(({ name }) => name === pod) as LabPod);
+  return made;
+}
+
+/** The way from the node's namespace to the API server. Returns a switch that keeps everything waiting. */
+async function relay(t: Pick<TestContext, "after">, lab: Lab, api: ApiServer): Promise<(on: boolean) => void> {
+  const path = join(lab.dir, "api.sock");
+  let stalled = false;
+  const waiting = new Set<() => void>();
+  const open = new Set<Socket>();
+  const server = createServer((client) => {
+    open.add(client);
+    client.on("error", () => undefined).on("close", () => open.delete(client));
+    client.pause();
+    const go = (): void => {
+      const up = createConnection({ host: "127.0.0.1", port: api.port });
+      up.on("error", () => client.destroy()).on("close", () => client.destroy());
+      client.on("close", () => up.destroy()).pipe(up);
+      up.pipe(client);
+    };
+    if (stalled) waiting.add(go);
+    else go();
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  t.after(() => {
+    for (const socket of open) socket.destroy();
+    server.close();
+  });
+  const child = lab.script("node", RELAY, [String(api.port), path]);
+  await until("the relay is up", () => child.out.includes("up"));
+  return (on) => {
+    stalled = on;
+    if (on) for (const socket of open) socket.destroy();
+    else for (const go of waiting) go();
+    waiting.clear();
+  };
+}
