@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { type CgroupUid, folderOf } from "./cgroup-path.ts";
-import { list, readText } from "./files.ts";
+import { hasFolders, list, readText } from "./files.ts";
 
 /** Folders of one that are looked at; the kubelet has a folder a pod, systemd one a unit. */
 const CHILDREN_MAX = 4096;
@@ -48,7 +48,7 @@ export class CgroupTree {
       const folder = queue[i] as string;
       for (const pid of pidsOf(readText(join(folder, "cgroup.procs"), PROCS_BYTES_MAX) ?? "")) pids.add(pid);
       const room = POD_FOLDERS_MAX - queue.length;
-      if (room > 0)
+      if (room > 0 && hasFolders(folder))
         for (const name of list(folder, room, "folders")) if (folderOf(name, "").kind !== "helper") queue.push(join(folder, name));
     }
     return [...pids].slice(0, POD_PIDS_MAX);

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { list, readText } from "./files.ts";
+import { list, readBytes } from "./files.ts";
 
 const FILES_MAX = 256;
 const FILE_BYTES_MAX = 256 * 1024;
@@ -17,7 +17,7 @@ export interface Cni {
 export function readCni(folder: string): Cni | undefined {
   const files = list(folder, FILES_MAX, "all").filter((name) => /\.(?:conf|conflist|json)$/.test(name));
   for (const file of files.sort()) {
-    const plugins = pluginsOf(readText(join(folder, file), FILE_BYTES_MAX) ?? "");
+    const plugins = pluginsOf(readBytes(join(folder, file), FILE_BYTES_MAX)?.toString("utf8") ?? "");
     if (plugins.length > 0) return { file, plugins };
   }
   return undefined;

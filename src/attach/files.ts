@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, opendirSync, readlinkSync, readSync } from "node:fs";
+import { closeSync, constants, openSync, opendirSync, readlinkSync, readSync, statSync } from "node:fs";
 
 /** Never through a link, and never waiting for whoever holds the other end of a pipe. */
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
@@ -19,8 +19,28 @@ export function readBytes(path: string, max: number): Buffer | undefined {
   }
 }
 
+/** The beginning of a small file, in one read: proc and cgroup files give what they have at once, up to a page. */
 export function readText(path: string, max: number): string | undefined {
-  return readBytes(path, max)?.toString("utf8");
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, FLAGS);
+    return small.toString("utf8", 0, readSync(fd, small, 0, Math.min(max, small.length), null));
+  } catch {
+    return undefined;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+const small = Buffer.allocUnsafe(16 * 1024);
+
+/** Two links of a folder are its name and its own `.`; each folder in it is one more (`..`). File systems that do not count say 1. */
+export function hasFolders(path: string): boolean {
+  try {
+    return statSync(path).nlink !== 2;
+  } catch {
+    return false;
+  }
 }
 
 /** What a symbolic link says. */

@@ -17,6 +17,8 @@ const PODS_MAX = 4096;
  * the other witnesses of one whose processes have spoken. A pod that is not found yet is looked for each time.
  */
 const LOOK_AGAIN_MS = 5000;
+/** Pods whose other witnesses are heard again in one refresh; the rest is for the next ones. */
+const AGAIN_MAX = 16;
 /** A scan of /proc costs some 10 µs a process. */
 const SCAN_AGAIN_MS = 1000;
 const NOTHING: Testimony = { kind: "nothing", why: "no process of it runs on this node" };
@@ -132,12 +134,19 @@ export class Locator {
       return bridges.portOf(address);
     };
     const judged = new Map<string, Judged>();
+    let again = AGAIN_MAX;
     for (const pod of pods) {
       const uid = cgroupOf(pod);
       const heard = uid === undefined ? undefined : this.heard.get(uid);
       const addresses = pod.addresses.join();
       const before = this.judged.get(pod.uid);
-      if (before !== undefined && before.heard === heard && before.addresses === addresses && holds(before, links, nowMs)) {
+      if (
+        before !== undefined &&
+        before.heard === heard &&
+        before.addresses === addresses &&
+        holds(before, links) &&
+        (nowMs - before.atMs < LOOK_AGAIN_MS || --again < 0)
+      ) {
         judged.set(pod.uid, before);
         continue;
       }
@@ -190,14 +199,9 @@ function current(testimony: Testimony, links: LinkTable): Testimony {
   return testimony.kind === "linked" ? { ...testimony, links: links.into(testimony.space) } : testimony;
 }
 
-/** Nothing that a process has said needs to be weighed again, for a while. */
-function holds({ located, atMs }: Judged, links: LinkTable, nowMs: number): boolean {
-  return (
-    located.kind === "found" &&
-    located.how === "process" &&
-    nowMs - atMs < LOOK_AGAIN_MS &&
-    links.byIndex.get(located.index)?.name === located.interface
-  );
+/** What a process has said, and the interface still has its name. */
+function holds({ located }: Judged, links: LinkTable): boolean {
+  return located.kind === "found" && located.how === "process" && links.byIndex.get(located.index)?.name === located.interface;
 }
 
 /** Is what was heard still so? An interface that is there under its index and leads to the same namespace is the same one. */
