@@ -43,7 +43,7 @@ function placeFor(t: TestContext, cluster: FakeCluster): { env: NodeJS.ProcessEn
 function run(t: TestContext, cluster: FakeCluster, ...argv: string[]): Ran {
   const { env, log } = placeFor(t, cluster);
   const from = performance.now();
-  const { status, stdout, stderr } = spawnSync(process.execPath, [PLUGIN, ...argv], { env, encoding: "utf8", timeout: 30_000 });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [PLUGIN, ...argv], { env, encoding: "utf8", timeout: 60_000 });
   const calls = readFileSync(log, "utf8")
     .split("\n")
     .flatMap((line) => (line === "" ? [] : [JSON.parse(line) as string[]]));
@@ -168,7 +168,7 @@ test("status: all namespaces, the context's one, another, and one pod (of whose 
 test("a node that does not answer is said, and does not stop the others", (t) => {
   const agents: FakeAgent[] = [
     ...TWO.agents,
-    agentOf(3, { status: { afterMs: 20_000 } }),
+    agentOf(3, { status: { afterMs: 60_000 } }),
     agentOf(4, { status: { stdout: "no json", status: 0 } }),
     agentOf(5, {
       status: {
@@ -182,7 +182,7 @@ test("a node that does not answer is said, and does not stop the others", (t) =>
     agentOf(9, undefined, { pod: "namegate-old", deleting: true }),
     agentOf(9, { status: { stdout: statusOf([]) } }),
   ];
-  const got = run(t, { ...TWO, agents }, "status", "-A", "-o", "json", "--timeout", "2");
+  const got = run(t, { ...TWO, agents }, "status", "-A", "-o", "json", "--timeout", "8");
   assert.equal(got.status, 1);
   const { nodes } = JSON.parse(got.stdout) as { nodes: { node: string; ready: boolean; why?: string }[] };
   assert.deepEqual(
@@ -190,7 +190,7 @@ test("a node that does not answer is said, and does not stop the others", (t) =>
     [
       "worker-1 true",
       "worker-2 true",
-      "worker-3 false no answer in 2 s",
+      "worker-3 false no answer in 8 s",
       "worker-4 false its answer is not JSON",
       "worker-5 false namegate status: cannot ask the agent at /run/namegate/agent.sock: no agent is running there",
       "worker-6 false its agent is Pending",
@@ -199,8 +199,8 @@ test("a node that does not answer is said, and does not stop the others", (t) =>
       "worker-9 true",
     ],
   );
-  assert.match(got.stderr, /^node worker-3: no answer: no answer in 2 s$/m);
-  assert.ok(got.ms < 10_000, `${got.ms} ms: the others did not wait`);
+  assert.match(got.stderr, /^node worker-3: no answer: no answer in 8 s$/m);
+  assert.ok(got.ms < 30_000, `${got.ms} ms: the others did not wait`);
 });
 
 test("observe: the events of all nodes, by time; in a namespace, of a pod", (t) => {
@@ -309,6 +309,7 @@ test("kubectl itself finds the plugin, and finds agents in a real API server", a
       name: `namegate-${n}`,
       node: `worker-${n}`,
       addresses: [`192.0.2.${n}`],
+      spec: { containers: [{ name: "namegate", image: "none" }] },
       labels: { "app.kubernetes.io/name": "namegate" },
     });
   await api.createPod({ namespace: "default", name: "web", node: "worker-2" });
@@ -325,5 +326,5 @@ test("kubectl itself finds the plugin, and finds agents in a real API server", a
     nodes.map(({ node }) => node),
     ["worker-2"],
   );
-  assert.match(nodes[0]?.why ?? "", /worker-2/);
+  assert.match(nodes[0]?.why ?? "", /^[Ee]rror/);
 });
