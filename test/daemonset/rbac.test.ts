@@ -4,7 +4,7 @@ import { request as httpsRequest } from "node:https";
 import { join } from "node:path";
 import { test } from "node:test";
 import { API_SERVER, startApiServer, type ApiServer } from "../support/apiserver.ts";
-import { chart, installRules, type Manifest, NAMESPACE, one, permissions, read, RENDERER, rulesOf } from "../support/manifests.ts";
+import { chart, install, installRules, NAMESPACE, one, permissions, read, RENDERER, rulesOf } from "../support/manifests.ts";
 import { need, ROOT } from "../support/need.ts";
 
 /**
@@ -109,15 +109,9 @@ test("a real API server lets the service account do this and nothing else", asyn
   if (!need(t, { ...API_SERVER })) return;
   const api = await startApiServer();
   t.after(() => api.stop());
-  for (const object of read("install.yaml")) if (object.kind !== "DaemonSet") await api.request("POST", collection(object), object);
-  await api.request("POST", "/api/v1/namespaces", { metadata: { name: "shop" } });
+  const token = await install(api);
+  await api.must("POST", "/api/v1/namespaces", { metadata: { name: "shop" } });
   await api.must("POST", "/api/v1/nodes", { metadata: { name: "node-1" } });
-  const issued = await api.must("POST", `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/namegate/token`, {
-    apiVersion: "authentication.k8s.io/v1",
-    kind: "TokenRequest",
-    spec: { audiences: ["https://kubernetes.default.svc"] },
-  });
-  const { token } = issued["status"] as { token: string };
   const ask = (method: string, path: string, body?: unknown): Promise<number> => asAgent(api, token, method, path, body);
 
   const event = {
@@ -159,11 +153,6 @@ test("a real API server lets the service account do this and nothing else", asyn
   for (const [method, path, body] of forbidden) assert.equal(await ask(method, path, body), 403, `${method} ${path}`);
   assert.equal(one(read("install.yaml"), "ServiceAccount")["automountServiceAccountToken"], false, "only the DaemonSet's pods get it");
 });
-
-function collection({ apiVersion, kind, metadata: { namespace } }: Manifest): string {
-  const group = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
-  return `${group}${namespace === undefined ? "" : `/namespaces/${namespace}`}/${kind.toLowerCase()}s`;
-}
 
 /** The status of a request with the service account's token. */
 function asAgent(api: ApiServer, token: string, method: string, path: string, body?: unknown): Promise<number> {

@@ -7,7 +7,7 @@ import { ROOT } from "./need.ts";
 
 /**
  * A stand-in for the container: a mount namespace whose root is read-only and holds the bundle at /opt/namegate, this machine's
- * /usr and /etc in place of the image's, /proc, /sys (read-only, as for a container that is not privileged), /dev, and the volumes
+ * /usr and some of /etc in place of the image's, /proc, /sys (read-only, as for a container that is not privileged), /dev, and the volumes
  * of the manifest. Nothing else of this machine, the checkout above all, is there. Not proved by it: that the image builds, its
  * base image, seccomp and AppArmor.
  */
@@ -40,7 +40,12 @@ mkdir "$root/etc" "$root/proc" "$root/sys" "$root/dev" "$root/tmp" "$root/run" "
 for one in bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$one" ]; then ln -s "usr/$one" "$root/$one"; elif [ -d "/$one" ]; then mkdir "$root/$one"; mount --bind "/$one" "$root/$one"; fi
 done
-for one in usr etc; do mount --bind "/$one" "$root/$one"; mount -o remount,bind,ro "$root/$one"; done
+mount --bind /usr "$root/usr"; mount -o remount,bind,ro "$root/usr"
+for one in alternatives ld.so.cache resolv.conf hosts nsswitch.conf passwd group protocols services ethertypes; do
+  [ -e "/etc/$one" ] || continue
+  if [ -d "/etc/$one" ]; then mkdir "$root/etc/$one"; else touch "$root/etc/$one"; fi
+  mount --bind "/etc/$one" "$root/etc/$one"; mount -o remount,bind,ro "$root/etc/$one"
+done
 for one in proc sys dev; do mount --rbind "/$one" "$root/$one"; done
 mount --bind "$root/proc/sys" "$root/proc/sys"; mount -o remount,bind,ro "$root/proc/sys"; mount -o remount,bind,ro "$root/sys"
 mount --bind "$bundle" "$root/opt/namegate"; mount -o remount,bind,ro "$root/opt/namegate"

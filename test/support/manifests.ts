@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseAllDocuments } from "yaml";
-import type { Rule } from "./apiserver.ts";
+import type { ApiServer, Rule } from "./apiserver.ts";
 import { ROOT } from "./need.ts";
 
 /** daemonset/ as objects. */
@@ -79,4 +79,21 @@ export function kustomize(overlay: string): Manifest[] | undefined {
   if (error !== undefined) return undefined;
   if (status !== 0) throw new Error(stderr);
   return parse(stdout);
+}
+
+/** Creates what install.yaml has, but for the DaemonSet, and gives a token of its service account, as the kubelet would. */
+export async function install(api: ApiServer): Promise<string> {
+  for (const object of read("install.yaml")) {
+    const { apiVersion, kind, metadata } = object;
+    if (kind === "DaemonSet") continue;
+    const group = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+    const within = metadata.namespace === undefined ? "" : `/namespaces/${metadata.namespace}`;
+    await api.must("POST", `${group}${within}/${kind.toLowerCase()}s`, object);
+  }
+  const issued = await api.must("POST", `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/namegate/token`, {
+    apiVersion: "authentication.k8s.io/v1",
+    kind: "TokenRequest",
+    spec: { audiences: ["https://kubernetes.default.svc"] },
+  });
+  return (issued["status"] as { token: string }).token;
 }
