@@ -66,6 +66,11 @@ const CLIENTS = {
   "/usr/lib/python3/dist-packages/cassandra": "python3-cassandra",
   "/usr/lib/python3/dist-packages/grpc": "python3-grpcio",
   "/usr/lib/python3/dist-packages/websockets": "python3-websockets",
+  kubectl: "kubernetes-client",
+  // What renders the Helm chart (test/daemonset/helm): there is no helm in Debian.
+  go: "golang-go",
+  "/usr/share/gocode/src/github.com/Masterminds/sprig": "golang-github-masterminds-sprig-dev",
+  "/usr/share/gocode/src/sigs.k8s.io/yaml": "golang-k8s-sigs-yaml-dev",
 };
 /** Packages whose service must not run on this machine because of us, and the service. */
 const SERVICES = {

@@ -53,7 +53,7 @@ test("the final stage has no compiler, and starts what the manifest starts", () 
   const installed = of(final, "RUN").flatMap(
     (text) => /apt-get install -y --no-install-recommends ([^&]+)/.exec(text)?.[1]?.trim().split(/\s+/) ?? [],
   );
-  assert.deepEqual(installed, ["iptables", "libpcap0.8t64", "libstdc++6"]);
+  assert.deepEqual(installed, ["iproute2", "iptables", "libpcap0.8t64", "libstdc++6"]);
   assert.deepEqual(of(final, "USER"), ["0:0"]);
   const start = [
     ...(JSON.parse(of(final, "ENTRYPOINT")[0] as string) as string[]),
@@ -66,6 +66,30 @@ test("the final stage has no compiler, and starts what the manifest starts", () 
     of(final, "COPY").every((text) => text.startsWith("--from=build ")),
     "nothing of the checkout",
   );
+});
+
+test("every program that the agent and its commands run is in the image", () => {
+  const packages = new Set(["iproute2", "iptables"]);
+  const bringsIt: Readonly<Record<string, string>> = { ip: "iproute2", tc: "iproute2", iptables: "iptables", ip6tables: "iptables" };
+  /** Of Debian's essential packages. */
+  const essential = new Set(["unshare", "sleep"]);
+  const programs = readdirSync(join(ROOT, "src"), { recursive: true, encoding: "utf8" })
+    // The lab and the demo are for checkouts, the plugin is for an operator's machine.
+    .filter((file) => file.endsWith(".ts") && !/^cli\/(lab|demo|kubectl)/.test(file))
+    .flatMap((file) => {
+      const text = readFileSync(join(ROOT, "src", file), "utf8");
+      return [...text.matchAll(/(?<![.\w])(?:execFile|spawn|spawnSync|runTool|has|execute)\(\s*\[?"([a-z0-9-]+)"/g)].map(
+        ([, name = ""]) => [name, file] as const,
+      );
+    });
+  assert.ok(programs.length > 3, "the pattern finds what there is");
+  for (const [name, file] of programs) {
+    const plain = name.replace(/-(nft|legacy)(-save)?$/, "");
+    assert.ok(
+      essential.has(name) || packages.has(bringsIt[plain] ?? ""),
+      `${name} of ${file}: add its package to the Dockerfile, and here`,
+    );
+  }
 });
 
 test("the stages' commands, replayed", async (t) => {
@@ -97,16 +121,18 @@ test("the stages' commands, replayed", async (t) => {
   rmSync(source, { recursive: true });
   const smoke = of(final, "RUN").at(-1) as string;
   assert.match(smoke, /^ln -s \/opt\/namegate\/main\.js \/usr\/local\/bin\/namegate && /);
-  const { inside } = imageOf(t, join(image, "opt", "namegate"));
+  const container = imageOf(t, join(image, "opt", "namegate"));
   // The root is read-only here, so the link is made where it may be; /opt/node is the node of `#!/usr/bin/env node`.
   const script = smoke
     .replace("/usr/local/bin/namegate", "$bin/namegate")
     .replace(/^/, "bin=$BIN; export PATH=$bin:$PATH; ln -s /opt/node $bin/node && ");
   const bin = join(folder, "bin");
   mkdirSync(bin);
-  const argv = inside({ keep: [bin], capabilities: manifestCapabilities() });
-  const [program = "", ...rest] = [...argv, "sh", "-ec", script];
-  const done = spawnSync(program, rest, { encoding: "utf8", env: { PATH: process.env.PATH ?? "", BIN: bin } });
+  const argv = container.inside({ keep: [bin], capabilities: manifestCapabilities() });
+  const done = spawnSync(argv[0] as string, [...argv.slice(1), "sh", "-ec", script], {
+    encoding: "utf8",
+    env: { PATH: process.env.PATH ?? "", BIN: bin },
+  });
   assert.equal(done.status, 0, `${script}\n${done.stdout}${done.stderr}`);
   assert.match(done.stdout, /^\d+\.\d+\.\d+\n$/);
 });

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { test } from "node:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
 import { bundleFor, type Confinement, type Image, IMAGE_COMMANDS, manifestCapabilities, NAMEGATE, NODE_INSIDE } from "../support/image.ts";
-import { need } from "../support/need.ts";
+import { until } from "../support/lab.ts";
+import { need, ROOT } from "../support/need.ts";
 import { CHECKOUT, OUT, SHOP_NEEDS, type Shop, shop } from "../support/shop.ts";
 
 /**
@@ -112,10 +114,60 @@ test("each capability of the manifest is needed", async (t) => {
       assert.ok(niceOf(whole.child.pid).includes(-10));
       await whole.stop();
     },
+    SYS_PTRACE: async () => {
+      // A pod behind a macvlan bypasses the node's netfilter: it must be said, not waited for.
+      const pod = await macvlanPod(t, it);
+      const look = async (capabilities: readonly string[]): Promise<unknown> => {
+        const argv = [...image.inside({ keep: [join(ROOT, "dist"), join(ROOT, "native")], capabilities }), NODE_INSIDE];
+        const got = await it.lab.exec("node", [...argv, "--input-type=module", "-e", LOOK, ROOT, JSON.stringify(pod)]);
+        return JSON.parse(got.stdout || assert.fail(got.stderr));
+      };
+      const why = "its eth0 is a macvlan on uplink0: its packets do not cross this node's netfilter";
+      assert.deepEqual(await look(GIVEN), { kind: "unenforceable", why });
+      assert.deepEqual(await look(GIVEN.filter((one) => one !== "SYS_PTRACE")), {
+        kind: "later",
+        why: "its network namespace cannot be looked at (the agent lacks CAP_SYS_PTRACE)",
+      });
+    },
   };
   assert.deepEqual(Object.keys(trials).sort(), [...GIVEN].sort(), "each has its trial");
   for (const [name, trial] of Object.entries(trials)) await t.test(name, trial);
 });
+
+const LOOK = `const [root, pod] = process.argv.slice(1);
+const { addon, NetlinkProtocol } = await import(root + "/dist/src/base/addon.js");
+const { Locator } = await import(root + "/dist/src/attach/locator.js");
+const { NodeNetwork } = await import(root + "/dist/src/attach/network.js");
+const locator = new Locator({ network: new NodeNetwork(new (addon().NetlinkSocket)({ protocol: NetlinkProtocol.route })) });
+locator.refresh([JSON.parse(pod)], 0);
+console.log(JSON.stringify(locator.find(JSON.parse(pod))));`;
+
+/** A process of no privilege, in a pod's cgroup and a network namespace that a macvlan of the node leads to. */
+async function macvlanPod(t: TestContext, { lab }: Shop): Promise<object> {
+  const uid = "0a1b2c3d-9b1c-4d8e-a7f3-5c2d4b6e8f90";
+  const top = join("/sys/fs/cgroup", existsSync("/sys/fs/cgroup/cgroup.controllers") ? "" : "systemd", `namegate-caps-${process.pid}`);
+  const folders = [top, join(top, "kubepods"), join(top, "kubepods", `pod${uid}`)];
+  for (const folder of folders) mkdirSync(folder);
+  const child = lab.spawn("node", ["unshare", "-n", "setpriv", "--reuid=65534", "--clear-groups", "sleep", "60"]);
+  t.after(async () => {
+    child.kill("SIGKILL");
+    await child.exited;
+    await until("its cgroup is empty", () => readFileSync(join(folders[2] as string, "cgroup.procs"), "utf8") === "");
+    for (const folder of folders.toReversed()) rmdirSync(folder);
+  });
+  writeFileSync(join(folders[2] as string, "cgroup.procs"), String(child.pid));
+  await until("it sleeps", () => readFileSync(`/proc/${child.pid}/comm`, "utf8") === "sleep\n");
+  for (const command of [
+    "link add uplink0 type veth peer name uplink1",
+    "link set uplink0 up",
+    "link add link uplink0 name mv0 type macvlan",
+    `link set mv0 netns ${child.pid} name eth0`,
+  ]) {
+    const got = await lab.exec("node", ["ip", ...command.split(" ")]);
+    assert.equal(got.status, 0, `${command}: ${got.stderr}`);
+  }
+  return { uid, namespace: "shop", name: "far", addresses: [], hostNetwork: false };
+}
 
 /** linux/capability.h */
 const BITS: Readonly<Record<string, number>> = { NET_ADMIN: 12, NET_RAW: 13, SYS_PTRACE: 19, SYS_ADMIN: 21, SYS_NICE: 23 };
