@@ -48,7 +48,7 @@ for (const iptables of ["nft", "legacy"] as const) {
       });
     }
     await t.test("the root is read-only and there is nothing of the checkout in it", async () => {
-      const script = `cd /; ! touch x 2>/dev/null && ! touch opt/namegate/x 2>/dev/null && ! touch proc/sys/net/ipv4/ip_forward 2>/dev/null && ls /opt /var`;
+      const script = `cd /; ! touch x 2>/dev/null && ! touch opt/namegate/x 2>/dev/null && ! touch proc/sys/net/ipv4/ip_forward 2>/dev/null && ! echo 0 2>/dev/null >sys/class/net/lo/netdev_group && ls /opt /var`;
       const got = await it.lab.exec("node", [...image.inside({ capabilities: GIVEN }), "sh", "-c", script]);
       assert.equal(got.status, 0, got.stderr);
       assert.equal(got.stdout, "/opt:\nnamegate\nnode\n\n/var:\n");
@@ -60,6 +60,16 @@ for (const iptables of ["nft", "legacy"] as const) {
       for (const set of ["CapPrm", "CapEff", "CapBnd"])
         assert.equal(BigInt(`0x${new RegExp(`${set}:\\s*(\\w+)`).exec(status)?.[1]}`), wanted, set);
       assert.match(status, /NoNewPrivs:\s*1/);
+    });
+    await t.test("every pod is enforced, as the agent sees it", async () => {
+      const { pods } = await it.agent.status();
+      assert.deepEqual(
+        pods.map(({ name, guarded, enforced, why }) => [name, guarded, enforced, why]),
+        [
+          ["checkout", true, true, undefined],
+          ["bridged", true, true, undefined],
+        ],
+      );
     });
     await t.test("a restart forgets nothing and cuts nothing", async () => {
       await it.agent.stop();
