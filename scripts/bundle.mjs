@@ -2,7 +2,7 @@
 //
 //   node scripts/bundle.mjs [FOLDER]     FOLDER (default dist-bundle) is emptied first. Build the addon before (npm run build).
 //
-//   main.js  chunks/*.js      the program; each command is a chunk of its own, so `agent` standalone never reads the Kubernetes client
+//   main.js  chunks/*.js      the program; each command is a chunk of its own
 //   worker/thread.js, …       whatever a source names by `new URL("…", import.meta.url)`: threads and child processes
 //   native/build/Release/     the addon, where base/addon.ts looks for it in a checkout too
 //   node_modules/pcap/        only what is needed at run time; left out where it is not built (Discover says so then)

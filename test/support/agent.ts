@@ -49,7 +49,12 @@ export interface AgentStatus {
   readonly queues: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets: Readonly<Record<string, number>>;
   readonly counters: Readonly<Record<string, number>>;
-  readonly inputs: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number }[];
+  readonly inputs: readonly {
+    readonly resource: string;
+    readonly synced: boolean;
+    readonly staleSeconds: number;
+    readonly error?: string;
+  }[];
   readonly kept?: string;
   readonly lastUpdate: { readonly microseconds: number } | null;
 }

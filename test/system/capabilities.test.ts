@@ -87,9 +87,36 @@ for (const iptables of ["nft", "legacy"] as const) {
       assert.equal(got.status, 0, got.stdout + got.stderr);
       const left = await it.lab.exec("node", ["sh", "-c", `ipset list -n; iptables-${iptables}-save; ip6tables-${iptables}-save`]);
       assert.doesNotMatch(left.stdout, /ng-|NG-/);
+      const groups = await it.lab.exec("node", ["sh", "-c", "cat /sys/class/net/*/netdev_group"]);
+      assert.match(groups.stdout, /^(0\n)+$/);
     });
   });
 }
+
+test("with the manifest's capabilities and a read-only root: Discover hears, doctor looks", async (t) => {
+  if (!need(t, NEEDS)) return;
+  const image = bundleFor(t);
+  const it = await shop(t, { policies: { checkout: { ...CHECKOUT, mode: "Discover" } }, agent: false });
+  await it.start({ program: program(it, image, GIVEN) });
+  const client = await it.client("checkout");
+  await until("it is heard", async () => {
+    await client.resolve({ name: "evil.example.net" });
+    assert.equal((await client.connect({ host: OUT.evil, port: 443, send: "x" })).data, "x");
+    return it.agent
+      .events()
+      .some(({ verdict, destination }) => verdict === "would-deny" && destination?.names.includes("evil.example.net") === true);
+  });
+  await it.agent.stop();
+  const got = await it.lab.exec("node", [...program(it, image, GIVEN), "doctor"], { timeoutMs: 60_000 });
+  assert.match(got.stdout, /^ok +privilege /m);
+  assert.match(got.stdout, /^ok +iptables /m);
+  assert.match(
+    got.stdout,
+    /^warn +trial +rules, sets and queues could not be tried in a network namespace/m,
+    "that needs SYS_ADMIN, and is said",
+  );
+  assert.doesNotMatch(got.stdout, /^failed? /im);
+});
 
 test("each capability of the manifest is needed", async (t) => {
   if (!need(t, NEEDS)) return;

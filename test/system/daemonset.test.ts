@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { running } from "../support/agent.ts";
+import { type AgentStatus, running } from "../support/agent.ts";
 import { bundleFor, folderFor, IMAGE_COMMANDS, manifestCapabilities, NAMEGATE, NODE_INSIDE } from "../support/image.ts";
 import { KUBE_NEEDS, kubeShop, NODE } from "../support/kube-shop.ts";
 import { install, NAMESPACE, one, read } from "../support/manifests.ts";
@@ -62,12 +62,10 @@ test("the agent of install.yaml: a policy is enforced, also by its successor whi
   };
   await holds();
 
-  const status = JSON.parse(await ask("status")) as {
-    ready: boolean;
-    effectiveMode: string;
-    inputs: { resource: string; synced: boolean; error?: string }[];
-  };
+  const status = JSON.parse(await ask("status")) as AgentStatus;
   assert.equal(status.effectiveMode, "Enforce");
+  const checkout = status.pods.find(({ name }) => name === "checkout");
+  assert.deepEqual([checkout?.guarded, checkout?.enforced, checkout?.why], [true, true, undefined]);
   assert.deepEqual(
     status.inputs.map(({ resource, synced, error }) => [resource, synced, error]),
     [
