@@ -79,8 +79,16 @@ export async function startApiServer(): Promise<ApiServer> {
   const etcdUrl = `http://127.0.0.1:${client}`;
   const etcd = new Child([
     join(assets, "etcd"),
-    ...["--data-dir", join(dir, "etcd"), "--listen-client-urls", etcdUrl, "--advertise-client-urls", etcdUrl],
-    ...["--listen-peer-urls", `http://127.0.0.1:${peer}`, "--log-level", "error"],
+    "--data-dir",
+    join(dir, "etcd"),
+    "--listen-client-urls",
+    etcdUrl,
+    "--advertise-client-urls",
+    etcdUrl,
+    "--listen-peer-urls",
+    `http://127.0.0.1:${peer}`,
+    "--log-level",
+    "error",
   ]);
   let server: Child | undefined;
   const endAll = (): void => {
@@ -101,10 +109,16 @@ export async function startApiServer(): Promise<ApiServer> {
   const start = async (): Promise<void> => {
     const child = new Child([
       join(assets, "kube-apiserver"),
-      ...[`--etcd-servers=${etcdUrl}`, `--secure-port=${port}`, "--bind-address=127.0.0.1", `--cert-dir=${dir}`],
-      ...["--authorization-mode=RBAC", `--token-auth-file=${join(dir, "tokens.csv")}`],
-      ...["--service-account-issuer=https://kubernetes.default.svc", `--service-account-key-file=${key}`],
-      ...[`--service-account-signing-key-file=${key}`, "--service-cluster-ip-range=10.96.0.0/16"],
+      `--etcd-servers=${etcdUrl}`,
+      `--secure-port=${port}`,
+      "--bind-address=127.0.0.1",
+      `--cert-dir=${dir}`,
+      "--authorization-mode=RBAC",
+      `--token-auth-file=${join(dir, "tokens.csv")}`,
+      "--service-account-issuer=https://kubernetes.default.svc",
+      `--service-account-key-file=${key}`,
+      `--service-account-signing-key-file=${key}`,
+      "--service-cluster-ip-range=10.96.0.0/16",
       "--disable-admission-plugins=ServiceAccount",
     ]);
     server = child;
@@ -135,7 +149,15 @@ export async function startApiServer(): Promise<ApiServer> {
     throw error;
   }
   return {
-    ...{ url, port, dir, caFile, request: ask, must, kill, restart: start, stop },
+    url,
+    port,
+    dir,
+    caFile,
+    request: ask,
+    must,
+    kill,
+    restart: start,
+    stop,
     token: (user) => tokens[user],
     kubeconfig: (user = "admin") => {
       const file = join(dir, `${user}.kubeconfig`);

@@ -1,9 +1,9 @@
 /** Time, as an argument: tests have one that they move. */
 export interface Clock {
   /** Milliseconds; only differences matter. */
-  now(): number;
+  readonly now: () => number;
   /** Calls `run` once after `ms`, unless what is returned is called first. */
-  after(ms: number, run: () => void): () => void;
+  readonly after: (ms: number, run: () => void) => () => void;
 }
 
 export function systemClock(now: () => number): Clock {

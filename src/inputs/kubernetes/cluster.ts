@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { type CredentialPlaces, findCredentials } from "./credentials.ts";
 import { systemClock } from "./clock.ts";
 import { exchange } from "./exchange.ts";
@@ -36,6 +37,7 @@ export async function openCluster(options: ClusterOptions): Promise<Cluster> {
 function connect(transport: Transport, server: string, source: string, { now, random = Math.random }: ClusterOptions): Cluster {
   const clock = systemClock(now);
   const ending = new AbortController();
+  setMaxListeners(0, ending.signal); // one for each request under way
   const reflectors = new Set<Reflector<unknown>>();
   const send: Send = async (method, path, body) => {
     const pieces: Buffer[] = [];

@@ -1,5 +1,4 @@
 import { existsSync, readFileSync } from "node:fs";
-import { isIPv6 } from "node:net";
 import { delimiter, join } from "node:path";
 import { Fault, messageOf } from "../../base/fault.ts";
 import { ApiFault } from "./faults.ts";
@@ -26,7 +25,7 @@ export interface CredentialSource {
   readonly source: string;
   /** They may have changed after so long: tokens of service accounts are rotated. */
   readonly freshMs: number;
-  read(): Promise<Outcome<Credentials>>;
+  readonly read: () => Promise<Outcome<Credentials>>;
 }
 
 export interface CredentialPlaces {
@@ -66,7 +65,7 @@ export function findCredentials(places: CredentialPlaces): CredentialSource {
  */
 export function serviceAccountSource(folder: string, host: string, port: string): CredentialSource {
   const source = `the service account in ${folder}`;
-  const server = `https://${isIPv6(host) ? `[${host}]` : host}:${port}`;
+  const server = `https://${host.includes(":") ? `[${host}]` : host}:${port}`;
   const read = (): Outcome<Credentials> => {
     try {
       const token = readFileSync(join(folder, "token"), "utf8").trim();

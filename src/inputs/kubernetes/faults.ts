@@ -61,13 +61,13 @@ export function statusFault(
   status: number,
   body: string,
   source: string,
-  retryAfter?: string | undefined,
+  retryAfter: string,
 ): ApiFault {
   const { verb, resource, group, namespace } = permissionOf(request.method, request.path);
   const asked = `${verb} ${resource}${namespace === undefined ? "" : ` in ${namespace}`}`;
   const what = `${asked}: ${status} ${statusMessage(body)}`.trimEnd();
-  const seconds = Number(retryAfter);
-  const retryAfterMs = retryAfter !== undefined && Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : undefined;
+  const seconds = retryAfter === "" ? Number.NaN : Number(retryAfter); // a date is not understood: our own wait does
+  const retryAfterMs = seconds >= 0 && Number.isFinite(seconds) ? seconds * 1000 : undefined;
   const fault = (kind: ErrorKind, fix: string): ApiFault => new ApiFault(kind, what, fix, { status, retryAfterMs });
   if (status === 401) return fault("unauthorized", `the server does not know the credentials of ${source}: renew them`);
   if (status === 403) {

@@ -36,13 +36,18 @@ async function readKubeconfig(files: readonly string[]): Promise<KubeconfigAnswe
   for (const [name, value] of Object.entries(options.headers ?? {})) headers[name] = String(value);
   if (typeof auth === "string") headers.Authorization = `Basic ${Buffer.from(auth).toString("base64")}`;
   const tls = {
-    ...(ca === undefined ? {} : { ca: String(ca) }),
-    ...(cert === undefined ? {} : { cert: String(cert) }),
-    ...(key === undefined ? {} : { key: String(key) }),
+    ...pem("ca", ca),
+    ...pem("cert", cert),
+    ...pem("key", key),
     ...(servername === undefined ? {} : { servername }),
     ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
   };
   return { credentials: { server: cluster.server, tls, headers }, context: config.getCurrentContext() };
+}
+
+/** client-node gives certificates and keys as Buffers, or as text where a plugin gave them. */
+function pem(name: "ca" | "cert" | "key", value: unknown): Partial<Record<typeof name, string>> {
+  return Buffer.isBuffer(value) || typeof value === "string" ? { [name]: value.toString() } : {};
 }
 
 process.stdout.write(JSON.stringify(await readKubeconfig(process.argv.slice(2))));

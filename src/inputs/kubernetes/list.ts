@@ -38,6 +38,7 @@ export async function readList(
   signal: AbortSignal,
   add: (raw: RawObject) => void,
 ): Promise<Outcome<string>> {
+  let version: string | undefined;
   let next: string | undefined;
   do {
     const query: Record<string, string> = { ...target.selectors };
@@ -50,8 +51,9 @@ export async function readList(
     target.counters.lists++;
     const page = await readPage(target, query, signal, add);
     if (!page.ok) return page;
-    if (page.value.next === undefined) return { ok: true, value: page.value.version };
+    version ??= page.value.version; // the same on each page
     next = page.value.next;
+    if (next === undefined) return { ok: true, value: version };
   } while (!signal.aborted);
   return { ok: false, fault: new ApiFault("closed", "stopped", "start it again") };
 }

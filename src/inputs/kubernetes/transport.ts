@@ -107,7 +107,7 @@ export function httpsTransport(source: CredentialSource, now: () => number, user
         if (!known.ok || JSON.stringify(known.value) !== JSON.stringify(old)) continue;
       }
       if (signal.aborted) return { ok: false, fault: reasonOf(signal) };
-      return { ok: false, fault: statusFault(request, status, text, source.source, response.headers["retry-after"]) };
+      return { ok: false, fault: statusFault(request, status, text, source.source, response.headers["retry-after"] ?? "") };
     }
   };
   return { open, close: () => agent?.agent.destroy() };

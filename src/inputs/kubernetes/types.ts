@@ -7,7 +7,7 @@ export type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly o
 export interface Cluster {
   /** `https://10.96.0.1:443` */
   readonly server: string;
-  /** Where the credentials come from, for a person: `the service account in …`, `/root/.kube/config, context kind`. */
+  /** Where the credentials come from, for a person: `the service account in …`, `/etc/namegate/kubeconfig`. */
   readonly source: string;
   /** One kind of object, kept in memory. Does nothing before `start()`; stops at the latest with `close()`. */
   reflect<T>(options: ReflectOptions<T>): Reflector<T>;
