@@ -1,8 +1,8 @@
 import type { Brand } from "../base/brand.ts";
 
 /**
- * A pod's UID as cgroup names have it: of letters, digits and `-` (systemd's slices have `_` there, which is a `-` here). The API's UID, or for a
- * static pod the hash of its manifest.
+ * A pod's UID as cgroup names have it: of letters, digits and `-` (systemd's slices have `_` there, which is a `-` here). The
+ * API's UID, or for a static pod the hash of its manifest.
  */
 export type CgroupUid = Brand<string, "CgroupUid">;
 
@@ -28,8 +28,8 @@ const HELPER: Folder = { kind: "helper" };
 const OTHER: Folder = { kind: "other" };
 
 /**
- * Driver systemd. A cgroup root of the kubelet (kind: `/kubelet`) is part of every name. A containerd that was not told of the driver makes one folder
- * `kubepods-…-pod….slice:cri-containerd:ID` of its own beside them.
+ * Driver systemd. A cgroup root of the kubelet (kind: `/kubelet`) is part of every name. A containerd that was not told of the
+ * driver makes one folder `kubepods-…-pod….slice:cri-containerd:ID` of its own beside them.
  */
 const SLICE = /^(?:[^/:]{1,128}-)?kubepods(?:-burstable|-besteffort)?(?:-pod([0-9A-Za-z_-]{1,64}))?\.slice(?::[^/:]{1,64}:[^/:]{1,128})?$/;
 /** Driver cgroupfs: `kubepods/burstable/pod…`. Seen out of a cgroup namespace, a path may begin below: `/../pod…`. */
@@ -48,7 +48,8 @@ export function folderOf(name: string, parent: string): Folder {
 }
 
 /**
- * Whose cgroup a path is: the outermost pod in it. What is inside a pod's folder may be named by the pod itself, where cgroups are delegated to it.
+ * Whose cgroup a path is: the outermost pod in it. What is inside a pod's folder may be named by the pod itself, where cgroups
+ * are delegated to it.
  */
 export function podOfPath(path: string): CgroupUid | undefined {
   if (path.length > PATH_MAX) return undefined;

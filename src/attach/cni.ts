@@ -12,7 +12,8 @@ export interface Cni {
 }
 
 /**
- * What /etc/cni/net.d says (or where it is mounted): the first file by name that can be read counts, as for containerd and CRI-O. undefined: none.
+ * What /etc/cni/net.d says (or where it is mounted): the first file by name that can be read counts, as for containerd and
+ * CRI-O. undefined: none.
  */
 export function readCni(folder: string): Cni | undefined {
   const files = list(folder, FILES_MAX, "all").filter((name) => /\.(?:conf|conflist|json)$/.test(name));

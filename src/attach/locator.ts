@@ -1,12 +1,12 @@
 import type { Ip } from "../base/address.ts";
 import { BridgeTables } from "./bridge.ts";
-import type { CgroupUid } from "./cgroup-path.ts";
+import { type CgroupUid, cgroupUid } from "./cgroup-path.ts";
 import { CgroupTree } from "./cgroups.ts";
 import { bridgeNetfilter } from "./interface.ts";
 import { type Judgement, judge, nameOf } from "./judge.ts";
 import type { Link, LinkTable } from "./link.ts";
 import type { Network } from "./network.ts";
-import { cgroupOf, type Finding, type Located, type PodPlace } from "./place.ts";
+import { cgroupsOf, type Finding, type Located, type PodPlace } from "./place.ts";
 import { Processes } from "./processes.ts";
 import { hear, type Testimony } from "./witness.ts";
 
@@ -46,8 +46,8 @@ interface Judged extends Judgement {
 }
 
 /**
- * Pod → host-side interface. `refresh` looks at the node, once for all pods; `find` says what it saw. Whose interface one is stays known by its index
- * for as long as it is there, so a new pod of the same name or address does not inherit it.
+ * Pod → host-side interface. `refresh` looks at the node, once for all pods; `find` says what it saw. Whose interface one is
+ * stays known by its index for as long as it is there, so a new pod of the same name or address does not inherit it.
  */
 export class Locator {
   private readonly network: Network;
@@ -71,8 +71,9 @@ export class Locator {
   }
 
   /**
-   * Looks where the interfaces of these pods are: all pods of this node that run, terminated ones left out. Synchronous; see ARCHITECTURE.md for what it
-   * costs. `nowMs` is any clock that only goes forward. Returns why the node could not be looked at; what was found before then stays.
+   * Looks where the interfaces of these pods are: all pods of this node that run, terminated ones left out. Synchronous; see
+   * ARCHITECTURE.md for what it costs. `nowMs` is any clock that only goes forward. Returns why the node could not be looked
+   * at; what was found before then stays.
    */
   refresh(pods: readonly PodPlace[], nowMs: number): string | undefined {
     const links = this.network.links();
@@ -99,8 +100,8 @@ export class Locator {
   }
 
   private hearAll(pods: readonly PodPlace[], links: LinkTable, nowMs: number): void {
-    const wanted = new Map(pods.flatMap((pod) => (pod.hostNetwork ? [] : [[cgroupOf(pod), pod] as const])));
-    const hostNetwork = new Set(pods.flatMap((pod) => (pod.hostNetwork ? [cgroupOf(pod)] : [])));
+    const wanted = new Set(pods.flatMap((pod) => (pod.hostNetwork ? [] : cgroupsOf(pod))));
+    const hostNetwork = new Set(pods.map((pod) => (pod.hostNetwork ? cgroupUid(pod.uid) : undefined)));
     const there = this.pidsByPod(nowMs, wanted.size > 0);
     for (const uid of this.heard.keys()) if (!there.has(uid)) this.heard.delete(uid);
     for (const [uid, pids] of there) {
@@ -111,7 +112,10 @@ export class Locator {
     }
   }
 
-  /** Every pod that has a cgroup, also those that the API does not name (yet, or any more): theirs are interfaces that nobody else can have. */
+  /**
+   * Every pod that has a cgroup, also those that the API does not name (yet, or any more): theirs are interfaces that nobody
+   * else can have.
+   */
   private pidsByPod(nowMs: number, wanted: boolean): ReadonlyMap<CgroupUid, () => readonly number[]> {
     const folders = this.tree.pods(nowMs);
     if (folders.size > 0 || !wanted) return new Map([...folders].map(([uid, own]) => [uid, () => this.tree.pids(own)]));
@@ -123,7 +127,7 @@ export class Locator {
 
   private judgeAll(pods: readonly PodPlace[], links: LinkTable, nowMs: number): void {
     for (const index of this.held.keys()) if (!links.byIndex.has(index)) this.held.delete(index);
-    const names = new Map(pods.map((pod) => [cgroupOf(pod), nameOf(pod)]));
+    const names = new Map(pods.flatMap((pod) => cgroupsOf(pod).map((uid) => [uid, nameOf(pod)] as const)));
     const owners = this.owners(links, (uid) => names.get(uid) ?? `another pod (UID ${uid})`);
     let bridges: BridgeTables | undefined;
     const port = (address: Ip): Link | undefined => {
@@ -136,7 +140,7 @@ export class Locator {
     const judged = new Map<string, Judged>();
     let again = AGAIN_MAX;
     for (const pod of pods) {
-      const uid = cgroupOf(pod);
+      const uid = cgroupsOf(pod).find((one) => this.heard.has(one));
       const heard = uid === undefined ? undefined : this.heard.get(uid);
       const addresses = pod.addresses.join();
       const before = this.judged.get(pod.uid);

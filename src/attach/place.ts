@@ -15,8 +15,9 @@ export interface PodPlace {
 }
 
 /**
- * `found`: the host side of the pod's interface; `index` tells one interface from the next of the same name. `later`: not (yet) to be seen, ask again.
- * `unenforceable`: its packets do not cross this node's netfilter as a pod's do, and will not. `why` is a sentence for an operator.
+ * `found`: the host side of the pod's interface; `index` tells one interface from the next of the same name. `later`: not (yet)
+ * to be seen, ask again. `unenforceable`: its packets do not cross this node's netfilter as a pod's do, and will not. `why` is
+ * a sentence for an operator.
  */
 export type Located =
   | { readonly kind: "found"; readonly interface: string; readonly index: number; readonly how: How }
@@ -24,26 +25,36 @@ export type Located =
   | { readonly kind: "unenforceable"; readonly why: string };
 
 /**
- * Which witness was believed, best first. `process`: the kernel says that the interface leads to the network namespace of a process in the pod's cgroup. `route`:
- * the node sends the pod's address there. `name`: the CNI names interfaces after pods. `bridge`: neighbour and forwarding tables; a
- * neighbour on the bridge can forge these.
+ * Which witness was believed, best first. `process`: the kernel says that the interface leads to the network namespace of a
+ * process in the pod's cgroup. `route`: the node sends the pod's address there. `name`: the CNI names interfaces after pods.
+ * `bridge`: neighbour and forwarding tables; a neighbour on the bridge can forge these.
  */
 export type How = "process" | "route" | "name" | "bridge";
 
 /** Something an operator should know, though the pod may be found. */
 export interface Finding {
   readonly uid: string;
-  /** `disagree`: two witnesses name different interfaces. `claimed`: another pod has the interface. `second`: the pod has a further way out that nobody guards. */
+  /**
+   * `disagree`: two witnesses name different interfaces. `claimed`: another pod has the interface. `second`: the pod has a
+   * further way out that nobody guards.
+   */
   readonly what: "disagree" | "claimed" | "second" | "bridge-netfilter";
   readonly why: string;
 }
 
-/** The UID under which the kubelet keeps the pod's cgroup. A mirror annotation that is no hash (anybody can write one) does not count. */
-export function cgroupOf(pod: PodPlace): CgroupUid | undefined {
-  return pod.mirror !== undefined && /^[0-9a-f]{32}$/.test(pod.mirror) ? cgroupUid(pod.mirror) : cgroupUid(pod.uid);
+/**
+ * The UIDs under which the kubelet may keep the pod's cgroup: its own, or a static pod's hash. The annotation is anybody's to
+ * write, so it counts only where the pod's own UID has no cgroup, and only if it is a hash (no other pod's UID is one).
+ */
+export function cgroupsOf(pod: PodPlace): readonly CgroupUid[] {
+  const mirror = pod.mirror !== undefined && /^[0-9a-f]{32}$/.test(pod.mirror) ? pod.mirror : "";
+  return [cgroupUid(pod.uid), cgroupUid(mirror)].filter((uid) => uid !== undefined);
 }
 
-/** Calico (`cali`, also as the policy engine of others), the AWS VPC CNI (`eni`; `vlan` with security groups for pods), Azure CNI in transparent mode (`azv`). */
+/**
+ * Calico (`cali`, also as the policy engine of others), the AWS VPC CNI (`eni`; `vlan` with security groups for pods), Azure
+ * CNI in transparent mode (`azv`).
+ */
 const NAMED = ["cali", "eni", "azv", "vlan"] as const;
 
 /**

@@ -2,8 +2,8 @@ import type { Cni } from "./cni.ts";
 import { type Link, type LinkTable, leadsAway } from "./link.ts";
 
 /**
- * Beginnings of host-side names that only a CNI gives, so that they do no harm where that CNI is not: Calico, the AWS VPC CNI, Azure CNI, GKE (dataplane
- * v1), kindnet. Always covered: the first pod may come before its CNI's configuration.
+ * Beginnings of host-side names that only a CNI gives, so that they do no harm where that CNI is not: Calico, the AWS VPC CNI,
+ * Azure CNI, GKE (dataplane v1), kindnet. Always covered: the first pod may come before its CNI's configuration.
  */
 const ALWAYS = ["cali", "eni", "azv", "gke", "knet"] as const;
 /** Cilium's; elsewhere `lxcbr0` is LXC's bridge, so only where Cilium is. */
@@ -25,9 +25,10 @@ export interface Prefixes {
 }
 
 /**
- * Which interface prefixes the kernel's catch-all covers: a packet from such an interface that belongs to no known pod waits. So one must not be
- * an interface of anything else, or that would be cut off. `veth` is everybody's name: it is taken only where the CNI's configuration or
- * its interfaces show that pods have it, and nothing else does that is not a bridge port. `setting` overrides it all.
+ * Which interface prefixes the kernel's catch-all covers: a packet from such an interface that belongs to no known pod waits.
+ * So one must not be an interface of anything else, or that would be cut off. `veth` is everybody's name: it is taken only
+ * where the CNI's configuration or its interfaces show that pods have it, and nothing else does that is not a bridge port.
+ * `setting` overrides it all.
  */
 export function detectPrefixes(links: LinkTable, cni: Cni | undefined, setting?: readonly string[]): Prefixes {
   const bridges = [...new Set(bridgesOf(links))].sort();

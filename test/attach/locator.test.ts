@@ -226,6 +226,18 @@ test("two pods claim one interface without a process: the first one keeps it", (
   }
 });
 
+test("an interface that has gone is nobody's: whoever gets its number next is not held up", (t) => {
+  const node = new Node(t);
+  node.network.veth(20, "veth0a1b2c3d", 5);
+  node.network.routes.set(ip("10.1.0.1"), 20);
+  const at = { addresses: [ip("10.1.0.1")] };
+  assert.equal(node.look(place(A, at))[0]?.kind, "found");
+  node.network.remove("veth0a1b2c3d");
+  assert.equal(node.look(place(B, at))[0]?.kind, "later");
+  const next = node.network.veth(20, "veth11111111", 6);
+  assert.deepEqual(node.look(place(B, at)), [found(next, "route")]);
+});
+
 test("hostNetwork: unenforceable, and its processes are not asked", (t) => {
   const node = new Node(t);
   node.run(A, 100, 1);
@@ -353,6 +365,10 @@ test("a static pod by the hash of its manifest; an annotation that is no hash is
   node.run(B, 101, 2001, 6);
   assert.deepEqual(node.look(place(A, { mirror: hash })), [found(mine, "process")]);
   assert.equal(node.look(place(A, { mirror: B }))[0]?.kind, "later");
+  // Nor does a pod hide its own cgroup behind somebody's hash.
+  const other = node.network.veth(22, "cali3", 7);
+  node.run(A, 102, 2002, 7);
+  assert.deepEqual(node.look(place(A, { mirror: hash })), [found(other, "process")]);
 });
 
 test("hostile UIDs find nothing, and break nothing", (t) => {

@@ -14,8 +14,9 @@ export interface Planted {
 type Context = { after: (end: () => void) => void };
 
 /**
- * Makes the files that a text tree describes, and /proc of its processes: `cgroup/PATH = pid pid` (a file cgroup.procs there; cgroup.controllers is
- * itself), `PATH/` (a folder), `PATH -> TARGET` (a link). Processes are in the namespace net:[1000 + pid], started at pid × 10.
+ * Makes the files that a text tree describes, and /proc of its processes: `cgroup/PATH = pid pid` (a file cgroup.procs there;
+ * cgroup.controllers is itself), `PATH/` (a folder), `PATH -> TARGET` (a link). Processes are in the namespace net:[1000 +
+ * pid], started at pid × 10.
  */
 export function plant(t: Context, text: string): Planted {
   const folder = mkdtempSync(join(tmpdir(), "namegate-tree-"));
