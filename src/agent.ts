@@ -7,7 +7,7 @@ import { collect } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
-import { PolicyKeeper } from "./control/policies.ts";
+import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
 import { listen } from "./control/socket.ts";
@@ -89,6 +89,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     podProblems = pods.problems;
     if (node === undefined) return;
     outside = read.outside;
+    if (kept !== undefined) {
+      log.info("the inputs can be read: they are enforced from now on");
+      emit({ type: "agent", verdict: "info", why: "inputs-live", message: "the inputs can be read: they are enforced from now on" });
+    }
     kept = undefined;
     const next = source.finish({ ...node, policies: keeper.update(policies) });
     snapshot = next;
@@ -172,7 +176,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       enforcing: enforcer.enforcing,
       variant: iptables.variant,
       startedMs,
-      states: keeper.states,
+      states: kept === undefined ? keeper.states : keptStates(snapshot),
       loose: [...keeper.loose, ...podProblems],
       pods: enforcer.pods,
       outside,
@@ -203,6 +207,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       await enforcer.stop();
     },
   };
+}
+
+/** Policies of a state that was kept: they were valid then. */
+function keptStates(snapshot: Snapshot | undefined): PolicyState[] {
+  return (snapshot?.policies ?? []).map((policy) => ({ id: policy.id, file: "", valid: true, problems: [], policy }));
 }
 
 async function refuseCollisions(iptables: Iptables, mask: number): Promise<void> {

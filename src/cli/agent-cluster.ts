@@ -6,6 +6,7 @@ import { addon, NetlinkProtocol } from "../base/addon.ts";
 import { Fault } from "../base/fault.ts";
 import { clusterSource } from "../control/cluster.ts";
 import { bootId } from "../control/kept.ts";
+import { nodeFacts } from "../control/node-facts.ts";
 import type { InputSource } from "../control/source.ts";
 import type { ClusterSettings } from "../inputs/config/settings.ts";
 import { openCluster } from "../inputs/kubernetes/cluster.ts";
@@ -36,10 +37,12 @@ export async function openClusterSource(
     ...(settings.kubeconfig === undefined ? {} : { kubeconfig: settings.kubeconfig }),
   });
   log.info({ server: cluster.server, credentials: cluster.source, node }, "pods and policies come from the Kubernetes API");
+  const network = new NodeNetwork(new (addon().NetlinkSocket)({ protocol: NetlinkProtocol.route }));
   return clusterSource({
     ...{ cluster, settings, node, state, log },
     clusterNamespace: namespace,
-    locator: new Locator({ network: new NodeNetwork(new (addon().NetlinkSocket)({ protocol: NetlinkProtocol.route })) }),
+    locator: new Locator({ network }),
+    facts: nodeFacts(settings, network, (why) => log.warn(why)),
     boot: bootId(),
     nowMs: Date.now,
   });

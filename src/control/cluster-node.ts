@@ -16,6 +16,8 @@ export interface PodLocator {
 
 /** What the node itself says. */
 export interface NodeFacts {
+  /** How the interfaces begin that only pods have. */
+  readonly prefixes: readonly string[];
   readonly local: ReadonlySet<Ip>;
   readonly resolvConf: ResolvConf;
 }
@@ -98,7 +100,7 @@ export class ClusterNode {
     });
     if (!sameList(resolvers.map(keyOf), this.resolvers.map(keyOf))) this.resolvers = resolvers;
     return {
-      node: { pods, resolvers: this.resolvers, namespaces: from.namespaces, interfacePrefixes: settings.interfacePrefixes },
+      node: { pods, resolvers: this.resolvers, namespaces: from.namespaces, interfacePrefixes: from.facts.prefixes },
       outside,
     };
   }

@@ -1,10 +1,6 @@
-import { readFileSync } from "node:fs";
-import { networkInterfaces } from "node:os";
 import type { Logger } from "pino";
-import { type Ip, parseIp } from "../base/address.ts";
 import { messageOf } from "../base/fault.ts";
 import type { ClusterSettings } from "../inputs/config/settings.ts";
-import { readResolvConf } from "../inputs/kubernetes/resolv-conf.ts";
 import type { Cluster } from "../inputs/kubernetes/types.ts";
 import type { Snapshot } from "../model/snapshot.ts";
 import { ClusterNode, type NodeFacts, type PodLocator } from "./cluster-node.ts";
@@ -21,6 +17,8 @@ export interface ClusterSourceOptions {
   /** ClusterEgressPolicies count only in ConfigMaps of this namespace. */
   readonly clusterNamespace: string;
   readonly locator: PodLocator;
+  /** Looks at the node. */
+  readonly facts: () => NodeFacts;
   readonly state: string;
   readonly boot: string;
   readonly nowMs: () => number;
@@ -34,7 +32,6 @@ const FACTS_MS = 10_000;
 /** The state on disk is this much behind at most. */
 const SAVE_MS = 1000;
 const TAINT_AGAIN_MS = 5000;
-const FILE_CHARS_MAX = 64 * 1024;
 
 /** Pods and policies of the Kubernetes API, with the last good state for while it is away. */
 export function clusterSource(options: ClusterSourceOptions): InputSource {
@@ -58,7 +55,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
   const feedback = new Feedback({ cluster, node, nowMs, log: (detail, message) => log.warn(detail, message) });
   const writer = new KeptWriter(options.state, node, options.boot);
   const timers: NodeJS.Timeout[] = [];
-  let facts = factsOf(settings.resolvers.nodeFile);
+  let facts = options.facts();
   let unsaved: Snapshot | undefined;
   let fresh = false;
   /** The API has had its time. */
@@ -83,13 +80,13 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
         };
       }
     }
-    if (fresh && startup.holdUnknownPods && settings.interfacePrefixes.length > 0) {
+    if (fresh && startup.holdUnknownPods && facts.prefixes.length > 0) {
       const snapshot = {
         policies: [],
         pods: [],
         resolvers: [],
         namespaces: {},
-        interfacePrefixes: settings.interfacePrefixes,
+        interfacePrefixes: facts.prefixes,
         starting: true,
       };
       return {
@@ -165,8 +162,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
           tell();
         }, LATER_MS),
         setInterval(() => {
-          const now = factsOf(settings.resolvers.nodeFile);
-          facts = sameFacts(now, facts) ? facts : now;
+          facts = options.facts();
           lookAgain = true;
           if (stores.synced) tell();
         }, FACTS_MS),
@@ -189,25 +185,4 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     },
     resolverHint: "no DNS Service was found; name servers under `resolvers:` in the file of --config",
   };
-}
-
-function factsOf(file: string): NodeFacts {
-  const local = new Set<Ip>();
-  for (const list of Object.values(networkInterfaces())) {
-    for (const { address } of list ?? []) {
-      const ip = parseIp(address.replace(/%.*$/, ""));
-      if (ip !== undefined) local.add(ip);
-    }
-  }
-  let text = "";
-  try {
-    text = readFileSync(file, "utf8").slice(0, FILE_CHARS_MAX);
-  } catch {
-    // no such file: the node has no servers of its own
-  }
-  return { local, resolvConf: readResolvConf(text) };
-}
-
-function sameFacts(a: NodeFacts, b: NodeFacts): boolean {
-  return JSON.stringify([[...a.local].sort(), a.resolvConf]) === JSON.stringify([[...b.local].sort(), b.resolvConf]);
 }

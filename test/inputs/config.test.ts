@@ -18,6 +18,7 @@ test("an empty file, and one with only comments, are the defaults", () => {
   assert.equal(cluster.resolvers.podDnsConfig, "Ignore");
   assert.equal(cluster.startup.holdUnknownPods, true);
   assert.equal(cluster.startup.taint, undefined);
+  assert.equal(cluster.interfacePrefixes, undefined);
 });
 
 test("every field is read", () => {
@@ -38,6 +39,7 @@ policySelector: "team=security,namegate.dev/policy in (true)"
 clusterDomain: Cluster.Example.
 searches: [ corp.example.com ]
 interfacePrefixes: [ cali ]
+cniConfigDir: /etc/cni/other
 resolvers:
   override: [ "10.0.0.2", "[fd00::a]:5353" ]
   also: [ 10.0.0.3:53 ]
@@ -64,6 +66,7 @@ kubernetesEvents: false
   );
   assert.deepEqual(cluster.resolvers.nodeLocal.map(ipText), ["169.254.20.11", "fd00::20"]);
   assert.deepEqual(cluster.startup, { apiWaitMs: 500, holdUnknownPods: false, taint: "namegate.dev/agent-not-ready" });
+  assert.deepEqual([cluster.interfacePrefixes, cluster.cniConfigDir], [["cali"], "/etc/cni/other"]);
   assert.equal(cluster.clusterDomain, "cluster.example");
   assert.equal(cluster.kubernetesEvents, false);
 });

@@ -24,6 +24,7 @@ test("a policy ConfigMap guards a pod: created, changed, invalid, deleted", asyn
   assert.equal((await checkout.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
   assert.equal(await open(free, OUT.evil), true, "a pod that no policy selects is let go");
 
+  await until("PolicyAccepted on the ConfigMap", async () => (await it.apiEvents()).some(({ reason }) => reason === "PolicyAccepted"));
   const evil = { ...CHECKOUT, egress: [...CHECKOUT.egress, { name: "evil", action: "Accept", to: [{ networks: [`${OUT.evil}/32`] }] }] };
   await it.enforce("checkout", evil);
   assert.equal(await open(checkout, OUT.evil), true, "the changed policy");
@@ -39,8 +40,7 @@ test("a policy ConfigMap guards a pod: created, changed, invalid, deleted", asyn
   assert.equal(said?.involvedObject.name, "policy-checkout");
   assert.match(said?.message ?? "", /^2 problems; the last good version stays in force\. checkout\.yaml:1:\d+: /);
   assert.equal(said?.source.host, NODE);
-  const reasons = (await it.apiEvents()).map(({ reason }) => reason);
-  assert.deepEqual([...reasons].sort(), ["PolicyAccepted", "PolicyAccepted", "PolicyInvalid"], "one for each version");
+  assert.equal((await it.apiEvents()).filter(({ reason }) => reason === "PolicyInvalid").length, 1, "once");
 
   const status = await it.agent.status();
   assert.deepEqual(
@@ -53,8 +53,11 @@ test("a policy ConfigMap guards a pod: created, changed, invalid, deleted", asyn
       ["services/openshift-dns", true],
     ],
   );
-  const node = await it.api.must("GET", `/api/v1/nodes/${NODE}`);
-  assert.equal((node["spec"] as { taints?: unknown }).taints, undefined, "the start-up taint is gone");
+  await until("the start-up taint is gone", async () => {
+    const node = await it.api.must("GET", `/api/v1/nodes/${NODE}`);
+    const taints = (node["spec"] as { taints?: { key: string }[] }).taints ?? [];
+    return !taints.some(({ key }) => key === TAINT);
+  });
 
   const from = it.agent.events().length;
   await it.api.must("DELETE", "/api/v1/namespaces/shop/configmaps/policy-checkout");

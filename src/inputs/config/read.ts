@@ -2,7 +2,7 @@ import { parseIp, type Ip } from "../../base/address.ts";
 import type { Problem } from "../../model/policy.ts";
 import { offsetAt, parseYaml, pathText } from "../../policy/yaml.ts";
 import { address, choice, domain, duration, endpoint, fields, flag, list, matching, number, type Say, text } from "./fields.ts";
-import { type ClusterSettings, IPTABLES, LOG_LEVELS, NODE_SERVERS, POD_SERVERS, PREFIXES_DEFAULT, type Settings } from "./settings.ts";
+import { type ClusterSettings, IPTABLES, LOG_LEVELS, NODE_SERVERS, POD_SERVERS, type Settings } from "./settings.ts";
 
 /** Of the file; far more than anybody writes. */
 const CONFIG_CHARS_MAX = 1024 * 1024;
@@ -31,6 +31,7 @@ const CONFIG = {
   clusterDomain: domain,
   searches: list(domain),
   interfacePrefixes: list(matching(/^[A-Za-z0-9_.-]{1,14}$/, "the beginning of an interface name, for example cali")),
+  cniConfigDir: text,
   resolvers: fields({
     override: list(endpoint),
     also: list(endpoint),
@@ -96,7 +97,8 @@ function clusterOf(given: Given): ClusterSettings {
     policySelector: given.policySelector ?? "namegate.dev/policy=true",
     clusterDomain: given.clusterDomain ?? "cluster.local",
     searches: given.searches ?? [],
-    interfacePrefixes: given.interfacePrefixes ?? PREFIXES_DEFAULT,
+    interfacePrefixes: given.interfacePrefixes,
+    cniConfigDir: given.cniConfigDir ?? "/etc/cni/net.d",
     resolvers: {
       override: resolvers?.override,
       also: resolvers?.also ?? [],

@@ -32,7 +32,10 @@ export interface ClusterSettings {
   readonly clusterDomain: string;
   /** Search suffixes that pods may have beside those of the cluster and of the node. */
   readonly searches: readonly string[];
-  readonly interfacePrefixes: readonly string[];
+  /** How the host side of pods' interfaces begins; undefined: what the CNI's configuration and the interfaces show. */
+  readonly interfacePrefixes: readonly string[] | undefined;
+  /** The node's CNI configuration. */
+  readonly cniConfigDir: string;
   readonly resolvers: ResolverSettings;
   readonly startup: StartupSettings;
   /** Say on a policy's ConfigMap whether it is accepted. */
@@ -71,9 +74,3 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 export const IPTABLES = ["auto", "nft", "legacy"] as const;
 export const NODE_SERVERS = ["DefaultPods", "Always", "Never"] as const;
 export const POD_SERVERS = ["Ignore", "Trust"] as const;
-
-/**
- * How the host side of a pod's interface begins: Calico and Canal, AWS VPC CNI, Azure, GKE, kindnet and ptp (and everything that
- * leaves the name to the kernel), the bridges of flannel and kubenet.
- */
-export const PREFIXES_DEFAULT: readonly string[] = ["cali", "eni", "azv", "gke", "veth", "cni", "cbr0"];
