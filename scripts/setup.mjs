@@ -67,6 +67,11 @@ const CLIENTS = {
   "/usr/lib/python3/dist-packages/cassandra": "python3-cassandra",
   "/usr/lib/python3/dist-packages/grpc": "python3-grpcio",
   "/usr/lib/python3/dist-packages/websockets": "python3-websockets",
+  kubectl: "kubernetes-client",
+  // What renders the Helm chart (test/daemonset/helm): there is no helm in Debian.
+  go: "golang-go",
+  "/usr/share/gocode/src/github.com/Masterminds/sprig": "golang-github-masterminds-sprig-dev",
+  "/usr/share/gocode/src/sigs.k8s.io/yaml": "golang-k8s-sigs-yaml-dev",
 };
 /** What the benchmarks measure against. */
 const PEERS = { dnsmasq: "dnsmasq-base", sniproxy: "sniproxy", haproxy: "haproxy", ndpiReader: "libndpi-bin" };

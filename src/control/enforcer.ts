@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
+import { groupSetter } from "../attach/group.ts";
 import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
-import type { Addon } from "../base/addon.ts";
+import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import { rulesGeneration } from "../firewall/generation.ts";
@@ -56,7 +57,7 @@ export class Enforcer {
   private readonly deps: EnforcerDeps;
   private readonly changes = new Changes();
   private readonly discovery: Discovery;
-  private readonly groups = new InterfaceGroups();
+  private readonly groups: InterfaceGroups;
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
   private thread: PacketThread | undefined;
@@ -70,6 +71,7 @@ export class Enforcer {
     this.deps = deps;
     this.discovery = new Discovery(emit, (level, message) => log[level](message), deps.nowMs);
     this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
+    this.groups = new InterfaceGroups(groupSetter(new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route })));
     this.rules = new RuleGuard(
       deps.iptables,
       { marks: deps.marks, queueBase: options.queueBase, matches: ALL_MATCHES },
