@@ -2,6 +2,7 @@ import { mkdirSync } from "node:fs";
 import type { Logger } from "pino";
 import { History } from "./alerts/history.ts";
 import { stamper } from "./alerts/stamp.ts";
+import type { Ip } from "./base/address.ts";
 import { addon } from "./base/addon.ts";
 import { collect } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
@@ -63,7 +64,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const keeper = new PolicyKeeper(options.state);
   const losses = new QueueWatch(options.queueBase, emit);
-  const enforcer = new Enforcer(options, { native, iptables, marks: marksInUse, emit, log, nowMs: Date.now, onUnknown: source.strange });
+  const onUnknown = (address: Ip, index: number): void => source.strange(address, index);
+  const enforcer = new Enforcer(options, { native, iptables, marks: marksInUse, emit, log, nowMs: Date.now, onUnknown });
 
   let snapshot: Snapshot | undefined;
   let node: Node | undefined;
