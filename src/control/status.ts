@@ -61,7 +61,9 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     };
   });
   const policies = [...inForce.values()];
+  const listed = new Set(input.pods.map(({ pod }) => pod.key));
   for (const { pod, why } of input.outside) {
+    if (listed.has(pod.key)) continue;
     const selecting = selectPolicies(policies, pod, input.namespaces);
     const own = strictest(selecting.map((policy) => policy.mode));
     pods.push({
@@ -102,7 +104,8 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     inputs: input.inputs.map(({ resource, synced, staleMs, items, error }) => ({
       resource,
       synced,
-      staleSeconds: Math.round(staleMs / 100) / 10,
+      /** null: it has never been read. */
+      staleSeconds: Number.isFinite(staleMs) ? Math.round(staleMs / 100) / 10 : null,
       items,
       ...(error === undefined ? {} : { error }),
     })),

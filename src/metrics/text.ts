@@ -7,7 +7,7 @@ interface Source {
   readonly queues?: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets?: Readonly<Record<string, number>>;
   readonly counters?: Readonly<Record<string, number>>;
-  readonly inputs?: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number }[];
+  readonly inputs?: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number | null }[];
   readonly pods?: readonly { readonly guarded: boolean; readonly enforced: boolean }[];
   readonly rules?: { readonly repairs?: number };
 }
@@ -28,7 +28,8 @@ export function metricsText(status: unknown): string {
   ): void => {
     if (samples.length === 0) return;
     lines.push(`# HELP namegate_${name} ${help}`, `# TYPE namegate_${name} ${type}`);
-    for (const [labels, value] of samples) lines.push(`namegate_${name}${labels === "" ? "" : `{${labels}}`} ${value}`);
+    for (const [labels, value] of samples)
+      lines.push(`namegate_${name}${labels === "" ? "" : `{${labels}}`} ${value === Infinity ? "+Inf" : value}`);
   };
   family("ready", "gauge", "1 when the kernel answers as the policies say", [["", s.ready === true ? 1 : 0]]);
   family(
@@ -53,7 +54,7 @@ export function metricsText(status: unknown): string {
     "informer_stale_seconds",
     "gauge",
     "since what the agent knows of a resource was last known to be up to date",
-    (s.inputs ?? []).map(({ resource, staleSeconds }) => [`resource="${label(resource)}"`, staleSeconds] as const),
+    (s.inputs ?? []).map(({ resource, staleSeconds }) => [`resource="${label(resource)}"`, staleSeconds ?? Infinity] as const),
   );
   family(
     "informer_synced",
