@@ -290,7 +290,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...replies,
             `${marked} -g NG-VERDICT`, // back from userspace
             // Only what mangle PREROUTING did not see because somebody accepted it there (Calico: established connections).
-            `${deny} -j DROP`,
+            `${deny} -g NG-CUT`,
             `${underInspection} -g NG-INSPECT`,
             `${confirm} -g NG-INSPECT`,
           ],
@@ -314,7 +314,16 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
-        { name: "NG-VERDICT", rules: [...verdict, `${deny} -j DROP`] },
+        { name: "NG-VERDICT", rules: [...verdict, `${deny} -g NG-CUT`] },
+        // Whoever accepted it before our REJECT in filter, the pod is to see a reset, from userspace; without an agent, silence.
+        {
+          name: "NG-CUT",
+          rules: [
+            `-p tcp -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
+            `${is(VerdictClass.deny)} ${queue(QueueOffset.admission, false)}`,
+            "-j DROP",
+          ],
+        },
         {
           name: "NG-REPLY",
           rules: [

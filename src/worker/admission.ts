@@ -22,6 +22,9 @@ import {
 import type { Decision } from "./guard.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
+/** linux/netfilter.h: NF_INET_PRE_ROUTING, the hook before DNAT. */
+const PREROUTING = 0;
+
 /** Protocols that a hash:ip,port,ip element can name with their port (net/netfilter/ipset/ip_set_getport.c). */
 const ELEMENT_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPv6]);
 
@@ -92,7 +95,8 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
 }
 
 /** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
-function reset(context: Context, { packet }: Held, sender: RawSender): void {
+function reset(context: Context, { packet, hook }: Held, sender: RawSender): void {
+  const late = hook !== PREROUTING;
   if (
     packet.protocol !== Protocol.TCP ||
     (packet.tcpFlags & TcpFlag.RST) !== 0 ||
@@ -100,7 +104,8 @@ function reset(context: Context, { packet }: Held, sender: RawSender): void {
   )
     return;
   const answer = tcpResetBack(packet);
-  sender.send(answer, answer.length, context.kernel.marks.value(VerdictClass.ours));
+  // Behind DNAT conntrack is to turn the address back, so it must take the reset for the connection's.
+  sender.send(answer, answer.length, late ? 0 : context.kernel.marks.value(VerdictClass.ours));
 }
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {

@@ -66,6 +66,8 @@ export interface Held {
   mark: number;
   indev: number;
   physindev: number;
+  /** Where it was queued: a netfilter hook number. */
+  hook: number;
 }
 
 export interface Settlement {
@@ -97,6 +99,7 @@ export function eachPacket(
         held.id = records[at + RecordWord.id] as number;
         held.indev = records[at + RecordWord.indev] as number;
         held.physindev = records[at + RecordWord.physindev] as number;
+        held.hook = (records[at + RecordWord.hook] as number) >>> 16;
         handle(held, answer);
       } else {
         context.counters.malformed++;
@@ -115,7 +118,7 @@ export function eachPacket(
 }
 
 const packet = newPacket();
-const held: Held = { packet, index: 0, id: 0, mark: 0, indev: 0, physindev: 0 };
+const held: Held = { packet, index: 0, id: 0, mark: 0, indev: 0, physindev: 0, hook: 0 };
 const answer: Settlement = { verdict: 0, mark: 0 };
 
 export function podOf({ pod }: GuardedPod): NonNullable<Event["pod"]> {
