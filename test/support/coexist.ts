@@ -5,6 +5,7 @@ import { namegate, socketOf } from "./agent.ts";
 import type { Client } from "./client.ts";
 import { until } from "./lab.ts";
 import { need } from "./need.ts";
+import { serve } from "./servers.ts";
 import { NAMES, OUT, SHOP_NEEDS, type Shop, shop } from "./shop.ts";
 
 /**
@@ -21,8 +22,12 @@ export interface Component {
   readonly pods?: readonly PodOptions[];
   /** Names beside the shop's, and addresses of `out` for them. */
   readonly names?: Parameters<typeof shop>[1] extends infer O | undefined ? NonNullable<O extends { names?: infer N } ? N : never> : never;
-  /** It translates the DNS ClusterIP itself: the lab's own rules for it are taken away. */
-  readonly services?: boolean;
+  /** Pods that answer on port 80. */
+  readonly echo?: readonly string[];
+  /** It translates these ClusterIPs itself: `dns`, or `web` too. The lab's own rules for them are left out. */
+  readonly services?: "dns" | "all";
+  /** What this kernel lacks for it, that no package can bring. */
+  readonly unable?: () => string | undefined;
   /** Further rules of checkout's policy. */
   readonly egress?: readonly unknown[];
   /** The table, as `family name`, that it has in nf_tables beside iptables. */
@@ -55,6 +60,10 @@ export interface Neighbour {
   hits(family: Family, table: string, part: string): Promise<number>;
 }
 
+/** A TLS service of the cluster, in every lab: its ClusterIPs, its port, and the endpoint outside that they mean. */
+export const WEB = { name: "web.shop.svc.cluster.local", 4: "10.96.0.20", 6: "fd00:10:96::14", port: 8443 } as const;
+export const WEB_ENDPOINT = { 4: OUT.bank, 6: OUT.evil6, port: 443 } as const;
+
 /** Default deny; TLS by name, a plain port by name, and no other name may be asked for. */
 const policyOf = (more: readonly unknown[], ports: readonly number[] = [443, 5432]) => ({
   mode: "Enforce",
@@ -68,6 +77,7 @@ const policyOf = (more: readonly unknown[], ports: readonly number[] = [443, 543
       ports: [{ protocol: "TCP", port }],
       ...(port === 443 ? { application: "tls" } : {}),
     })),
+    { name: "web", action: "Accept", to: [{ domainNames: [WEB.name] }], ports: [{ port: WEB.port }], application: "tls" },
     ...more,
   ],
 });
@@ -75,17 +85,21 @@ const policyOf = (more: readonly unknown[], ports: readonly number[] = [443, 543
 /** A refusal that comes at once, milliseconds: not a time-out of anybody. */
 const AT_ONCE_MS = 1000;
 const REVOKED_MS = 3000;
+/** Two endpoints by chance: one is missed in all of them once in 2^16 runs. */
+const SERVICE_TRIES = 8;
 
 /** Registers the tests of one component. */
 export function coexists(component: Component): void {
   for (const variant of component.variants ?? (["nft", "legacy"] as const)) {
     test(`${component.name} (iptables-${variant})`, async (t) => {
       if (!need(t, { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, ...(component.commands ?? [])] })) return;
+      const unable = component.unable?.();
+      if (unable !== undefined) return t.skip(unable);
       const it = await shop(t, {
         iptables: variant,
         agent: false,
         pods: component.pods ?? [{ name: "checkout" }, { name: "plain" }],
-        names: { ...NAMES, ...component.names },
+        names: { ...NAMES, [WEB.name]: { A: [WEB[4]], AAAA: [WEB[6]] }, ...component.names },
         listen: [
           { kind: "https", port: 443 },
           { kind: "echo", port: 5432 },
@@ -95,14 +109,18 @@ export function coexists(component: Component): void {
         policies: { checkout: policyOf(component.egress ?? []) },
         args: ["--check-interval", "0.5"],
       });
+      for (const pod of component.echo ?? []) await serve(it.lab, pod, [{ kind: "echo", port: 80 }]);
       const n = neighbour(it, variant, await it.client("checkout"), await it.client("plain"));
-      if (component.services === true) for (const family of FAMILIES) await n.restore(family, "nat", "-F PREROUTING\n-F OUTPUT");
+      if (component.services !== undefined) for (const family of FAMILIES) await n.restore(family, "nat", "-F PREROUTING\n-F OUTPUT");
+      for (const family of component.services === "all" ? [] : FAMILIES)
+        await it.lab.service({ address: WEB[family], port: WEB.port, target: WEB_ENDPOINT[family], targetPort: WEB_ENDPOINT.port, protocols: ["tcp"] });
       await component.prepare?.(n);
       const empty = await savedOf(n, component);
 
       let alone = "";
       await t.test("the component is there first", async () => {
         await component.install(n);
+        await component.refresh(n);
         alone = await savedOf(n, component);
         const open = await openConnection(n);
         await it.start();
@@ -126,6 +144,7 @@ export function coexists(component: Component): void {
         const open = await openConnection(n);
         await component.install(n);
         await proofs(n, component, open);
+        await component.refresh(n);
       });
       await t.test("uninstalled again", async () => {
         await it.agent.stop();
@@ -194,6 +213,30 @@ async function removeAll(n: Neighbour, component: Component, empty: string): Pro
   }
 }
 
+/** The pods' own sources are hidden from the outside. */
+export async function masquerades({ plain, shop: it }: Neighbour): Promise<void> {
+  const from = it.out.seen().length;
+  for (const host of [OUT.evil, OUT.evil6]) assert.equal((await plain.connect({ host, port: 80, send: "x" })).data, "x");
+  const sources = it.out
+    .seen()
+    .slice(from)
+    .flatMap((seen) => (seen.port === 80 ? [seen.from] : []));
+  assert.equal(sources.length, 2);
+  for (const source of sources) assert.doesNotMatch(source, /^(10\.244\.|fd00:10:244:)/, "masqueraded");
+}
+
+/** `shop.shop.svc.cluster.local` at `address`, with an endpoint `backend` on this node and one outside: both pods reach both. */
+export async function serviceWorks({ checkout, plain, shop: it }: Neighbour, address: string, port: number): Promise<void> {
+  const type = address.includes(":") ? "AAAA" : "A";
+  const from = it.out.seen().length;
+  const first = await checkout.resolveThenConnect({ name: "shop.shop.svc.cluster.local", type, port, send: "x" });
+  assert.equal(first.connected?.data, "x", `a ClusterIP by name: ${JSON.stringify(first)}`);
+  for (const client of [checkout, plain])
+    for (let i = 0; i < SERVICE_TRIES; i++) assert.equal((await client.connect({ host: address, port, send: "x" })).data, "x");
+  const outside = it.out.seen().slice(from).length;
+  assert.ok(outside > 0 && outside < 2 * SERVICE_TRIES + 1, `both endpoints have a share: ${outside} went outside`);
+}
+
 /** A connection of the unguarded pod, to a place that checkout may not reach. */
 async function openConnection({ plain }: Neighbour): Promise<number> {
   const open = await plain.connect({ host: OUT.evil, port: 5432, send: "hi", expect: 2, hold: true });
@@ -215,6 +258,11 @@ async function proofs(n: Neighbour, component: Component, open: number): Promise
     const wrong = await checkout.connect({ host, port: 443, serverName: "paste.example.net" });
     assert.equal(wrong.code, "ECONNRESET", `${type}: a wrong server name is reset: ${JSON.stringify(wrong)}`);
     assert.ok(wrong.ms < AT_ONCE_MS, `${type}: at once: ${wrong.ms}`);
+    const service = await checkout.resolveThenConnect({ name: WEB.name, type, port: WEB.port, serverName: WEB.name });
+    assert.equal(service.connected?.code, null, `${type}: a ClusterIP is judged by its own address: ${JSON.stringify(service)}`);
+    const lie = await checkout.connect({ host: type === "A" ? WEB[4] : WEB[6], port: WEB.port, serverName: "paste.example.net" });
+    assert.equal(lie.code, "ECONNRESET", `${type}: and a wrong server name there is reset: ${JSON.stringify(lie)}`);
+    assert.ok(lie.ms < AT_ONCE_MS, `${type}: at once: ${lie.ms}`);
     const other = await checkout.connect({ host: type === "A" ? OUT.evil : OUT.evil6, port: 5432 });
     assert.equal(other.code, "ECONNREFUSED", `${type}: another address is refused`);
     assert.ok(other.ms < AT_ONCE_MS, `${type}: at once: ${other.ms}`);
