@@ -4,7 +4,7 @@ import { endpointText, type Ip, ipText } from "../base/address.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Event, EventDraft } from "../model/event.ts";
-import { type Packet, protocolText } from "../model/packet.ts";
+import { type Packet, Protocol, protocolText } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Kernel } from "./kernel.ts";
 import type { GuardedPod, PodTable } from "./pods.ts";
@@ -173,7 +173,11 @@ export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): v
   });
 }
 
+/** Istio ambient's tunnel between nodes (HBONE): mTLS around HTTP CONNECT. */
+const HBONE_PORT = 15_008;
+
 export function describe(address: Ip, port: number, protocol: number, names: readonly NameSeen[]): string {
   const name = names.find(({ fresh }) => fresh) ?? names[0];
-  return `${name === undefined ? "" : `${name.name} `}${endpointText(address, port)}/${protocolText(protocol)}`;
+  const hidden = protocol === Protocol.TCP && port === HBONE_PORT ? " (Istio HBONE: the real destination is hidden in it)" : "";
+  return `${name === undefined ? "" : `${name.name} `}${endpointText(address, port)}/${protocolText(protocol)}${hidden}`;
 }

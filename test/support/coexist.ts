@@ -213,6 +213,13 @@ async function removeAll(n: Neighbour, component: Component, empty: string): Pro
   }
 }
 
+/** A server outside calls a pod of the node, and gets no answer. */
+export async function closedToOutside(n: Neighbour): Promise<void> {
+  const pod = n.shop.lab.pods.find(({ name }) => name === "plain");
+  const came = await n.shop.lab.exec("out", ["ping", "-c", "1", "-W", "1", "-I", OUT.far, pod?.v4 as string]);
+  assert.equal(came.status, 1, "the firewall lets nobody in");
+}
+
 /** The pods' own sources are hidden from the outside. */
 export async function masquerades({ plain, shop: it }: Neighbour): Promise<void> {
   const from = it.out.seen().length;
