@@ -36,7 +36,7 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
     for (const family of [4, 6] as const) {
       findings.push(
         await attempt(`rules IPv${family}`, () =>
-          tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES, queries: true })),
+          tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES, queries: true, behind: true })),
         ),
       );
       findings.push(await attempt(`bridged pods IPv${family}`, () => tryBridged(iptables, family, inUse)));
@@ -138,6 +138,7 @@ async function tryBridged(iptables: Iptables, family: Family, inUse: Marks): Pro
     family,
     marks: inUse,
     queries: false,
+    behind: false,
     queueBase: 0,
     matches: ALL_MATCHES,
   });

@@ -16,6 +16,11 @@ export interface RuleOptions {
   readonly matches: Matches;
   /** Some pod may not ask for every name: queries are read in raw PREROUTING, a hook that costs every packet something. */
   readonly queries: boolean;
+  /**
+   * Somebody accepts established connections before us in mangle PREROUTING (Calico): what is inspected is seen behind DNAT
+   * only, so userspace is shown the first packet of each such connection at both hooks.
+   */
+  readonly behind: boolean;
 }
 
 /** Matches that a kernel may lack. */
@@ -82,7 +87,7 @@ function payloadMatch(of: Family, payload: string, none: string): string {
 const INSPECTED_BITS = 3;
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries }: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries, behind }: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -102,6 +107,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   const confirm = conn(VerdictClass.confirm);
   const segments = (flow: string, to: string): string =>
     `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
+  const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
     segments(confirm, queue(QueueOffset.inspect, false)),
@@ -206,10 +212,10 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${is(VerdictClass.pass)} -g NG-PASS`,
-            `${decided} -g NG-VERDICT`,
+            `${decided} -g ${begun}`,
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${decided} -g NG-VERDICT`,
+            `${decided} -g ${begun}`,
             clear,
             `-m set --match-set ${name("deny")} dst,dst,src ${set(VerdictClass.deny)}`,
             `${marked} -g NG-REFUSE`,
@@ -221,9 +227,9 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             clear,
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g ${begun}`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g ${begun}`,
             queue(QueueOffset.monitor, true),
           ],
         },
@@ -250,6 +256,18 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: BRIDGE_CHAIN, rules: [] },
+        ...(behind
+          ? [
+              {
+                name: "NG-BEGIN",
+                rules: [
+                  `${is(VerdictClass.inspect)} ${queue(QueueOffset.inspect, false)}`,
+                  `${is(VerdictClass.watch)} ${queue(QueueOffset.watch, true)}`,
+                  "-g NG-VERDICT",
+                ],
+              },
+            ]
+          : []),
         { name: "NG-VERDICT", rules: verdict },
         {
           name: "NG-CONFIRM",
@@ -298,6 +316,9 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-INSPECT",
           rules: [
+            ...(behind
+              ? inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`)
+              : []),
             ...payload,
             // Only an acknowledgement is waited for any more: an answer with payload is not kept waiting for us.
             ...(bpf ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${isBare(family)} -g NG-ANSWERED`, `${confirm} -j RETURN`] : []),

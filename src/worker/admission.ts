@@ -17,13 +17,11 @@ import {
   podOf,
   policiesOf,
   type Held,
+  PREROUTING,
   type Settlement,
 } from "./context.ts";
 import type { Decision } from "./guard.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
-
-/** linux/netfilter.h: NF_INET_PRE_ROUTING, the hook before DNAT. */
-const PREROUTING = 0;
 
 /** Protocols that a hash:ip,port,ip element can name with their port (net/netfilter/ipset/ip_set_getport.c). */
 const ELEMENT_PROTOCOLS: ReadonlySet<number> = new Set([Protocol.TCP, Protocol.UDP, Protocol.SCTP, Protocol.ICMP, Protocol.ICMPv6]);
@@ -80,6 +78,7 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
     if (cacheable) pod.rememberDenial(destination, portKey, now);
   } else {
     counters.upcallsAllowed++;
+    if (decision.kernel === "inspect" || decision.kernel === "watch") pod.asked.begin(packet);
     if (cacheable) {
       let expires = now + (decision.wouldDeny === undefined ? DECISION_SECONDS : DENIAL_SECONDS);
       const entry = pod.guard.names.get(destination);
@@ -96,16 +95,12 @@ function admitOne(context: Context, held: Held, answer: Settlement, monitor: boo
 
 /** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
 function reset(context: Context, { packet, hook }: Held, sender: RawSender): void {
-  const late = hook !== PREROUTING;
-  if (
-    packet.protocol !== Protocol.TCP ||
-    (packet.tcpFlags & TcpFlag.RST) !== 0 ||
-    context.pods.of(packet.source)?.upcalls.take(context.nowMs()) !== true
-  )
-    return;
+  const pod = context.pods.of(packet.source);
+  if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & TcpFlag.RST) !== 0 || pod?.upcalls.take(context.nowMs()) !== true) return;
+  const known = hook === PREROUTING || pod.asked.restore(packet);
   const answer = tcpResetBack(packet);
-  // Behind DNAT conntrack is to turn the address back, so it must take the reset for the connection's.
-  sender.send(answer, answer.length, late ? 0 : context.kernel.marks.value(VerdictClass.ours));
+  // Where nobody knows what DNAT has made of which address, conntrack may: it must take the reset for the connection's.
+  sender.send(answer, answer.length, known ? context.kernel.marks.value(VerdictClass.ours) : 0);
 }
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {

@@ -58,6 +58,9 @@ export function newCounters() {
 }
 export type Counters = ReturnType<typeof newCounters>;
 
+/** linux/netfilter.h, NF_INET_PRE_ROUTING: the hook before DNAT. */
+export const PREROUTING = 0;
+
 /** One packet of the batch in hand. */
 export interface Held {
   readonly packet: Packet;

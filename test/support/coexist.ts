@@ -36,6 +36,8 @@ export interface Component {
   readonly prepare?: (n: Neighbour) => Promise<void>;
   /** Writes its rules, as at its start. */
   readonly install: (n: Neighbour) => Promise<void>;
+  /** What the agent must have noticed when it comes after us (a `rules-restored` event) before everything holds. */
+  readonly noticed?: RegExp;
   /** What it does again and again, in the worst case: its jumps on top of whatever is there. */
   readonly refresh: (n: Neighbour) => Promise<void>;
   /** Does it still do what it is there for? */
@@ -113,7 +115,13 @@ export function coexists(component: Component): void {
       const n = neighbour(it, variant, await it.client("checkout"), await it.client("plain"));
       if (component.services !== undefined) for (const family of FAMILIES) await n.restore(family, "nat", "-F PREROUTING\n-F OUTPUT");
       for (const family of component.services === "all" ? [] : FAMILIES)
-        await it.lab.service({ address: WEB[family], port: WEB.port, target: WEB_ENDPOINT[family], targetPort: WEB_ENDPOINT.port, protocols: ["tcp"] });
+        await it.lab.service({
+          address: WEB[family],
+          port: WEB.port,
+          target: WEB_ENDPOINT[family],
+          targetPort: WEB_ENDPOINT.port,
+          protocols: ["tcp"],
+        });
       await component.prepare?.(n);
       const empty = await savedOf(n, component);
 
@@ -142,7 +150,11 @@ export function coexists(component: Component): void {
         await removeAll(n, component, empty);
         await it.start();
         const open = await openConnection(n);
+        const from = it.agent.events().length;
         await component.install(n);
+        const { noticed } = component;
+        if (noticed !== undefined)
+          await it.agent.event("noticed", (e) => e.why === "rules-restored" && noticed.test(e.message ?? ""), { from });
         await proofs(n, component, open);
         await component.refresh(n);
       });
@@ -205,7 +217,11 @@ async function removeAll(n: Neighbour, component: Component, empty: string): Pro
       const before = empty.split(/^(?=[46] )/m).find((part) => part.startsWith(`${family} ${table}\n`));
       const chains = { raw: "PO", mangle: "PIFOQ", nat: "PIOQ", filter: "IFO", security: "IFO" }[table] ?? "";
       const names: Record<string, string> = { P: "PREROUTING", I: "INPUT", F: "FORWARD", O: "OUTPUT", Q: "POSTROUTING" };
-      const text = before?.split("\n").slice(1).filter((line) => /^[:-]/.test(line)) ?? [...chains].map((one) => `:${names[one]} ACCEPT`);
+      const text =
+        before
+          ?.split("\n")
+          .slice(1)
+          .filter((line) => /^[:-]/.test(line)) ?? [...chains].map((one) => `:${names[one]} ACCEPT`);
       const whole = text.map((line) => (line.startsWith(":") ? `${line} [0:0]` : line)).join("\n");
       const file = n.shop.lab.file(`rules-${family}`, `*${table}\n${whole}\nCOMMIT\n`);
       await n.run(`${family === 4 ? "iptables" : "ip6tables"}-${n.variant}-restore`, "-w", "5", file);
@@ -281,7 +297,11 @@ async function proofs(n: Neighbour, component: Component, open: number): Promise
   }
   await component.works(n);
   await revoked(n, component);
-  assert.equal((await plain.talk({ hold: open, send: "on", expect: 2 })).data, "on", "an established connection of the unguarded pod goes on");
+  assert.equal(
+    (await plain.talk({ hold: open, send: "on", expect: 2 })).data,
+    "on",
+    "an established connection of the unguarded pod goes on",
+  );
   const status = await it.agent.status();
   assert.deepEqual([status.mode, status.effectiveMode], ["Enforce", "Enforce"]);
 }
@@ -292,10 +312,14 @@ async function revoked({ shop: it, checkout }: Neighbour, component: Component):
   assert.equal(live.data, "x");
   await it.put("checkout", policyOf(component.egress ?? [], [443]));
   const hold = live.hold as number;
-  const ended = await until("the live connection is revoked", async () => {
-    const talk = await checkout.talk({ hold, send: "x", timeoutMs: 300 });
-    return talk.code === null ? undefined : talk;
-  }, REVOKED_MS);
+  const ended = await until(
+    "the live connection is revoked",
+    async () => {
+      const talk = await checkout.talk({ hold, send: "x", timeoutMs: 300 });
+      return talk.code === null ? undefined : talk;
+    },
+    REVOKED_MS,
+  );
   assert.notEqual(ended.code, "ETIMEDOUT", "reset, not left hanging");
   await it.put("checkout", policyOf(component.egress ?? []));
   assert.equal((await checkout.connect({ host: OUT.stripe, port: 5432, send: "x" })).data, "x", "and allowed again");

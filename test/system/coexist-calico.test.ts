@@ -124,6 +124,7 @@ coexists({
       }
   },
   install,
+  noticed: /ip6tables mangle\/PREROUTING: neighbour/,
   refresh: async (n) => {
     for (const family of FAMILIES) {
       await n.toTop(family, "raw", RAW);

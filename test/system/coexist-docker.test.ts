@@ -41,7 +41,14 @@ coexists({
   name: "Docker",
   install: async (n) => {
     await chains(n);
-    for (const family of FAMILIES) await n.restore(family, "filter", JUMPS.toReversed().map((rule) => `-I ${rule}`).join("\n"));
+    for (const family of FAMILIES)
+      await n.restore(
+        family,
+        "filter",
+        JUMPS.toReversed()
+          .map((rule) => `-I ${rule}`)
+          .join("\n"),
+      );
   },
   refresh: async (n) => {
     await chains(n);

@@ -12,7 +12,13 @@ import { CHECKOUT, OUT, SHOP_NEEDS, type Shop, shop, STRIPE } from "../support/s
 
 const NEEDS = { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, "python3"] };
 const PROXY = join(ROOT, "test", "support", "istio-proxy.py");
-const POLICY = { ...CHECKOUT, egress: [{ ...STRIPE, application: "tls" }, { ...STRIPE, name: "plain", ports: [{ port: 5432 }] }] };
+const POLICY = {
+  ...CHECKOUT,
+  egress: [
+    { ...STRIPE, application: "tls" },
+    { ...STRIPE, name: "plain", ports: [{ port: 5432 }] },
+  ],
+};
 const SIDECAR_UID = "1337";
 const HBONE = 15008;
 
@@ -31,7 +37,11 @@ async function lab(t: TestContext, iptables: "nft" | "legacy"): Promise<Shop> {
 async function podRules(it: Shop, table: string, text: string): Promise<void> {
   for (const family of ["iptables", "ip6tables"]) {
     const rules = text.replaceAll("LOOPBACK", family === "iptables" ? "127.0.0.1/32" : "::1/128").replaceAll(/^ +/gm, "");
-    await it.lab.run("checkout", [`${family}-${it.iptables}-restore`, "--noflush", it.lab.file("pod-rules", `*${table}\n${rules}\nCOMMIT\n`)]);
+    await it.lab.run("checkout", [
+      `${family}-${it.iptables}-restore`,
+      "--noflush",
+      it.lab.file("pod-rules", `*${table}\n${rules}\nCOMMIT\n`),
+    ]);
   }
 }
 

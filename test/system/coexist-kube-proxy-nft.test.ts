@@ -20,8 +20,23 @@ function table(n: Neighbour, family: 4 | 6): string {
   const services = [
     { id: "DNSU-kube-system/dns/udp", protocol: "udp", address: DNS[family], port: 53, endpoints: [[pod("coredns"), 5353]] },
     { id: "DNST-kube-system/dns/tcp", protocol: "tcp", address: DNS[family], port: 53, endpoints: [[pod("coredns"), 5353]] },
-    { id: "WEBT-shop/web/tcp", protocol: "tcp", address: WEB[family], port: WEB.port, endpoints: [[WEB_ENDPOINT[family], WEB_ENDPOINT.port]] },
-    { id: "SHOP-shop/shop/tcp", protocol: "tcp", address: SHOP[family], port: SHOP.port, endpoints: [[pod("backend"), 80], [WEB_ENDPOINT[family], 80]] },
+    {
+      id: "WEBT-shop/web/tcp",
+      protocol: "tcp",
+      address: WEB[family],
+      port: WEB.port,
+      endpoints: [[WEB_ENDPOINT[family], WEB_ENDPOINT.port]],
+    },
+    {
+      id: "SHOP-shop/shop/tcp",
+      protocol: "tcp",
+      address: SHOP[family],
+      port: SHOP.port,
+      endpoints: [
+        [pod("backend"), 80],
+        [WEB_ENDPOINT[family], 80],
+      ],
+    },
   ] as const;
   const chains = services.flatMap(({ id, protocol, endpoints }) => [
     ...endpoints.map(

@@ -46,7 +46,13 @@ function services(n: Neighbour, family: 4 | 6): Service[] {
     { id: "DNS", address: DNS[family], protocol: "udp", port: 53, endpoints: [at(pod("coredns"), 5353)] },
     { id: "DNSTCP", address: DNS[family], protocol: "tcp", port: 53, endpoints: [at(pod("coredns"), 5353)] },
     { id: "WEB", address: WEB[family], protocol: "tcp", port: WEB.port, endpoints: [outside] },
-    { id: "SHOP", address: SHOP[family], protocol: "tcp", port: SHOP.port, endpoints: [at(pod("backend"), 80), at(WEB_ENDPOINT[family], 80)] },
+    {
+      id: "SHOP",
+      address: SHOP[family],
+      protocol: "tcp",
+      port: SHOP.port,
+      endpoints: [at(pod("backend"), 80), at(WEB_ENDPOINT[family], 80)],
+    },
   ];
 }
 
@@ -107,7 +113,11 @@ coexists({
   install: async (n) => {
     for (const family of FAMILIES) {
       await n.restore(family, "mangle", ":KUBE-PROXY-CANARY - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-IPTABLES-HINT - [0:0]");
-      await n.restore(family, "nat", `:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n${NAT_JUMPS.map((rule) => `-I ${rule}`).join("\n")}`);
+      await n.restore(
+        family,
+        "nat",
+        `:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n${NAT_JUMPS.map((rule) => `-I ${rule}`).join("\n")}`,
+      );
       const chains = ["SERVICES", "EXTERNAL-SERVICES", "FORWARD", "FIREWALL"].map((name) => `:KUBE-${name} - [0:0]`).join("\n");
       await n.restore(family, "filter", `${chains}\n${FILTER_JUMPS.map((rule) => `-I ${rule}`).join("\n")}`);
     }

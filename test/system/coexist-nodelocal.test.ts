@@ -38,15 +38,35 @@ coexists({
     for (const end of ["nodelocaldns", "nodelocaldns1"]) await n.run("ip", "link", "set", end, "up");
     for (const family of FAMILIES)
       for (const ip of LOCAL[family])
-        await n.run("ip", "addr", "add", family === 4 ? `${ip}/32` : `${ip}/128`, "dev", "nodelocaldns", ...(family === 6 ? ["nodad"] : []));
+        await n.run(
+          "ip",
+          "addr",
+          "add",
+          family === 4 ? `${ip}/32` : `${ip}/128`,
+          "dev",
+          "nodelocaldns",
+          ...(family === 6 ? ["nodad"] : []),
+        );
     const records = Object.entries(NAMES).map(([name, { A = [], AAAA = [] }]) => [name, [...A, ...AAAA]] as const);
     await unbound(n.shop.lab, "node", { records: { ...Object.fromEntries(records), [WEB.name]: [WEB[4], WEB[6]] } });
     n.shop.lab.setResolvers([...LOCAL[4], ...LOCAL[6]]);
   },
   install: async (n) => {
     for (const family of FAMILIES) {
-      await n.restore(family, "raw", RAW(family).map((rule) => `-I ${rule}`).join("\n"));
-      await n.restore(family, "filter", FILTER(family).map((rule) => `-I ${rule}`).join("\n"));
+      await n.restore(
+        family,
+        "raw",
+        RAW(family)
+          .map((rule) => `-I ${rule}`)
+          .join("\n"),
+      );
+      await n.restore(
+        family,
+        "filter",
+        FILTER(family)
+          .map((rule) => `-I ${rule}`)
+          .join("\n"),
+      );
     }
   },
   refresh: async (n) => {
