@@ -10,6 +10,7 @@ import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
 import { Changes } from "./control/changes.ts";
 import { Discovery } from "./control/discover.ts";
+import { Enforcement } from "./control/enforcement.ts";
 import { InterfaceGroups } from "./control/groups.ts";
 import { inputsReader } from "./control/inputs.ts";
 import { PacketThread } from "./control/packet-thread.ts";
@@ -17,7 +18,7 @@ import { PolicyKeeper } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { RuleGuard } from "./control/rules.ts";
 import { listen } from "./control/socket.ts";
-import { buildStatus } from "./control/status.ts";
+import { buildStatus, strictest } from "./control/status.ts";
 import { probeMatches } from "./firewall/probe.ts";
 import { rulesGeneration } from "./firewall/generation.ts";
 import { openIptables } from "./firewall/iptables.ts";
@@ -46,6 +47,8 @@ export interface AgentOptions {
   readonly clusterNamespace: string | undefined;
   readonly limits: Limits;
   readonly checkMs: number;
+  /** Between two self-tests; undefined: none. */
+  readonly selfTestMs: number | undefined;
   readonly log: Logger;
   /** One line per event. */
   readonly event: (line: string) => void;
@@ -93,6 +96,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     { marks: marksInUse, queueBase: options.queueBase, matches: ALL_MATCHES },
     { emit, log: (level, message, detail) => log[level](detail ?? {}, message), generation, nowMs: Date.now },
   );
+
+  const enforcement = new Enforcement({
+    emit,
+    log: (level, message, detail) => log[level](detail ?? {}, message),
+    sender: new native.RawSender(),
+    nowMs: Date.now,
+    everyMs: options.selfTestMs,
+    rulesInstalled: () => rules.installed,
+    thread: () => thread,
+    mode: () => strictest(keeper.states.flatMap(({ policy }) => policy?.mode ?? [])),
+  });
 
   let snapshot: Snapshot | undefined;
   let podsFile: PodsFile | undefined;
@@ -212,6 +226,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       marksInUse,
       options.onDeath,
     );
+    thread.onCanary = (nonce) => enforcement.test.seen(nonce);
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     lastUpdate = applied;
@@ -238,6 +253,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
               ? "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1"
               : undefined,
       );
+    enforcement.watch(guarded.map(({ pod, attachment }) => ({ pod: pod.key, addresses: pod.addresses, attachment })));
   };
 
   const unenforceable = new Map<string, string>();
@@ -272,6 +288,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     );
   }
   if (readyMs === 0) throw thread?.failure ?? new Fault("not-ready", "the first state could not be applied", "see the log above");
+  await enforcement.begin();
 
   const changed = (): void => void queueReload(true);
   const watches = [watchPath(options.policies, changed, (name) => folder.touched(name)), watchPath(options.pods, changed)];
@@ -303,13 +320,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const status = async (): Promise<unknown> =>
     buildStatus({
       ready: thread === undefined ? readyMs > 0 : rules.installed && thread.alive,
-      enforcing: rules.installed && thread?.alive === true,
+      ...enforcement.state,
       variant: iptables.variant,
       startedMs,
       states: keeper.states,
       loose: [...keeper.loose, ...podProblems],
       pods: changes.current,
-      unenforceable,
+      unenforceable: enforcement.unenforceable(unenforceable),
       worker: await thread?.status(),
       dropped: losses.dropped,
       repairs: rules.repairs,
@@ -348,6 +365,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     stop: async () => {
       emit({ type: "agent", verdict: "info", why: "stopped", message: "the agent stops; rules and sets stay" });
       for (const timer of timers) clearInterval(timer);
+      await enforcement.close();
       for (const watch of watches) watch.close();
       discovery.close();
       server.close();

@@ -20,6 +20,7 @@ const USAGE = `usage: namegate agent --policies DIR --pods FILE [options]
   --mark-mask MASK        three bits of packet mark and connmark (default 0x${MARK_MASK_DEFAULT.toString(16)})
   --queue-base N          first of six NFQUEUE numbers (default ${QUEUE_BASE_DEFAULT})
   --check-interval SEC    how often the rules are looked at (default 3)
+  --self-test-interval SEC  how often a canary is sent through the rules (default 30; off: never)
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
@@ -52,6 +53,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     "mark-mask": text,
     "queue-base": text,
     "check-interval": text,
+    "self-test-interval": text,
     upcalls: text,
     "max-bindings": text,
     events: text,
@@ -98,6 +100,8 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       eventsPerSecond: number("events", values.events, LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
     },
     checkMs: number("check-interval", values["check-interval"], 3, 0.1, 3600) * 1000,
+    selfTestMs:
+      values["self-test-interval"] === "off" ? undefined : number("self-test-interval", values["self-test-interval"], 30, 0.1, 3600) * 1000,
     log,
     event: (line) => sink.write(line),
   });

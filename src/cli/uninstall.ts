@@ -6,6 +6,7 @@ import { grouped, setGroup } from "../attach/group.ts";
 import { RuleKeeper } from "../firewall/keeper.ts";
 import { MARK_MASK_DEFAULT, marks } from "../firewall/marks.ts";
 import { ALL_MATCHES, QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
+import { removePair } from "../selftest/pair.ts";
 import { Kernel } from "../worker/kernel.ts";
 import { askOnce } from "./status.ts";
 import { options, type Output, SOCKET_DEFAULT } from "./usage.ts";
@@ -33,6 +34,7 @@ export async function uninstall(argv: readonly string[], out: Output): Promise<n
     out.stdout.write(`rules and chains removed (iptables-${variant})\n`);
   }
   for (const iface of grouped()) setGroup(iface, 0);
+  await removePair();
   const native = addon();
   const kept = new Kernel(new native.NetlinkSocket(), marks(MARK_MASK_DEFAULT)).destroySets();
   for (const why of kept) out.stderr.write(`set kept: ${why}\n`);

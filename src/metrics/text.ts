@@ -7,6 +7,8 @@ interface Source {
   readonly queues?: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets?: Readonly<Record<string, number>>;
   readonly counters?: Readonly<Record<string, number>>;
+  readonly selfTest?: { readonly state?: string };
+  readonly pods?: readonly { readonly guarded?: boolean; readonly enforced?: boolean }[];
   readonly rules?: { readonly repairs?: number };
 }
 
@@ -41,6 +43,15 @@ export function metricsText(status: unknown): string {
     "1 for the strictest mode that a policy asks for",
     MODES.map((mode) => [`mode="${mode}"`, s.mode === mode ? 1 : 0] as const),
   );
+  family(
+    "self_test_passed",
+    "gauge",
+    "1 when the last canary came to our rules; 0 also while it cannot be tried",
+    s.selfTest === undefined ? [] : [["", s.selfTest.state === "ok" ? 1 : 0]],
+  );
+  family("pods_not_enforced", "gauge", "guarded pods whose packets are not judged", [
+    ["", (s.pods ?? []).filter(({ guarded, enforced }) => guarded === true && enforced !== true).length],
+  ]);
   family(
     "policy_valid",
     "gauge",

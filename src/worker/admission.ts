@@ -7,6 +7,7 @@ import type { NameSeen } from "../model/binding.ts";
 import { Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
+import { isCanary } from "./canary.ts";
 import {
   type Context,
   describe,
@@ -40,6 +41,7 @@ export function admit(context: Context, queue: PacketQueue, count: number, monit
 }
 
 function admitOne(context: Context, held: Held, answer: Settlement, monitor: boolean): void {
+  if (isCanary(context, held, answer)) return;
   const { kernel, counters, pods } = context;
   const { packet } = held;
   const pod = pods.of(packet.source);

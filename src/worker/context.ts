@@ -21,6 +21,8 @@ export interface Context {
   /** Seconds since the epoch. */
   now(): number;
   emit(draft: EventDraft): void;
+  /** A canary has come to our rules. */
+  canary(nonce: string): void;
   log(level: "info" | "warn" | "error", message: string, detail?: Record<string, unknown>): void;
 }
 
@@ -48,6 +50,7 @@ export function newCounters() {
     inspectStalls: 0,
     inspectConfirmed: 0,
     spoofed: 0,
+    canaries: 0,
     unknownPod: 0,
     malformed: 0,
     faults: 0,

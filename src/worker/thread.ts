@@ -11,6 +11,7 @@ import type { Policy, PolicyId } from "../model/policy.ts";
 import type { PodKey } from "../model/snapshot.ts";
 import { SourceClass } from "../model/verdict.ts";
 import { admit } from "./admission.ts";
+import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { type Rulebook, rulebook } from "./guard.ts";
@@ -63,9 +64,11 @@ function start(native: Addon): void {
     emit: (draft) => {
       if (drafts.push(draft) === 1) setImmediate(flushEvents);
     },
+    canary: (nonce) => send({ kind: "canary", nonce }),
     log: (level, message, detail) => send({ kind: "log", level, message, ...(detail === undefined ? {} : { detail }) }),
   };
   kernel.ensureSets();
+  knowCanary(kernel);
   const comparison = new Comparison(context, new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES }));
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
