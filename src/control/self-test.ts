@@ -111,7 +111,7 @@ export class SelfTest {
 
   private async round(): Promise<void> {
     try {
-      if (this.pair === undefined || !isThere(this.pair)) {
+      if (this.pair === undefined || !(await isThere(this.pair))) {
         this.pair = await makePair();
         this.led = "";
       }

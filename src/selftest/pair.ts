@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { ipText, type Family, type Ip } from "../base/address.ts";
 import { Fault } from "../base/fault.ts";
 import { CANARY_LINKS, CANARY_POD, CANARY_PROTOCOL } from "../model/canary.ts";
@@ -12,10 +11,9 @@ export interface Target {
 
 /** Our veth pair, as it is now. */
 export interface Pair {
-  /** Of the end that frames are put into. */
+  /** Index of the end that frames are put into. */
   readonly feeds: number;
   /** Of the end that they come out of. */
-  readonly index: number;
   readonly mac: readonly number[];
   readonly families: readonly Family[];
 }
@@ -26,7 +24,7 @@ const { pod: POD, feeds: FEEDS } = CANARY_LINKS;
  * Makes the pair, in place of one that a killed agent left. No end has an address or speaks by itself (no ARP, no neighbour
  * discovery); the pod that is not there gets its route, as the CNI gives one to a pod, so that reverse path filters believe it.
  */
-export async function makePair(sys = "/sys"): Promise<Pair> {
+export async function makePair(): Promise<Pair> {
   await removePair();
   const made = await runTool(
     "ip",
@@ -44,25 +42,28 @@ export async function makePair(sys = "/sys"): Promise<Pair> {
       "install iproute2, load the module veth, and give CAP_NET_ADMIN",
     );
   const v6 = await runTool("ip", ["-6", "route", "add", `${ipText(CANARY_POD[6])}/128`, "dev", POD]);
-  const pair = look(v6.status === 0 ? [4, 6] : [4], sys);
+  const pair = await look(v6.status === 0 ? [4, 6] : [4]);
   if (pair === undefined) throw new Fault("canary", `${POD} was removed as soon as it was made`, "who removes interfaces on this node?");
   return pair;
 }
 
 /** The pair is still the same. */
-export function isThere(pair: Pair, sys = "/sys"): boolean {
-  return look(pair.families, sys)?.feeds === pair.feeds;
+export async function isThere(pair: Pair): Promise<boolean> {
+  return (await look(pair.families))?.feeds === pair.feeds;
 }
 
-function look(families: readonly Family[], sys: string): Pair | undefined {
-  const read = (end: string, file: string): string => readFileSync(`${sys}/class/net/${end}/${file}`, "utf8").trim();
+/** From `ip`, not from sysfs, which may show another network namespace than ours. */
+async function look(families: readonly Family[]): Promise<Pair | undefined> {
+  const [pod, feeds] = await Promise.all([POD, FEEDS].map((end) => runTool("ip", ["-j", "link", "show", "dev", end])));
   try {
-    const mac = read(POD, "address")
-      .split(":")
+    const of = (text: string | undefined): { readonly ifindex: number; readonly address: string } =>
+      (JSON.parse(text ?? "") as { ifindex: number; address: string }[])[0] as never;
+    const mac = of(pod?.stdout)
+      .address.split(":")
       .map((octet) => Number.parseInt(octet, 16));
-    return { feeds: Number(read(FEEDS, "ifindex")), index: Number(read(POD, "ifindex")), mac, families };
+    return { feeds: of(feeds?.stdout).ifindex, mac, families };
   } catch {
-    return undefined;
+    return undefined; // gone, or one of the two is
   }
 }
 

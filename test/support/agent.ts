@@ -80,14 +80,20 @@ export function namegate(lab: Lab, ...argv: string[]): ReturnType<Lab["exec"]> {
 
 export const socketOf = (lab: Lab): string => join(lab.dir, "agent.sock");
 
-/** Starts the agent and waits until it is ready. `args`: further options. */
+/** Starts the agent and waits until it is ready. `args`: further options. `prefix`: a program that starts it. */
 export async function startAgent(
   lab: Lab,
-  { args = [], iptables = "nft", ready = true }: { args?: readonly string[]; iptables?: "nft" | "legacy" | "auto"; ready?: boolean } = {},
+  {
+    args = [],
+    iptables = "nft",
+    ready = true,
+    prefix = [],
+  }: { args?: readonly string[]; iptables?: "nft" | "legacy" | "auto"; ready?: boolean; prefix?: readonly string[] } = {},
 ): Promise<TestAgent> {
   mkdirSync(folder(lab), { recursive: true });
   const pods = lab.writePodsFile();
   const child = lab.spawn("node", [
+    ...prefix,
     process.execPath,
     MAIN,
     "agent",

@@ -54,7 +54,7 @@ export interface Shop {
   /** The agent that runs now. */
   agent: TestAgent;
   /** Starts an agent (the next one) and makes it `agent`. */
-  start(options?: { args?: readonly string[]; ready?: boolean }): Promise<TestAgent>;
+  start(options?: { args?: readonly string[]; ready?: boolean; prefix?: readonly string[] }): Promise<TestAgent>;
   /** The client of a pod, one for the whole test. */
   client(pod: string): Promise<Client>;
   /** Writes a policy and returns when the agent says that it is in force (in the kernel). */

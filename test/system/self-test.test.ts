@@ -78,3 +78,11 @@ test("rules that nobody passes through any more: NOT ENFORCING, everywhere, unti
   });
   assert.equal((await statusOf(it)).effectiveMode, "Enforce");
 });
+
+test("CAP_NET_ADMIN and CAP_NET_RAW are enough, and no network namespace is entered", async (t) => {
+  if (!need(t, { ...NEEDS, commands: [...NEEDS.commands, "setpriv"] })) return;
+  const it = await shop(t, { policies: { checkout: CHECKOUT }, args: ARGS, agent: false });
+  await it.start({ prefix: ["setpriv", "--bounding-set=-all,+net_admin,+net_raw"] });
+  const status = await statusOf(it);
+  assert.deepEqual([status.selfTest.state, status.selfTest.why, status.selfTest.podsSeen], ["ok", null, 1]);
+});
