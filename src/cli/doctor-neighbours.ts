@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import type { Variant } from "../firewall/iptables.ts";
 import { type Bypass, bypasses } from "../selftest/bypass.ts";
 import { type Finding, failed, ok, warn } from "./doctor-finding.ts";
@@ -122,15 +122,9 @@ export function testedFindings(status: TestedStatus | undefined): Finding[] {
 }
 
 /** Without an agent nobody knows which interface is a pod's: whatever can be one is looked at. */
-export async function interfacesFinding(sys = "/sys"): Promise<Finding> {
+export async function interfacesFinding(): Promise<Finding> {
   const check = "interfaces";
-  let names: string[] = [];
-  try {
-    names = readdirSync(`${sys}/class/net`).filter((name) => /^(veth|cali|eni|azv|lxc|gke|tap|nk)/.test(name));
-  } catch {
-    // no sysfs
-  }
-  const found = await bypasses(new Set(names));
+  const found = await bypasses(undefined);
   if (found === undefined) return warn(check, "what sits on interfaces before netfilter cannot be looked at", "install iproute2");
   const of = (kind: Bypass["kind"]): string[] => [...found].flatMap(([name, one]) => (one.kind === kind ? [`${name}: ${one.what}`] : []));
   const [redirects, programs] = [of("redirects"), of("program")];
@@ -146,5 +140,5 @@ export async function interfacesFinding(sys = "/sys"): Promise<Finding> {
       `${programs.slice(0, SHOWN_MAX).join("\n")}\nmay take packets past netfilter`,
       "the agent's self-test will say whether they do; with Cilium, set bpf.hostLegacyRouting=true",
     );
-  return ok(check, `nothing sits before netfilter on ${names.length} interfaces that may be pods'`);
+  return ok(check, "nothing sits before netfilter on those that may be pods'");
 }

@@ -5,29 +5,54 @@ import { runTool } from "./tool.ts";
  * past every rule. What a program of eBPF does with them cannot be read off it: that is a question for a canary.
  */
 export type Bypass =
-  /** An action that sends packets out by another interface. */
-  | { readonly kind: "redirects"; readonly what: string }
-  /** An eBPF program that may do so. */
+  /** An action that sends packets out by another interface, `to`. */
+  | { readonly kind: "redirects"; readonly what: string; readonly to: string }
+  /** An eBPF program, or a shaper, that may do so. */
   | { readonly kind: "program"; readonly what: string };
 
 /** Interfaces whose filters are asked for one by one. */
 const FILTERED_MAX = 1024;
 const TEXT_MAX = 80;
 
-/** By interface; those that nothing sits on are not in it. undefined: iproute2 cannot be asked. */
-export async function bypasses(interfaces: ReadonlySet<string>): Promise<ReadonlyMap<string, Bypass> | undefined> {
-  if (interfaces.size === 0) return new Map();
+/**
+ * By interface, of those or (undefined) of all that may be a pod's; what nothing sits on is not in it. undefined: iproute2
+ * cannot be asked.
+ */
+export async function bypasses(interfaces: ReadonlySet<string> | undefined): Promise<ReadonlyMap<string, Bypass> | undefined> {
+  if (interfaces?.size === 0) return new Map();
   const [qdiscs, links] = await Promise.all([runTool("tc", ["-j", "qdisc", "show"]), runTool("ip", ["-j", "-d", "link", "show"])]);
   if (qdiscs.status !== 0 || links.status !== 0) return undefined;
   const found = new Map<string, Bypass>();
-  for (const [name, bypass] of programsOf(links.stdout)) if (interfaces.has(name)) found.set(name, bypass);
-  const filtered = ingressOf(qdiscs.stdout).filter((name) => interfaces.has(name));
+  const kinds = kindsOf(links.stdout);
+  const counts = (name: string): boolean => interfaces?.has(name) ?? PAIRED.has(kinds.get(name) ?? "");
+  for (const [name, bypass] of programsOf(links.stdout)) if (counts(name)) found.set(name, bypass);
+  const filtered = ingressOf(qdiscs.stdout).filter(counts);
   for (const name of filtered.slice(0, FILTERED_MAX)) {
     const filters = await runTool("tc", ["-j", "filter", "show", "dev", name, "ingress"]);
     const bypass = filters.status === 0 ? filterBypass(filters.stdout) : undefined;
-    if (bypass !== undefined) found.set(name, bypass);
+    if (bypass !== undefined) found.set(name, judged(bypass, kinds));
   }
   return found;
+}
+
+/** Drivers whose interfaces have another end in a pod. */
+const PAIRED: ReadonlySet<string> = new Set(["veth", "netkit"]);
+
+/** An ifb shapes what comes in and gives it back (the bandwidth plugin of CNI): that is no bypass in itself. */
+export function judged(bypass: Bypass, kinds: ReadonlyMap<string, string>): Bypass {
+  if (bypass.kind !== "redirects" || kinds.get(bypass.to) !== "ifb") return bypass;
+  return { kind: "program", what: `a tc filter that redirects to the shaper ${short(bypass.to)}` };
+}
+
+/** `ip -j -d link show` → name → driver. */
+export function kindsOf(text: string): Map<string, string> {
+  return new Map(
+    list(text).flatMap(({ ifname, linkinfo }) =>
+      typeof ifname === "string" && isRecord(linkinfo) && typeof linkinfo["info_kind"] === "string"
+        ? [[ifname, linkinfo["info_kind"]]]
+        : [],
+    ),
+  );
 }
 
 /** `tc -j qdisc show` → the interfaces with a hook at their ingress. */
@@ -57,7 +82,7 @@ export function filterBypass(text: string): Bypass | undefined {
     const options = isRecord(filter["options"]) ? filter["options"] : {};
     for (const action of actionsOf(filter, options)) {
       if (action["kind"] === "mirred" && action["mirred_action"] === "redirect")
-        return { kind: "redirects", what: `a tc filter that redirects to ${short(action["to_dev"])}` };
+        return { kind: "redirects", what: `a tc filter that redirects to ${short(action["to_dev"])}`, to: String(action["to_dev"]) };
       if (action["kind"] === "bpf") program ??= { kind: "program", what: `a tc action of eBPF (${short(action["bpf_name"])})` };
     }
     if (filter["kind"] === "bpf" && Object.keys(options).length > 0)

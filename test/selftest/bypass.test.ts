@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { filterBypass, ingressOf, programsOf } from "../../src/selftest/bypass.ts";
+import { filterBypass, ingressOf, judged, kindsOf, programsOf } from "../../src/selftest/bypass.ts";
 
 /** What iproute2 6.1 prints, as rows. */
 
@@ -79,4 +79,19 @@ test("XDP and netkit", () => {
       ["nk1", "program"],
     ],
   );
+});
+
+test("a shaper gives packets back: what it does is for the canary to tell", () => {
+  const kinds = kindsOf(
+    '[{"ifname":"bwp1","linkinfo":{"info_kind":"ifb"}},{"ifname":"eth0"},{"ifname":"v","linkinfo":{"info_kind":"veth"}},3]',
+  );
+  assert.deepEqual(
+    [...kinds],
+    [
+      ["bwp1", "ifb"],
+      ["v", "veth"],
+    ],
+  );
+  const of = (to: string): string => judged({ kind: "redirects", what: "x", to }, kinds).kind;
+  assert.deepEqual([of("bwp1"), of("eth0"), of("v"), of("gone")], ["program", "redirects", "redirects", "redirects"]);
 });

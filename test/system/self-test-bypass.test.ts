@@ -76,3 +76,27 @@ test("an eBPF program on a pod's interface: what it does is found out by a canar
   await it.agent.event("the mode", (e) => e.why === "effective-mode" && /Enforce → None/.test(e.message ?? ""), { from });
   assert.equal((await statusOf(it)).effectiveMode, "None");
 });
+
+test("a shaper of the CNI's bandwidth plugin gives packets back: enforced, with a warning", async (t) => {
+  if (!need(t, NEEDS)) return;
+  const it = await shop(t, { policies: { checkout: CHECKOUT }, args: ARGS });
+  const port = it.lab.pods.find(({ name }) => name === "checkout")?.interface as string;
+  if ((await it.lab.exec("node", ["ip", "link", "add", "bwp0", "type", "ifb"])).status !== 0) return t.skip("this kernel has no ifb");
+  await it.lab.run("node", ["ip", "link", "set", "bwp0", "up"]);
+  await it.lab.run("node", ["tc", "qdisc", "add", "dev", port, "ingress"]);
+  const redirect = "parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev bwp0".split(" ");
+  await it.lab.run("node", ["tc", "filter", "add", "dev", port, ...redirect]);
+  const status = await until(
+    "warned of",
+    async () => {
+      const now = await statusOf(it);
+      return now.selfTest.warnings.length > 0 ? now : undefined;
+    },
+    10_000,
+  );
+  assert.match(status.selfTest.warnings[0] ?? "", /redirects to the shaper bwp0/);
+  assert.deepEqual([status.effectiveMode, status.selfTest.podsSeen, podOf(status, "checkout")?.enforced], ["Enforce", 1, true]);
+  const client = await it.client("checkout");
+  assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x");
+  assert.equal((await client.connect({ host: OUT.evil, port: 443 })).code, "ECONNREFUSED");
+});
