@@ -232,7 +232,7 @@ async function removeAll(n: Neighbour, component: Component, empty: string): Pro
 /** A server outside calls a pod of the node, and gets no answer. */
 export async function closedToOutside(n: Neighbour): Promise<void> {
   const pod = n.shop.lab.pods.find(({ name }) => name === "plain");
-  const came = await n.shop.lab.exec("out", ["ping", "-c", "1", "-W", "1", "-I", OUT.far, pod?.v4 as string]);
+  const came = await n.shop.lab.exec("out", ["ping", "-c", "1", "-W", "0.3", "-I", OUT.far, pod?.v4 as string]);
   assert.equal(came.status, 1, "the firewall lets nobody in");
 }
 
