@@ -33,6 +33,8 @@ const TEST = {
   curl: "curl",
   dig: "bind9-dnsutils",
   tc: "iproute2",
+  nft: "nftables",
+  ipvsadm: "ipvsadm",
   ping: "iputils-ping",
   sysctl: "procps",
 };

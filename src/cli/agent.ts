@@ -14,6 +14,7 @@ import { options, type Output, SOCKET_DEFAULT, Usage } from "./usage.ts";
 
 const STATE_DEFAULT = "/var/lib/namegate";
 const METRICS_DEFAULT = "127.0.0.1:9810";
+const SELF_TEST_MS = 30_000;
 
 const USAGE = `usage: namegate agent [--config FILE] [options]
        namegate agent --policies DIR --pods FILE [options]
@@ -32,6 +33,7 @@ Pods and policies come from the Kubernetes API (the service account, or KUBECONF
   --mark-mask MASK        three bits of packet mark and connmark (default 0x${MARK_MASK_DEFAULT.toString(16)})
   --queue-base N          first of six NFQUEUE numbers (default ${QUEUE_BASE_DEFAULT})
   --check-interval SEC    how often the rules are looked at (default 3)
+  --self-test-interval SEC  how often a canary is sent through the rules (default 30; off: never)
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
@@ -62,6 +64,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     "mark-mask": text,
     "queue-base": text,
     "check-interval": text,
+    "self-test-interval": text,
     upcalls: text,
     "max-bindings": text,
     events: text,
@@ -89,6 +92,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       eventsPerSecond: number("events", values.events, config.events ?? LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
     },
     checkMs: number("check-interval", values["check-interval"], (config.checkMs ?? 3000) / 1000, 0.1, 3600) * 1000,
+    selfTestMs: selfTestMs(values["self-test-interval"], config.selfTestMs ?? SELF_TEST_MS),
     state: values.state ?? config.state ?? STATE_DEFAULT,
     socket: values.socket ?? config.socket ?? SOCKET_DEFAULT,
     metrics: metrics === "off" ? undefined : metrics,
@@ -117,6 +121,12 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   const agent = await Promise.race([starting, wanted]);
   if (agent === undefined) return 0; // while it was starting: every commit of rules is whole, and what is there stays
   return Promise.race([death, wanted.then(() => stopped(agent, log))]);
+}
+
+/** Milliseconds between two self-tests; undefined: none. */
+function selfTestMs(flag: string | undefined, otherwise: number): number | undefined {
+  const ms = flag === "off" ? 0 : number("self-test-interval", flag, otherwise / 1000, 0, 3600) * 1000;
+  return ms === 0 ? undefined : ms;
 }
 
 /** With any problem the agent does not start: a misspelt option must not be none. */

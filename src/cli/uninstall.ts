@@ -6,6 +6,7 @@ import { grouped, groupSetter } from "../attach/group.ts";
 import { RuleKeeper } from "../firewall/keeper.ts";
 import { MARK_MASK_DEFAULT, marks } from "../firewall/marks.ts";
 import { ALL_MATCHES, QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
+import { removePair } from "../selftest/pair.ts";
 import { Kernel } from "../worker/kernel.ts";
 import { askOnce } from "./status.ts";
 import { options, type Output, SOCKET_DEFAULT } from "./usage.ts";
@@ -32,6 +33,7 @@ export async function uninstall(argv: readonly string[], out: Output): Promise<n
     await new RuleKeeper(iptables, { marks: marks(MARK_MASK_DEFAULT), queueBase: QUEUE_BASE_DEFAULT, matches: ALL_MATCHES }).remove();
     out.stdout.write(`rules and chains removed (iptables-${variant})\n`);
   }
+  await removePair();
   const native = addon();
   const setGroup = groupSetter(new native.NetlinkSocket({ protocol: NetlinkProtocol.route }));
   for (const iface of grouped()) setGroup(iface, 0);

@@ -21,6 +21,7 @@ import { Discovery } from "./discover.ts";
 import { InterfaceGroups } from "./groups.ts";
 import { PacketThread } from "./packet-thread.ts";
 import { RuleGuard } from "./rules.ts";
+import type { GuardedInterface } from "./self-test.ts";
 import type { Outside } from "./source.ts";
 import { Unenforceable } from "./unenforceable.ts";
 
@@ -42,6 +43,10 @@ export interface EnforcerDeps {
   readonly nowMs: () => number;
   /** A packet of no known pod waits: from this address, by the interface of this index. */
   readonly onUnknown: (source: Ip, index: number) => void;
+  /** A canary of the self-test has come to the packet thread. */
+  readonly onCanary: (nonce: string) => void;
+  /** The guarded pods as the kernel has them now. */
+  readonly onGuarded: (pods: readonly GuardedInterface[]) => void;
 }
 
 /** A pod with the policies that select it. */
@@ -101,6 +106,10 @@ export class Enforcer {
     return this.thread?.failure;
   }
 
+  get packetThread(): Pick<PacketThread, "alive" | "failure"> | undefined {
+    return this.thread;
+  }
+
   status(): Promise<WorkerStatus> | undefined {
     return this.thread?.status();
   }
@@ -141,6 +150,7 @@ export class Enforcer {
       ...outsideReasons(now, outside),
     ]);
     this.applied = true;
+    this.deps.onGuarded(guarded.map(({ pod, attachment }) => ({ pod: pod.key, addresses: pod.addresses, attachment })));
   }
 
   private ungrouped: ReadonlyMap<string, string> = new Map();
@@ -205,6 +215,7 @@ export class Enforcer {
       options.onDeath,
       deps.onUnknown,
     );
+    this.thread.onCanary = deps.onCanary;
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await this.thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     this.lastUpdate = applied;

@@ -16,6 +16,11 @@ export interface RuleOptions {
   readonly matches: Matches;
   /** Some pod may not ask for every name: queries are read in raw PREROUTING, a hook that costs every packet something. */
   readonly queries: boolean;
+  /**
+   * Somebody accepts established connections before us in mangle PREROUTING (Calico): what is inspected is seen behind DNAT
+   * only, so userspace is shown the first packet of each such connection at both hooks.
+   */
+  readonly behind: boolean;
 }
 
 /** Matches that a kernel may lack. */
@@ -86,7 +91,7 @@ function payloadMatch(of: Family, payload: string, none: string): string {
 const INSPECTED_BITS = 3;
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries }: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries, behind }: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -106,6 +111,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   const confirm = conn(VerdictClass.confirm);
   const segments = (flow: string, to: string): string =>
     `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
+  const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
     segments(confirm, queue(QueueOffset.inspect, false)),
@@ -219,10 +225,10 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${is(VerdictClass.pass)} -g NG-PASS`,
-            `${decided} -g NG-VERDICT`,
+            `${decided} -g ${begun}`,
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${decided} -g NG-VERDICT`,
+            `${decided} -g ${begun}`,
             clear,
             `-m set --match-set ${name("deny")} dst,dst,src ${set(VerdictClass.deny)}`,
             `${marked} -g NG-REFUSE`,
@@ -234,9 +240,9 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             clear,
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g ${begun}`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g ${begun}`,
             queue(QueueOffset.monitor, true),
           ],
         },
@@ -263,6 +269,18 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: BRIDGE_CHAIN, rules: [] },
+        ...(behind
+          ? [
+              {
+                name: "NG-BEGIN",
+                rules: [
+                  `${is(VerdictClass.inspect)} ${queue(QueueOffset.inspect, false)}`,
+                  `${is(VerdictClass.watch)} ${queue(QueueOffset.watch, true)}`,
+                  "-g NG-VERDICT",
+                ],
+              },
+            ]
+          : []),
         { name: "NG-VERDICT", rules: verdict },
         {
           name: "NG-CONFIRM",
@@ -303,7 +321,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...replies,
             `${marked} -g NG-VERDICT`, // back from userspace
             // Only what mangle PREROUTING did not see because somebody accepted it there (Calico: established connections).
-            `${deny} -j DROP`,
+            `${deny} -g NG-CUT`,
             `${underInspection} -g NG-INSPECT`,
             `${confirm} -g NG-INSPECT`,
           ],
@@ -311,6 +329,9 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-INSPECT",
           rules: [
+            ...(behind
+              ? inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`)
+              : []),
             ...payload,
             // Only an acknowledgement is waited for any more: an answer with payload is not kept waiting for us.
             ...(bpf ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${isBare(family)} -g NG-ANSWERED`, `${confirm} -j RETURN`] : []),
@@ -327,7 +348,16 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
-        { name: "NG-VERDICT", rules: [...verdict, `${deny} -j DROP`] },
+        { name: "NG-VERDICT", rules: [...verdict, `${deny} -g NG-CUT`] },
+        // Whoever accepted it before our REJECT in filter, the pod is to see a reset, from userspace; without an agent, silence.
+        {
+          name: "NG-CUT",
+          rules: [
+            `-p tcp -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
+            `${is(VerdictClass.deny)} ${queue(QueueOffset.admission, false)}`,
+            "-j DROP",
+          ],
+        },
         {
           name: "NG-REPLY",
           rules: [

@@ -78,6 +78,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
     now: real.now,
     emit: () => undefined,
     log: () => undefined,
+    canary: () => undefined,
   };
   const pod = {
     key: "rehearsal/pod",
@@ -93,7 +94,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
   const book = rulebook([POLICY]);
   if (book === undefined) return context.counters;
   context.pods.set(new GuardedPod(pod, book, { kind: "routed", interface: "rehearsal", index: 0 }, context.kernel, LIMITS_DEFAULT));
-  const sender = { send: () => undefined, close: () => undefined };
+  const sender = { send: () => undefined, frame: () => undefined, close: () => undefined };
   const replies = new Replies(context);
   const inspection = new Inspection(context, sender);
   const unknown = new UnknownPods(context, { mayGo: () => true }, () => undefined);

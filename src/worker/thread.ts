@@ -5,6 +5,7 @@ import { marks } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 import { admit } from "./admission.ts";
+import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { Desired } from "./desired.ts";
@@ -59,9 +60,11 @@ function start(native: Addon): void {
     emit: (draft) => {
       if (drafts.push(draft) === 1) setImmediate(flushEvents);
     },
+    canary: (nonce) => send({ kind: "canary", nonce }),
     log: (level, message, detail) => send({ kind: "log", level, message, ...(detail === undefined ? {} : { detail }) }),
   };
   kernel.ensureSets();
+  knowCanary(kernel);
   const comparison = new Comparison(context, new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES }));
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
