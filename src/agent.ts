@@ -70,12 +70,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const onUnknown = (address: Ip, index: number): void => source.strange(address, index);
   let snapshot: Snapshot | undefined;
   const enforcer = new Enforcer(options, {
-    ...{ native, iptables, marks: marksInUse, emit, log, nowMs: Date.now, onUnknown },
+    native,
+    iptables,
+    marks: marksInUse,
+    emit,
+    log,
+    nowMs: Date.now,
+    onUnknown,
     onCanary: (nonce) => enforcement.test.seen(nonce),
     onGuarded: (pods) => enforcement.watch(pods),
   });
   const enforcement = new Enforcement({
-    ...{ emit, nowMs: Date.now, everyMs: options.selfTestMs },
+    emit,
+    nowMs: Date.now,
+    everyMs: options.selfTestMs,
     log: (level, message, detail) => log[level](detail ?? {}, message),
     sender: new native.RawSender(),
     rulesInstalled: () => enforcer.rules.installed,

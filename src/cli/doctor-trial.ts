@@ -1,11 +1,12 @@
 import { addon, NfVerdict, type PacketQueue } from "../base/addon.ts";
 import { type Family, parseIp } from "../base/address.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import { bridgeRules } from "../firewall/bridge-rules.ts";
 import { ConntrackDump } from "../firewall/conntrack.ts";
 import { type Iptables, openIptables, type Variant } from "../firewall/iptables.ts";
 import { type Marks, marks } from "../firewall/marks.ts";
 import { restoreText } from "../firewall/plan.ts";
-import { ALL_MATCHES, bridgeRules, QueueOffset, type TableWanted, wantedRules } from "../firewall/rules.ts";
+import { ALL_MATCHES, QueueOffset, type TableWanted, wantedRules } from "../firewall/rules.ts";
 import { CANARY_NONCE_OCTETS, CANARY_POD } from "../model/canary.ts";
 import { canaryFrame } from "../selftest/frame.ts";
 import { makePair } from "../selftest/pair.ts";

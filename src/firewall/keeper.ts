@@ -1,16 +1,8 @@
 import type { Family } from "../base/address.ts";
+import { bridgeRules, type BridgedPod } from "./bridge-rules.ts";
 import type { Iptables } from "./iptables.ts";
 import { type Drift, drift, isBehind, refillText, removeText, restoreText } from "./plan.ts";
-import {
-  BRIDGE_CHAIN,
-  bridgeRules,
-  type BridgedPod,
-  type Matches,
-  type RuleOptions,
-  type TableName,
-  type TableWanted,
-  wantedRules,
-} from "./rules.ts";
+import { BRIDGE_CHAIN, type Matches, type RuleOptions, type TableName, type TableWanted, wantedRules } from "./rules.ts";
 
 const FAMILIES = [4, 6] as const;
 

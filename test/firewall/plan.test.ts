@@ -169,7 +169,7 @@ test("a bridge change that failed is found by the next check", async () => {
   await assert.rejects(keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip] }] }));
   iptables.restore = restore;
   await keeper.restore(await keeper.check());
-  assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 3);
+  assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 4);
 });
 
 test("the hook that reads queries is there only while some pod is restricted", async () => {
