@@ -1,14 +1,16 @@
+import { fileURLToPath } from "node:url";
 import type { Lab } from "../src/cli/lab-types.ts";
 import { policy, putPolicy } from "../test/support/agent.ts";
 import { onPath } from "../test/support/need.ts";
 import { HELLOS } from "../test/inspect/hellos.ts";
 import { load, type Measured, serving } from "./support/load.ts";
-import { RESPONDER, withPair } from "./support/node.ts";
+import { benchNode, RESPONDER, withPair } from "./support/node.ts";
 import { interleave, median, report } from "./support/report.ts";
 
 const WORKLOAD =
   "one client connects, sends a ClientHello of one segment and waits for the server's first bytes, one connection after the other, in rounds by turns: without anything in between, through namegate " +
-  "(the rule wants TLS with one of its server names), and through proxies on the node that read the server name: sniproxy, and haproxy in TCP mode. " +
+  "(the rule wants TLS with one of its server names), and through proxies on the node that read the server name: sniproxy, and haproxy in TCP mode. As a floor: through an NFQUEUE whose reader " +
+  "gives the first payload back unread, on a packet thread of our kind. " +
   "Client, server, agent and proxies share the machine's CPUs";
 const ROUNDS = 20;
 const CONNECTS = 500;
@@ -66,10 +68,36 @@ function proxied(lab: Lab, name: ProxyName): readonly [string, number] {
   return [lab.node.v4, PROXY[name]];
 }
 
+const QUEUE = 4999;
+const MARK = 0x100;
+
+/** A node without namegate on which the first payload goes to user space and comes back unread; then connmark has it. */
+async function trip(): Promise<Lab> {
+  const lab = await benchNode();
+  try {
+    await serving(lab, "out", "reply", PORT);
+    const rules = [
+      `-A PREROUTING -m connmark --mark ${MARK}/${MARK} -j RETURN`,
+      `-A PREROUTING -m mark --mark ${MARK}/${MARK} -j CONNMARK --save-mark --nfmask ${MARK} --ctmask ${MARK}`,
+      `-A PREROUTING -m mark --mark ${MARK}/${MARK} -j RETURN`,
+      `-A PREROUTING -p tcp --dport ${PORT} --tcp-flags PSH PSH -j NFQUEUE --queue-num ${QUEUE}`,
+    ];
+    await lab.run("node", ["iptables-nft-restore", "--noflush", lab.file("trip.rules", ["*mangle", ...rules, "COMMIT", ""].join("\n"))]);
+    const reader = fileURLToPath(new URL("./support/queue-trip.js", import.meta.url));
+    const child = lab.spawn("node", [process.execPath, reader, String(QUEUE), String(MARK)]);
+    await child.line((line) => line === "ready");
+    return lab;
+  } catch (error) {
+    await lab.close();
+    throw error;
+  }
+}
+
 const installed = (Object.keys(PROXY) as ProxyName[]).filter(onPath);
 for (const name of Object.keys(PROXY)) if (!onPath(name)) console.log(`inspect: ${name} is not installed, so it is not measured`);
 
 await withPair(async ({ plain, guarded, agent }) => {
+  const bare = await trip();
   for (const lab of [plain, guarded]) await serving(lab, "out", "reply", PORT);
   putPolicy(guarded, "tls.yaml", POLICY);
   await new Promise((resolve) => setTimeout(resolve, 500));
@@ -78,6 +106,7 @@ await withPair(async ({ plain, guarded, agent }) => {
   const subjects: Record<string, () => Promise<Measured>> = {
     direct: () => load(plain, "client", "hello", KNOWN, PORT, CONNECTS, hex),
     namegate: () => load(guarded, "client", "hello", KNOWN, PORT, CONNECTS, hex),
+    trip: () => load(bare, "client", "hello", KNOWN, PORT, CONNECTS, hex),
   };
   for (const name of installed) {
     const [where, port] = proxied(plain, name);
@@ -85,6 +114,7 @@ await withPair(async ({ plain, guarded, agent }) => {
   }
   await interleave(2, subjects);
   const rounds = await interleave(ROUNDS, subjects);
+  await bare.close();
   const p50 = (name: string): number => median((rounds[name] as Measured[]).map((one) => one["p50"] as number));
   const added = (name: string): number => p50(name) - p50("direct");
   const best = Math.min(...installed.map(added));
@@ -101,6 +131,8 @@ await withPair(async ({ plain, guarded, agent }) => {
       ...(installed.length > 0 ? { target: { most: best / 3 } } : {}),
     },
     ...installed.map((name) => ({ what: `added by ${name}, p50`, value: added(name), unit: "µs" })),
+    { what: "added by one trip through a queue, unread, p50", value: added("trip"), unit: "µs" },
+    { what: "the trip / the best of them", value: added("trip") / best, unit: "" },
     {
       what: "namegate / the best of them",
       value: added("namegate") / best,

@@ -11,6 +11,8 @@
  *   connect ADDRESS PORT COUNT STEP           connects one after the other; the address grows by STEP each time
  *   reply PORT                                TCP: answers what comes with a few bytes, until killed
  *   hello ADDRESS PORT COUNT HEX              connects, sends these bytes, waits for the first answer; one after the other
+ *   drip ADDRESS PORT FROM TO PER_POD MS      from each of the devices pFROM to pTO: connections whose first message comes a byte at a time,
+ *                                             and never whole; pN connects to ADDRESS + N
  *   stream ADDRESS PORT MS                    TCP: sends as fast as it can
  *   flood ADDRESS PORT RATE MS SPREAD         UDP: RATE a second (0: all it can) to SPREAD addresses in turn
  *   change FROM TO SET ADDRESS WANTED         renames FROM to TO; how long until the ipset has (1) or lacks (0) ADDRESS
@@ -28,6 +30,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -280,7 +283,7 @@ static int first_connect(const char *server, int port, unsigned count, unsigned 
 _Noreturn static int serve(int port, int answers) {
   struct sockaddr_in any = address_of("0.0.0.0", port);
   int fd = socket_to(SOCK_STREAM, NULL), on = 1, poller = epoll_create1(0);
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on); /* more of us where one may not have enough files */
   if (bind(fd, (struct sockaddr *)&any, sizeof any) < 0 || listen(fd, 4096) < 0) fail("listen");
   struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
   epoll_ctl(poller, EPOLL_CTL_ADD, fd, &e);
@@ -351,6 +354,47 @@ static int hello(const char *text, int port, unsigned count, const char *hex) {
   }
   printf("{\"ok\":%u,\"reset\":%u,\"other\":%u,\"perSecond\":%.0f,", ok, reset_by_peer, other, count * 1e9 / (double)(now_ns() - begin));
   print_samples();
+  return 0;
+}
+
+/* Half-open conversations: a TLS record is begun and drips, one byte of one connection after the other, until the time is over. */
+static int drip(const char *text, int port, unsigned from, unsigned to_pod, unsigned per_pod, unsigned ms) {
+  enum { OPENED_PER_MS = 1, DRIPS_PER_MS = 1 };
+  struct sockaddr_in base = address_of(text, port);
+  unsigned pods = to_pod - from + 1, total = pods * per_pod, failed = 0, ended = 0, drips = 0;
+  int *fds = calloc(total, sizeof *fds);
+  if (fds == NULL) fail("calloc");
+  uint64_t begin = now_ns();
+  for (unsigned i = 0; i < total; i++) {
+    char device[16];
+    struct sockaddr_in to = base;
+    struct timespec rest = {.tv_nsec = 1000000};
+    while (i >= (now_ns() - begin) / 1000000u * OPENED_PER_MS) nanosleep(&rest, NULL);
+    struct timeval limit = {.tv_sec = 1};
+    int length = snprintf(device, sizeof device, "p%u", from + i % pods), on = 1;
+    to.sin_addr.s_addr = htonl(ntohl(base.sin_addr.s_addr) + from + i % pods);
+    fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+    if (fds[i] < 0) fail("socket");
+    setsockopt(fds[i], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (setsockopt(fds[i], SOL_SOCKET, SO_BINDTODEVICE, device, (socklen_t)length) < 0) fail(device);
+    if (connect(fds[i], (struct sockaddr *)&to, sizeof to) < 0 || send(fds[i], "\x16\x03\x01\x02\x00\x01", 6, MSG_NOSIGNAL) < 0) failed++;
+  }
+  uint64_t opened = now_ns(), now;
+  while ((now = now_ns()) < opened + ms * 1000000ull) {
+    if (drips >= (now - opened) / 1000000u * DRIPS_PER_MS) {
+      struct timespec rest = {.tv_nsec = 1000000};
+      nanosleep(&rest, NULL);
+      continue;
+    }
+    int *fd = &fds[drips++ % total];
+    if (*fd < 0 || send(*fd, "\x00", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1) continue;
+    if (errno == EAGAIN) continue;
+    close(*fd);
+    *fd = -1;
+    ended++;
+  }
+  printf("{\"connections\":%u,\"failed\":%u,\"ended\":%u,\"openMs\":%.0f}\n", total, failed, ended, (double)(opened - begin) / 1e6);
   return 0;
 }
 
@@ -451,6 +495,11 @@ static unsigned number(const char *text) { return (unsigned)strtoul(text, NULL, 
 
 int main(int argc, char **argv) {
   prctl(PR_SET_TIMERSLACK, 1ul);
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &files);
+  }
   const char *command = argc > 1 ? argv[1] : "";
   char **a = argv + 2;
   int n = argc - 2;
@@ -462,6 +511,7 @@ int main(int argc, char **argv) {
   if (!strcmp(command, "reply") && n == 1) return serve(atoi(a[0]), 1);
   if (!strcmp(command, "hello") && n == 4) return hello(a[0], atoi(a[1]), number(a[2]), a[3]);
   if (!strcmp(command, "connect") && n == 4) return connects(a[0], atoi(a[1]), number(a[2]), number(a[3]));
+  if (!strcmp(command, "drip") && n == 6) return drip(a[0], atoi(a[1]), number(a[2]), number(a[3]), number(a[4]), number(a[5]));
   if (!strcmp(command, "stream") && n == 3) return stream(a[0], atoi(a[1]), number(a[2]));
   if (!strcmp(command, "flood") && n == 5) return flood(a[0], atoi(a[1]), number(a[2]), number(a[3]), number(a[4]));
   if (!strcmp(command, "change") && n == 5) return change(a[0], a[1], a[2], a[3], atoi(a[4]));

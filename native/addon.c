@@ -228,6 +228,19 @@ static napi_value raw_send(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+static napi_value raw_frame(napi_env env, napi_callback_info info) {
+    napi_value arguments[3];
+    struct bytes frame;
+    uint32_t interface;
+    if (receiver(env, info, 3, arguments) == NULL || !to_u32(env, arguments[0], "interface", 1, INT32_MAX, &interface) ||
+        !to_part(env, arguments[1], arguments[2], "frame", &frame))
+        return NULL;
+    const char *call;
+    int status = ng_raw_frame(interface, frame.data, frame.length, &call);
+    if (status < 0) return throw_errno(env, -status, call);
+    return NULL;
+}
+
 static napi_value raw_close(napi_env env, napi_callback_info info) {
     struct ng_raw *raw = receiver(env, info, 0, NULL);
     if (raw != NULL) ng_raw_close(raw);
@@ -761,11 +774,12 @@ NAPI_MODULE_INIT() {
     };
     const napi_property_descriptor raw[] = {
         {.utf8name = "send", .method = raw_send, .attributes = napi_default_method},
+        {.utf8name = "frame", .method = raw_frame, .attributes = napi_default_method},
         {.utf8name = "close", .method = raw_close, .attributes = napi_default_method},
     };
     if (!export_class(env, exports, "NetlinkSocket", netlink_new, 4, netlink) ||
         !export_class(env, exports, "PacketQueue", queue_new, 5, queue) ||
-        !export_class(env, exports, "RawSender", raw_new, 2, raw))
+        !export_class(env, exports, "RawSender", raw_new, 3, raw))
         return NULL;
     return exports;
 }

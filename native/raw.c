@@ -1,6 +1,7 @@
 #include "raw.h"
 
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -84,4 +85,20 @@ int ng_raw_send(struct ng_raw *raw, const uint8_t *packet, size_t length, uint32
     while (sendto(out->fd, packet, length, 0, &to.any, size) < 0)
         if (errno != EINTR) return -errno;
     return 0;
+}
+
+int ng_raw_frame(uint32_t interface, const uint8_t *frame, size_t length, const char **call) {
+    *call = "socket";
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* protocol 0: nothing is received */
+    if (fd < 0) return -errno;
+    struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)interface};
+    *call = "sendto";
+    int status = 0;
+    while (sendto(fd, frame, length, 0, (struct sockaddr *)&to, sizeof to) < 0)
+        if (errno != EINTR) {
+            status = -errno;
+            break;
+        }
+    close(fd);
+    return status;
 }

@@ -25,4 +25,7 @@ void ng_raw_close(struct ng_raw *raw);
  */
 int ng_raw_send(struct ng_raw *raw, const uint8_t *packet, size_t length, uint32_t mark, const char **call);
 
+/* One link-layer frame, header included, out of an interface (AF_PACKET); the socket is opened for it. Returns as above. */
+int ng_raw_frame(uint32_t interface, const uint8_t *frame, size_t length, const char **call);
+
 #endif

@@ -2,6 +2,7 @@
 //
 //   node scripts/setup.mjs demo    what `npm run demo` needs
 //   node scripts/setup.mjs test    the same, and the programs that the system tests talk to
+//   node scripts/setup.mjs bench   what `npm run demo` needs, and the programs that the benchmarks measure against
 //   node scripts/setup.mjs build   no apt: npm packages, the native addon, TypeScript
 //   node scripts/setup.mjs native | ts   one of the last two alone
 //
@@ -32,6 +33,8 @@ const TEST = {
   curl: "curl",
   dig: "bind9-dnsutils",
   tc: "iproute2",
+  nft: "nftables",
+  ipvsadm: "ipvsadm",
   ping: "iputils-ping",
   sysctl: "procps",
 };
@@ -66,7 +69,14 @@ const CLIENTS = {
   "/usr/lib/python3/dist-packages/cassandra": "python3-cassandra",
   "/usr/lib/python3/dist-packages/grpc": "python3-grpcio",
   "/usr/lib/python3/dist-packages/websockets": "python3-websockets",
+  kubectl: "kubernetes-client",
+  // What renders the Helm chart (test/daemonset/helm): there is no helm in Debian.
+  go: "golang-go",
+  "/usr/share/gocode/src/github.com/Masterminds/sprig": "golang-github-masterminds-sprig-dev",
+  "/usr/share/gocode/src/sigs.k8s.io/yaml": "golang-k8s-sigs-yaml-dev",
 };
+/** What the benchmarks measure against. */
+const PEERS = { dnsmasq: "dnsmasq-base", sniproxy: "sniproxy", haproxy: "haproxy", ndpiReader: "libndpi-bin" };
 /** Packages whose service must not run on this machine because of us, and the service. */
 const SERVICES = {
   unbound: "unbound",
@@ -81,6 +91,8 @@ const SERVICES = {
   slapd: "slapd",
   "nats-server": "nats-server",
   caddy: "caddy",
+  sniproxy: "sniproxy",
+  haproxy: "haproxy",
 };
 
 const say = (text) => console.log(`setup: ${text}`);
@@ -285,6 +297,7 @@ const mode = process.argv[2];
 switch (mode) {
   case "demo":
   case "test":
+  case "bench":
   case "build":
     if (mode === "demo" && process.getuid() !== 0)
       stop(
@@ -293,6 +306,7 @@ switch (mode) {
       );
     if (mode === "demo") system({ ...BUILD, ...RUN }, {}, {});
     if (mode === "test") system(BUILD, { ...RUN, ...TEST }, CLIENTS);
+    if (mode === "bench") system({ ...BUILD, ...RUN }, {}, PEERS);
     npmPackages();
     native();
     typescript();
@@ -304,5 +318,5 @@ switch (mode) {
     typescript();
     break;
   default:
-    stop(`no mode ${mode}`, "one of demo, test, build, native, ts");
+    stop(`no mode ${mode}`, "one of demo, test, bench, build, native, ts");
 }

@@ -2,18 +2,19 @@ import { mkdirSync } from "node:fs";
 import type { Logger } from "pino";
 import { History } from "./alerts/history.ts";
 import { stamper } from "./alerts/stamp.ts";
-import { addon } from "./base/addon.ts";
 import type { Ip } from "./base/address.ts";
+import { addon } from "./base/addon.ts";
 import { collect } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
+import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
 import { listen } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
-import { buildStatus } from "./control/status.ts";
+import { buildStatus, strictest } from "./control/status.ts";
 import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
@@ -30,6 +31,8 @@ export interface AgentOptions extends EnforcerOptions {
   readonly metrics: string | undefined;
   readonly iptables: "auto" | "nft" | "legacy";
   readonly checkMs: number;
+  /** Between two self-tests; undefined: none. */
+  readonly selfTestMs: number | undefined;
   readonly log: Logger;
   /** One line per event. */
   readonly event: (line: string) => void;
@@ -65,9 +68,28 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const keeper = new PolicyKeeper(options.state);
   const losses = new QueueWatch(options.queueBase, emit);
   const onUnknown = (address: Ip, index: number): void => source.strange(address, index);
-  const enforcer = new Enforcer(options, { native, iptables, marks: marksInUse, emit, log, nowMs: Date.now, onUnknown });
-
   let snapshot: Snapshot | undefined;
+  const enforcer = new Enforcer(options, {
+    native,
+    iptables,
+    marks: marksInUse,
+    emit,
+    log,
+    nowMs: Date.now,
+    onUnknown,
+    onCanary: (nonce) => enforcement.test.seen(nonce),
+    onGuarded: (pods) => enforcement.watch(pods),
+  });
+  const enforcement = new Enforcement({
+    emit,
+    nowMs: Date.now,
+    everyMs: options.selfTestMs,
+    log: (level, message, detail) => log[level](detail ?? {}, message),
+    sender: new native.RawSender(),
+    rulesInstalled: () => enforcer.rules.installed,
+    thread: () => enforcer.packetThread,
+    mode: () => strictest(snapshot?.policies.map(({ mode }) => mode) ?? []),
+  });
   let node: Node | undefined;
   let outside: readonly Outside[] = [];
   let podProblems: readonly Problem[] = [];
@@ -158,6 +180,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   }
   if (!enforcer.ready && snapshot !== undefined)
     throw enforcer.failure ?? new Fault("not-ready", "the first state could not be applied", "see the log above");
+  await enforcement.begin();
 
   source.watch(() => void queueReload(true));
   const timers = [
@@ -177,7 +200,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const status = async (): Promise<unknown> =>
     buildStatus({
       ready: ready(),
-      enforcing: enforcer.enforcing,
+      ...enforcement.state,
       variant: iptables.variant,
       startedMs,
       states: kept === undefined ? keeper.states : keptStates(snapshot),
@@ -187,7 +210,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       namespaces: snapshot?.namespaces ?? {},
       inputs: source.health(Date.now()),
       kept,
-      unenforceable: enforcer.unenforceable.all,
+      unenforceable: enforcement.unenforceable(enforcer.unenforceable.all),
       worker: await enforcer.status(),
       dropped: losses.dropped,
       repairs: enforcer.rules.repairs,
@@ -205,6 +228,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     stop: async () => {
       emit({ type: "agent", verdict: "info", why: "stopped", message: "the agent stops; rules and sets stay" });
       for (const timer of timers) clearInterval(timer);
+      await enforcement.close();
       source.close();
       server.close();
       metrics?.close();

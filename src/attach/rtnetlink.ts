@@ -9,6 +9,7 @@ import type { Link } from "./link.ts";
 
 export const RTM_NEWLINK = 16;
 const RTM_GETLINK = 18;
+const RTM_SETLINK = 19;
 export const RTM_NEWROUTE = 24;
 const RTM_GETROUTE = 26;
 export const RTM_NEWNEIGH = 28;
@@ -21,6 +22,7 @@ const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
 const IFLA_INFO_KIND = 1;
+const IFLA_GROUP = 27;
 const IFLA_EXT_MASK = 29;
 const IFLA_LINK_NETNSID = 37;
 const IFLA_TARGET_NETNSID = 46;
@@ -52,6 +54,15 @@ export function askLinks(out: Writer, seq: number, space: number | undefined): v
   out.zeros(LINK_REST);
   if (space !== undefined) out.attrU32le(IFLA_TARGET_NETNSID, space);
   out.attrU32le(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+  out.end(start);
+}
+
+/** Puts the interface of this name into a group. */
+export function writeGroup(out: Writer, seq: number, name: string, group: number): void {
+  const start = out.begin(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, seq, AF_UNSPEC);
+  out.zeros(LINK_REST);
+  out.attrText(IFLA_IFNAME, name);
+  out.attrU32le(IFLA_GROUP, group);
   out.end(start);
 }
 

@@ -127,6 +127,8 @@ export interface QueueStats {
 export interface RawSender {
   /** The family is the packet's version nibble. Throws EPERM, EINVAL, ... */
   send(packet: Uint8Array, length: number, mark: number): void;
+  /** One Ethernet frame, header included, out of the interface with this index (AF_PACKET). Throws EPERM, ENXIO, ENETDOWN, ... */
+  frame(index: number, frame: Uint8Array, length: number): void;
   close(): void;
 }
 

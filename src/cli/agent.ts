@@ -14,6 +14,7 @@ import { options, type Output, SOCKET_DEFAULT, Usage } from "./usage.ts";
 
 const STATE_DEFAULT = "/var/lib/namegate";
 const METRICS_DEFAULT = "127.0.0.1:9810";
+const SELF_TEST_MS = 30_000;
 
 const USAGE = `usage: namegate agent [--config FILE] [options]
        namegate agent --policies DIR --pods FILE [options]
@@ -32,6 +33,7 @@ Pods and policies come from the Kubernetes API (the service account, or KUBECONF
   --mark-mask MASK        three bits of packet mark and connmark (default 0x${MARK_MASK_DEFAULT.toString(16)})
   --queue-base N          first of six NFQUEUE numbers (default ${QUEUE_BASE_DEFAULT})
   --check-interval SEC    how often the rules are looked at (default 3)
+  --self-test-interval SEC  how often a canary is sent through the rules (default 30; off: never)
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
@@ -62,6 +64,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     "mark-mask": text,
     "queue-base": text,
     "check-interval": text,
+    "self-test-interval": text,
     upcalls: text,
     "max-bindings": text,
     events: text,
@@ -89,6 +92,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       eventsPerSecond: number("events", values.events, config.events ?? LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
     },
     checkMs: number("check-interval", values["check-interval"], (config.checkMs ?? 3000) / 1000, 0.1, 3600) * 1000,
+    selfTestMs: selfTestMs(values["self-test-interval"], config.selfTestMs ?? SELF_TEST_MS),
     state: values.state ?? config.state ?? STATE_DEFAULT,
     socket: values.socket ?? config.socket ?? SOCKET_DEFAULT,
     metrics: metrics === "off" ? undefined : metrics,
@@ -101,6 +105,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       "run it as root: sudo namegate agent …",
     );
   }
+  const wanted = stopWanted();
   const log = pino({ level }, pino.destination({ dest: 2, sync: true }));
   const clusterNamespace = values["cluster-namespace"] ?? config.clusterNamespace ?? process.env["POD_NAMESPACE"];
   const source =
@@ -112,8 +117,16 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   const death = new Promise<2>((resolve) => {
     died = () => resolve(2);
   });
-  const agent = await startAgent({ ...given, source, onDeath: () => died(), log, event: (line) => sink.write(line) });
-  return Promise.race([death, ended(agent, log)]);
+  const starting = startAgent({ ...given, source, onDeath: () => died(), log, event: (line) => sink.write(line) });
+  const agent = await Promise.race([starting, wanted]);
+  if (agent === undefined) return 0; // while it was starting: every commit of rules is whole, and what is there stays
+  return Promise.race([death, wanted.then(() => stopped(agent, log))]);
+}
+
+/** Milliseconds between two self-tests; undefined: none. */
+function selfTestMs(flag: string | undefined, otherwise: number): number | undefined {
+  const ms = flag === "off" ? 0 : number("self-test-interval", flag, otherwise / 1000, 0, 3600) * 1000;
+  return ms === 0 ? undefined : ms;
 }
 
 /** With any problem the agent does not start: a misspelt option must not be none. */
@@ -133,21 +146,20 @@ function configOf(file: string): Settings {
   );
 }
 
-function ended(agent: Agent, log: { info: (message: string) => void; error: (detail: object, message: string) => void }): Promise<0> {
-  return new Promise<0>((resolve) => {
-    const stop = (): void => {
-      log.info("stopping; rules and sets stay");
-      agent.stop().then(
-        () => resolve(0),
-        (error: unknown) => {
-          log.error({ error: messageOf(error) }, "stopping failed");
-          resolve(0);
-        },
-      );
-    };
-    process.once("SIGTERM", stop);
-    process.once("SIGINT", stop);
+/** From the first moment on: a signal that nobody handles ends a process with no word, and with the wrong status. */
+function stopWanted(): Promise<undefined> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => resolve(undefined));
   });
+}
+
+async function stopped(
+  agent: Agent,
+  log: { info: (message: string) => void; error: (detail: object, message: string) => void },
+): Promise<0> {
+  log.info("stopping; rules and sets stay");
+  await agent.stop().catch((error: unknown) => log.error({ error: messageOf(error) }, "stopping failed"));
+  return 0;
 }
 
 /** CAP_NET_ADMIN (12) and CAP_NET_RAW (13) in the effective set (proc(5)). */

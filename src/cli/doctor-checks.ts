@@ -9,6 +9,15 @@ import { collisions, hex } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import { SET_NAMES } from "../worker/kernel.ts";
 import { attempt, failed, type Finding, ok, warn } from "./doctor-finding.ts";
+import {
+  conntrackFinding,
+  interfacesFinding,
+  meshFinding,
+  type TestedStatus,
+  testedFindings,
+  untrackedFinding,
+  variantsFinding,
+} from "./doctor-neighbours.ts";
 import type { TrialOptions } from "./doctor-trial.ts";
 import { askOnce } from "./status.ts";
 
@@ -44,7 +53,8 @@ export async function examine({ iptables, markMask, queueBase, socket }: Examina
   } else {
     add(warn("ipset, rules, queues", "not looked at", "repair the above first"));
   }
-  add(queueHolders(queueBase, agent.running), bridges(), bypass(), agent.finding);
+  add(queueHolders(queueBase, agent.running), conntrackFinding(), bridges(), variantsFinding(texts, chosen), untrackedFinding(texts));
+  add(meshFinding(texts), bypass(), await attempt("interfaces", () => interfacesFinding()), agent.finding, ...testedFindings(agent.status));
   return findings;
 }
 
@@ -223,22 +233,30 @@ function bypass(): Finding {
   return warn(
     "data plane",
     `${BYPASSES[first]} is here (${first}): packets may pass by netfilter, and would not be guarded`,
-    "once the agent runs, see with `namegate observe` whether connections of a guarded pod reach it",
+    first === "cilium_host"
+      ? "set bpf.hostLegacyRouting=true in Cilium; once the agent runs, its self-test says for each pod whether it is guarded"
+      : "once the agent runs, its self-test says for each pod whether it is guarded",
   );
 }
 
-async function askAgent(socket: string): Promise<{ readonly running: boolean; readonly finding: Finding }> {
+async function askAgent(
+  socket: string,
+): Promise<{ readonly running: boolean; readonly finding: Finding; readonly status?: TestedStatus | undefined }> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no answer within ${AGENT_MS / 1000} s`)), AGENT_MS);
   });
   try {
     const answer = (await Promise.race([askOnce(socket, "status"), late])) as
-      | { ready?: boolean; mode?: string; effectiveMode?: string }
+      | ({ ready?: boolean; mode?: string; effectiveMode?: string } & TestedStatus)
       | undefined;
     const text = `running (${socket}): ${answer?.ready === true ? "ready" : "not ready"}, mode ${answer?.mode}, in effect ${answer?.effectiveMode}`;
     const good = answer?.ready === true && answer.mode === answer.effectiveMode;
-    return { running: true, finding: good ? ok("agent", text) : failed("agent", text, "see `namegate status` and its log") };
+    return {
+      running: true,
+      status: answer,
+      finding: good ? ok("agent", text) : failed("agent", text, "see `namegate status` and its log"),
+    };
   } catch (error) {
     const absent = !existsSync(socket) || /no agent is running/.test(messageOf(error));
     const finding = absent

@@ -1,11 +1,16 @@
-import { addon, NfVerdict } from "../base/addon.ts";
+import { addon, NfVerdict, type PacketQueue } from "../base/addon.ts";
 import { type Family, parseIp } from "../base/address.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import { bridgeRules } from "../firewall/bridge-rules.ts";
 import { ConntrackDump } from "../firewall/conntrack.ts";
 import { type Iptables, openIptables, type Variant } from "../firewall/iptables.ts";
 import { type Marks, marks } from "../firewall/marks.ts";
 import { restoreText } from "../firewall/plan.ts";
-import { ALL_MATCHES, bridgeRules, QueueOffset, type TableWanted, wantedRules } from "../firewall/rules.ts";
+import { ALL_MATCHES, QueueOffset, type TableWanted, wantedRules } from "../firewall/rules.ts";
+import { CANARY_NONCE_OCTETS, CANARY_POD } from "../model/canary.ts";
+import { canaryFrame } from "../selftest/frame.ts";
+import { makePair } from "../selftest/pair.ts";
+import { knowCanary } from "../worker/canary.ts";
 import { Kernel, SET_NAMES } from "../worker/kernel.ts";
 import { attempt, type Finding, failed, ok, warn } from "./doctor-finding.ts";
 
@@ -21,6 +26,8 @@ export interface TrialOptions {
 }
 
 const TRY_CHAIN = "NG-TRY";
+const PACKET_MS = 2000;
+const LOOK_MS = 5;
 
 export async function trial({ variant, markMask, queueBase }: TrialOptions): Promise<Finding[]> {
   const native = addon();
@@ -36,7 +43,7 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
     for (const family of [4, 6] as const) {
       findings.push(
         await attempt(`rules IPv${family}`, () =>
-          tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES, queries: true })),
+          tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES, queries: true, behind: true })),
         ),
       );
       findings.push(await attempt(`bridged pods IPv${family}`, () => tryBridged(iptables, family, inUse)));
@@ -57,6 +64,7 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
         "load the module nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)",
       );
     }),
+    await attempt("packets", () => tryPacket(new Kernel(socket, inUse), queueBase + QueueOffset.admission)),
     await attempt("raw sockets", () => {
       new native.RawSender().close();
       return ok("raw sockets", "can be opened");
@@ -65,20 +73,50 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
   return findings;
 }
 
-function bindQueue(queue: number): void {
-  const { PacketQueue } = addon();
+/** What the agent's self-test does: a packet out of a veth, as a pod sends it, is to be asked about by our rules. */
+async function tryPacket(kernel: Kernel, number: number): Promise<Finding> {
+  knowCanary(kernel);
+  kernel.commit();
+  const pair = await makePair();
+  const queue = openQueue(number);
+  const sender = new (addon().RawSender)();
+  let seen = 0;
   try {
-    new PacketQueue({
-      queue,
-      copyRange: 128,
-      maxLength: 16,
-      receiveBuffer: 64 * 1024,
-      batch: 1,
-      gso: true,
-      failOpen: true,
-      deadlineMs: 1000,
-      deadlineVerdict: NfVerdict.accept,
-    }).close();
+    queue.start(
+      (count) => void (seen += count),
+      () => undefined,
+    );
+    for (const of of pair.families) {
+      const frame = canaryFrame(pair.mac, CANARY_POD[of], new Uint8Array(CANARY_NONCE_OCTETS));
+      sender.frame(pair.feeds, frame, frame.length);
+    }
+    for (let waited = 0; waited < PACKET_MS && seen < pair.families.length; waited += LOOK_MS)
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  } finally {
+    queue.close();
+    sender.close();
+  }
+  if (seen === pair.families.length) return ok("packets", `out of a veth come to the rules (IPv${pair.families.join(" and IPv")})`);
+  return failed("packets", `only ${seen} of ${pair.families.length} out of a veth came to the rules`, "see the rows of rules and sets");
+}
+
+function openQueue(queue: number): PacketQueue {
+  return new (addon().PacketQueue)({
+    queue,
+    copyRange: 128,
+    maxLength: 16,
+    receiveBuffer: 64 * 1024,
+    batch: 1,
+    gso: true,
+    failOpen: true,
+    deadlineMs: 1000,
+    deadlineVerdict: NfVerdict.accept,
+  });
+}
+
+function bindQueue(queue: number): void {
+  try {
+    openQueue(queue).close();
   } catch (error) {
     throw new Fault(
       "queue",
@@ -138,6 +176,7 @@ async function tryBridged(iptables: Iptables, family: Family, inUse: Marks): Pro
     family,
     marks: inUse,
     queries: false,
+    behind: false,
     queueBase: 0,
     matches: ALL_MATCHES,
   });

@@ -28,6 +28,7 @@ interface Status {
     readonly errors: readonly string[];
   }[];
   readonly problems: readonly string[];
+  readonly selfTest?: { readonly state: string; readonly why: string | null; readonly warnings: readonly string[] };
   readonly sets: Readonly<Record<string, number>>;
 }
 
@@ -52,6 +53,7 @@ export async function status(argv: readonly string[], out: Output): Promise<numb
 function text(s: Status): string {
   const lines = [
     `${s.ready ? "ready" : "NOT READY"}; mode ${s.mode}, in effect ${s.effectiveMode}${s.mode === s.effectiveMode ? "" : "  <-- NOT WHAT THE POLICIES ASK FOR"}; iptables-${s.iptables}; since ${s.since}`,
+    ...selfTestLines(s.selfTest),
     "",
     ...table([
       ["POD", "MODE", "ENFORCED", "ATTACHMENT", "NAMES", "POLICIES"],
@@ -84,6 +86,13 @@ function text(s: Status): string {
     }`,
   ];
   return `${lines.join("\n")}\n`;
+}
+
+function selfTestLines(test: Status["selfTest"]): string[] {
+  if (test === undefined) return [];
+  const state =
+    test.state === "failed" ? [`NOT ENFORCING: ${test.why}`] : test.state === "untested" ? [`self-test: cannot be tried: ${test.why}`] : [];
+  return [...state, ...test.warnings.map((warning) => `warning: ${warning}`)];
 }
 
 export function table(rows: readonly (readonly string[])[]): string[] {

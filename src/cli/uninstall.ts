@@ -1,11 +1,12 @@
 import { rmSync } from "node:fs";
-import { addon } from "../base/addon.ts";
+import { addon, NetlinkProtocol } from "../base/addon.ts";
 import { Fault } from "../base/fault.ts";
 import { openIptables } from "../firewall/iptables.ts";
-import { grouped, setGroup } from "../attach/group.ts";
+import { grouped, groupSetter } from "../attach/group.ts";
 import { RuleKeeper } from "../firewall/keeper.ts";
 import { MARK_MASK_DEFAULT, marks } from "../firewall/marks.ts";
 import { ALL_MATCHES, QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
+import { removePair } from "../selftest/pair.ts";
 import { Kernel } from "../worker/kernel.ts";
 import { askOnce } from "./status.ts";
 import { options, type Output, SOCKET_DEFAULT } from "./usage.ts";
@@ -32,8 +33,10 @@ export async function uninstall(argv: readonly string[], out: Output): Promise<n
     await new RuleKeeper(iptables, { marks: marks(MARK_MASK_DEFAULT), queueBase: QUEUE_BASE_DEFAULT, matches: ALL_MATCHES }).remove();
     out.stdout.write(`rules and chains removed (iptables-${variant})\n`);
   }
-  for (const iface of grouped()) setGroup(iface, 0);
+  await removePair();
   const native = addon();
+  const setGroup = groupSetter(new native.NetlinkSocket({ protocol: NetlinkProtocol.route }));
+  for (const iface of grouped()) setGroup(iface, 0);
   const kept = new Kernel(new native.NetlinkSocket(), marks(MARK_MASK_DEFAULT)).destroySets();
   for (const why of kept) out.stderr.write(`set kept: ${why}\n`);
   if (kept.length === 0) out.stdout.write("sets removed\n");

@@ -1,13 +1,15 @@
 import type { Logger } from "pino";
+import { groupSetter } from "../attach/group.ts";
 import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
-import type { Addon } from "../base/addon.ts";
+import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import type { BridgedPod } from "../firewall/bridge-rules.ts";
 import { rulesGeneration } from "../firewall/generation.ts";
 import type { Iptables } from "../firewall/iptables.ts";
 import { hex, type Marks } from "../firewall/marks.ts";
 import { probeMatches } from "../firewall/probe.ts";
-import { ALL_MATCHES, type BridgedPod, type Matches } from "../firewall/rules.ts";
+import { ALL_MATCHES, type Matches } from "../firewall/rules.ts";
 import { type Attachment, sourceInterface } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Mode, Policy, PolicyId } from "../model/policy.ts";
@@ -20,6 +22,7 @@ import { Discovery } from "./discover.ts";
 import { InterfaceGroups } from "./groups.ts";
 import { PacketThread } from "./packet-thread.ts";
 import { RuleGuard } from "./rules.ts";
+import type { GuardedInterface } from "./self-test.ts";
 import type { Outside } from "./source.ts";
 import { Unenforceable } from "./unenforceable.ts";
 
@@ -41,6 +44,10 @@ export interface EnforcerDeps {
   readonly nowMs: () => number;
   /** A packet of no known pod waits: from this address, by the interface of this index. */
   readonly onUnknown: (source: Ip, index: number) => void;
+  /** A canary of the self-test has come to the packet thread. */
+  readonly onCanary: (nonce: string) => void;
+  /** The guarded pods as the kernel has them now. */
+  readonly onGuarded: (pods: readonly GuardedInterface[]) => void;
 }
 
 /** A pod with the policies that select it. */
@@ -56,7 +63,7 @@ export class Enforcer {
   private readonly deps: EnforcerDeps;
   private readonly changes = new Changes();
   private readonly discovery: Discovery;
-  private readonly groups = new InterfaceGroups();
+  private readonly groups: InterfaceGroups;
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
   private thread: PacketThread | undefined;
@@ -70,6 +77,7 @@ export class Enforcer {
     this.deps = deps;
     this.discovery = new Discovery(emit, (level, message) => log[level](message), deps.nowMs);
     this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
+    this.groups = new InterfaceGroups(groupSetter(new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route })));
     this.rules = new RuleGuard(
       deps.iptables,
       { marks: deps.marks, queueBase: options.queueBase, matches: ALL_MATCHES },
@@ -97,6 +105,10 @@ export class Enforcer {
 
   get failure(): Fault | undefined {
     return this.thread?.failure;
+  }
+
+  get packetThread(): Pick<PacketThread, "alive" | "failure"> | undefined {
+    return this.thread;
   }
 
   status(): Promise<WorkerStatus> | undefined {
@@ -139,6 +151,7 @@ export class Enforcer {
       ...outsideReasons(now, outside),
     ]);
     this.applied = true;
+    this.deps.onGuarded(guarded.map(({ pod, attachment }) => ({ pod: pod.key, addresses: pod.addresses, attachment })));
   }
 
   private ungrouped: ReadonlyMap<string, string> = new Map();
@@ -203,6 +216,7 @@ export class Enforcer {
       options.onDeath,
       deps.onUnknown,
     );
+    this.thread.onCanary = deps.onCanary;
     // The thread was not there for earlier changes: it gets the whole state.
     const applied = await this.thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
     this.lastUpdate = applied;

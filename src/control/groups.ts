@@ -1,4 +1,4 @@
-import { groupOf, grouped, setGroup } from "../attach/group.ts";
+import { groupOf, grouped, type SetGroup } from "../attach/group.ts";
 import { type Attachment, InterfaceGroup } from "../model/attachment.ts";
 import type { Mode } from "../model/policy.ts";
 
@@ -11,12 +11,17 @@ export interface Grouped {
 /** Keeps the veths of guarded pods in our interface groups, and all others out of them. */
 export class InterfaceGroups {
   private wanted: ReadonlyMap<string, number> | undefined;
+  private readonly setGroup: SetGroup;
+
+  constructor(setGroup: SetGroup) {
+    this.setGroup = setGroup;
+  }
 
   /** Interfaces that leave a group, before the packet thread forgets their pods: nothing of theirs is a spoof then. */
   release(pods: readonly Grouped[]): void {
     const next = wantedGroups(pods);
     // At first those that an earlier agent left there.
-    for (const iface of this.wanted?.keys() ?? grouped()) if (!next.has(iface)) setGroup(iface, 0);
+    for (const iface of this.wanted?.keys() ?? grouped()) if (!next.has(iface)) this.setGroup(iface, 0);
   }
 
   /** Interfaces that join, after the packet thread knows their pods. Returns those that cannot, with the reason. */
@@ -26,7 +31,7 @@ export class InterfaceGroups {
     const failed = new Map<string, string>();
     for (const [iface, group] of this.wanted) {
       if (old?.get(iface) === group || groupOf(iface) === group) continue;
-      const why = setGroup(iface, group);
+      const why = this.setGroup(iface, group);
       if (why !== undefined) failed.set(iface, why);
     }
     return failed;
@@ -35,7 +40,7 @@ export class InterfaceGroups {
   /** Puts back what somebody took out. Returns the interfaces concerned. */
   check(): string[] {
     const lost = [...(this.wanted ?? [])].filter(([iface, group]) => ![group, undefined].includes(groupOf(iface)));
-    for (const [iface, group] of lost) setGroup(iface, group);
+    for (const [iface, group] of lost) this.setGroup(iface, group);
     return lost.map(([iface]) => iface);
   }
 }

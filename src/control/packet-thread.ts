@@ -17,6 +17,8 @@ const YOUNG_MB = 6;
 export class PacketThread {
   failure: Fault | undefined;
   alive = false;
+  /** A canary came to our rules. */
+  onCanary: (nonce: string) => void = () => undefined;
   private readonly worker: Worker;
   private readonly reader: ConnectionReader;
   private readonly waiting = new Map<string, { resolve: (value: never) => void; reject: (error: unknown) => void }>();
@@ -64,6 +66,9 @@ export class PacketThread {
           return;
         case "status":
           this.settle(`status${message.id}`, message.status);
+          return;
+        case "canary":
+          this.onCanary(message.nonce);
           return;
         case "log":
           log[message.level](message.detail ?? {}, message.message);

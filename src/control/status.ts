@@ -1,12 +1,14 @@
 import type { Mode, Problem } from "../model/policy.ts";
 import type { PodUpdate, WorkerStatus } from "../worker/protocol.ts";
 import { selectPolicies } from "../policy/select.ts";
+import { effectiveMode } from "./effective.ts";
 import type { PolicyState } from "./policies.ts";
+import type { SelfTestStatus } from "./self-test.ts";
 import type { InputHealth, Outside } from "./source.ts";
 
 export interface StatusInput {
   readonly ready: boolean;
-  /** Rules are installed and the packet thread is alive. */
+  /** Rules are installed, the packet thread is alive, and packets come to them (`isEnforcing`). */
   readonly enforcing: boolean;
   readonly variant: string;
   readonly startedMs: number;
@@ -20,6 +22,7 @@ export interface StatusInput {
   /** Why something else than the inputs is enforced; undefined: it is not so. */
   readonly kept: string | undefined;
   readonly unenforceable: ReadonlyMap<string, string>;
+  readonly selfTest: SelfTestStatus;
   readonly worker: WorkerStatus | undefined;
   /** By queue: what the kernel dropped because it was full. */
   readonly dropped: Readonly<Record<string, number>>;
@@ -80,7 +83,8 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
   return {
     ready: input.ready,
     mode,
-    effectiveMode: mode === "Enforce" || mode === "Monitor" ? (input.enforcing ? mode : "None") : mode,
+    effectiveMode: effectiveMode(mode, input.enforcing),
+    selfTest: input.selfTest,
     iptables: input.variant,
     since: new Date(input.startedMs).toISOString(),
     pods,

@@ -10,6 +10,7 @@ const TCP_HEADER = 20;
 /** A reply that fits an IPv4 packet with its headers and the length prefix. Refusals have less than 300 octets. */
 export const DNS_OCTETS_MAX = 65535 - 20 - TCP_HEADER - 2;
 const WINDOW = 0xffff;
+const NOTHING = new Uint8Array(0);
 
 /** The IP header and room for `length` octets behind it. Both addresses are of one family. */
 function ipPacket(source: Ip, destination: Ip, protocol: number, hopLimit: number, length: number): Uint8Array {
@@ -45,7 +46,7 @@ function transportChecksum(packet: Uint8Array, source: Ip, destination: Ip, prot
   return checksum(sumWords(packet, transport, packet.length, sumPseudoHeader(source, destination, protocol, packet.length - transport)));
 }
 
-interface Segment {
+export interface Segment {
   source: Ip;
   sourcePort: number;
   destination: Ip;
@@ -56,11 +57,11 @@ interface Segment {
   hopLimit: number;
 }
 
-/** A TCP packet with room for `length` octets, filled by `fill(packet, offset)` before the checksum. */
-function tcpPacket(segment: Segment, length: number, fill?: (packet: Uint8Array, at: number) => void): Uint8Array {
+/** A TCP packet with this payload. */
+export function tcpSegment(segment: Segment, payload = NOTHING): Uint8Array {
   const { source, destination } = segment;
-  const packet = ipPacket(source, destination, Protocol.TCP, segment.hopLimit, TCP_HEADER + length);
-  const at = packet.length - TCP_HEADER - length;
+  const packet = ipPacket(source, destination, Protocol.TCP, segment.hopLimit, TCP_HEADER + payload.length);
+  const at = packet.length - TCP_HEADER - payload.length;
   putU16(packet, at, segment.sourcePort);
   putU16(packet, at + 2, segment.destinationPort);
   putU32(packet, at + 4, segment.sequence >>> 0);
@@ -68,7 +69,7 @@ function tcpPacket(segment: Segment, length: number, fill?: (packet: Uint8Array,
   packet[at + 12] = (TCP_HEADER / 4) << 4;
   packet[at + 13] = segment.flags;
   putU16(packet, at + 14, (segment.flags & TcpFlag.RST) !== 0 ? 0 : WINDOW);
-  fill?.(packet, at + TCP_HEADER);
+  packet.set(payload, at + TCP_HEADER);
   putU16(packet, at + 16, transportChecksum(packet, source, destination, Protocol.TCP));
   return packet;
 }
@@ -105,64 +106,55 @@ export function tcpReply(query: Packet, dns: Uint8Array): Uint8Array | undefined
     flags: TcpFlag.PSH | TcpFlag.FIN | TcpFlag.ACK,
     hopLimit: HOP_LIMIT,
   };
-  return tcpPacket(segment, 2 + dns.length, (packet, at) => {
-    putU16(packet, at, dns.length);
-    packet.set(dns, at + 2);
-  });
+  const payload = new Uint8Array(2 + dns.length);
+  putU16(payload, 0, dns.length);
+  payload.set(dns, 2);
+  return tcpSegment(segment, payload);
 }
 
 /** The held segment turned into a reset: same direction, same sequence number, no payload. It replaces the held packet. */
 export function tcpReset(held: Packet): Uint8Array {
   const ack = held.tcpFlags & TcpFlag.ACK;
-  return tcpPacket(
-    {
-      source: held.source,
-      sourcePort: held.sourcePort,
-      destination: held.destination,
-      destinationPort: held.destinationPort,
-      sequence: held.sequence,
-      acknowledgement: ack === 0 ? 0 : held.acknowledgement,
-      flags: TcpFlag.RST | ack,
-      hopLimit: held.hopLimit,
-    },
-    0,
-  );
+  return tcpSegment({
+    source: held.source,
+    sourcePort: held.sourcePort,
+    destination: held.destination,
+    destinationPort: held.destinationPort,
+    sequence: held.sequence,
+    acknowledgement: ack === 0 ? 0 : held.acknowledgement,
+    flags: TcpFlag.RST | ack,
+    hopLimit: held.hopLimit,
+  });
 }
 
 /** A reset for the sender of `held`, as if from the other end: it acknowledges all of `held`, so the sender believes it. */
 export function tcpResetBack(held: Packet): Uint8Array {
   const control = (held.tcpFlags & (TcpFlag.SYN | TcpFlag.FIN)) !== 0 ? 1 : 0;
   const answersAck = (held.tcpFlags & TcpFlag.ACK) !== 0;
-  return tcpPacket(
-    {
-      source: held.destination,
-      sourcePort: held.destinationPort,
-      destination: held.source,
-      destinationPort: held.sourcePort,
-      sequence: answersAck ? held.acknowledgement : 0,
-      acknowledgement: held.sequence + (held.payloadEnd - held.payloadStart) + control,
-      flags: TcpFlag.RST | TcpFlag.ACK,
-      hopLimit: HOP_LIMIT,
-    },
-    0,
-  );
+  return tcpSegment({
+    source: held.destination,
+    sourcePort: held.destinationPort,
+    destination: held.source,
+    destinationPort: held.sourcePort,
+    sequence: answersAck ? held.acknowledgement : 0,
+    acknowledgement: held.sequence + (held.payloadEnd - held.payloadStart) + control,
+    flags: TcpFlag.RST | TcpFlag.ACK,
+    hopLimit: HOP_LIMIT,
+  });
 }
 
 /** A reset that `from` sends to `to`, with the numbers that its end of the connection would have. */
 export function tcpResetOf(from: Endpoint, to: Endpoint, sequence: number, acknowledgement: number): Uint8Array {
-  return tcpPacket(
-    {
-      source: from.address,
-      sourcePort: from.port,
-      destination: to.address,
-      destinationPort: to.port,
-      sequence,
-      acknowledgement,
-      flags: TcpFlag.RST | TcpFlag.ACK,
-      hopLimit: HOP_LIMIT,
-    },
-    0,
-  );
+  return tcpSegment({
+    source: from.address,
+    sourcePort: from.port,
+    destination: to.address,
+    destinationPort: to.port,
+    sequence,
+    acknowledgement,
+    flags: TcpFlag.RST | TcpFlag.ACK,
+    hopLimit: HOP_LIMIT,
+  });
 }
 
 /** The TCP packet without its payload, options and extension headers as they are. It replaces the packet. */
@@ -188,17 +180,14 @@ export function withoutPayload(held: Packet): Uint8Array {
  * address that the pod sees. Linux answers one such segment in 500 ms (tcp_invalid_ratelimit).
  */
 export function tcpProbe(server: Endpoint, pod: Endpoint, sequence = 0): Uint8Array {
-  return tcpPacket(
-    {
-      source: server.address,
-      sourcePort: server.port,
-      destination: pod.address,
-      destinationPort: pod.port,
-      sequence,
-      acknowledgement: 0,
-      flags: TcpFlag.ACK,
-      hopLimit: HOP_LIMIT,
-    },
-    0,
-  );
+  return tcpSegment({
+    source: server.address,
+    sourcePort: server.port,
+    destination: pod.address,
+    destinationPort: pod.port,
+    sequence,
+    acknowledgement: 0,
+    flags: TcpFlag.ACK,
+    hopLimit: HOP_LIMIT,
+  });
 }

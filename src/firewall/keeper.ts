@@ -1,16 +1,8 @@
 import type { Family } from "../base/address.ts";
+import { bridgeRules, type BridgedPod } from "./bridge-rules.ts";
 import type { Iptables } from "./iptables.ts";
-import { type Drift, drift, refillText, removeText, restoreText } from "./plan.ts";
-import {
-  BRIDGE_CHAIN,
-  bridgeRules,
-  type BridgedPod,
-  type Matches,
-  type RuleOptions,
-  type TableName,
-  type TableWanted,
-  wantedRules,
-} from "./rules.ts";
+import { type Drift, drift, isBehind, refillText, removeText, restoreText } from "./plan.ts";
+import { BRIDGE_CHAIN, type Matches, type RuleOptions, type TableName, type TableWanted, wantedRules } from "./rules.ts";
 
 const FAMILIES = [4, 6] as const;
 
@@ -22,7 +14,7 @@ export interface PodRules {
 }
 export const NO_POD_RULES: PodRules = { bridged: [], queries: false };
 
-type KeeperOptions = Omit<RuleOptions, "family" | "queries">;
+type KeeperOptions = Omit<RuleOptions, "family" | "queries" | "behind">;
 
 /** A drift with its family. */
 export interface FoundDrift extends Drift {
@@ -39,6 +31,8 @@ export class RuleKeeper {
   /** Per family and table: our chains as iptables prints them. */
   private readonly reference = new Map<string, ReadonlyMap<string, readonly string[]>>();
   private pods = NO_POD_RULES;
+  /** The families where somebody accepts established connections before us. */
+  private readonly behind = new Set<Family>();
 
   constructor(iptables: Iptables, options: KeeperOptions) {
     this.iptables = iptables;
@@ -51,7 +45,7 @@ export class RuleKeeper {
   }
 
   private wanted(family: Family): TableWanted[] {
-    const options = { ...this.options, family, queries: this.pods.queries };
+    const options = { ...this.options, family, queries: this.pods.queries, behind: this.behind.has(family) };
     const bridge = bridgeRules(this.pods.bridged, options);
     return wantedRules(options).map((table) => ({
       ...table,
@@ -59,9 +53,21 @@ export class RuleKeeper {
     }));
   }
 
-  private async put(family: Family, table: TableWanted): Promise<void> {
-    await this.iptables.restore(family, restoreText(table, await this.iptables.save(family, table.table)));
+  private table(family: Family, name: TableName): TableWanted {
+    return this.wanted(family).find(({ table }) => table === name) as TableWanted;
+  }
+
+  private async put(family: Family, name: TableName): Promise<void> {
+    const saved = await this.iptables.save(family, name);
+    const table = this.table(family, name);
+    await this.iptables.restore(family, restoreText(table, saved));
     await this.remember(family, table);
+  }
+
+  /** Looks whose jump is first, before the tables of a family are put. */
+  private async lookBefore(family: Family): Promise<void> {
+    if (isBehind(await this.iptables.save(family, "mangle"), "PREROUTING")) this.behind.add(family);
+    else this.behind.delete(family);
   }
 
   private async remember(family: Family, table: TableWanted): Promise<void> {
@@ -77,8 +83,9 @@ export class RuleKeeper {
   async install(pods = this.pods): Promise<void> {
     this.pods = pods;
     for (const family of FAMILIES) {
+      await this.lookBefore(family);
       const order = this.wanted(family).sort((a, b) => Number(a.table === "mangle") - Number(b.table === "mangle"));
-      for (const table of order) await this.put(family, table);
+      for (const { table } of order) await this.put(family, table);
     }
   }
 
@@ -87,10 +94,9 @@ export class RuleKeeper {
     const { bridged, queries } = this.pods;
     this.pods = pods;
     for (const family of FAMILIES) {
-      const table = (name: TableName): TableWanted => this.wanted(family).find(({ table }) => table === name) as TableWanted;
-      if (queries !== pods.queries) await this.put(family, table("raw"));
+      if (queries !== pods.queries) await this.put(family, "raw");
       if (bridged === pods.bridged) continue;
-      const mangle = table("mangle");
+      const mangle = this.table(family, "mangle");
       const chain = mangle.chains.find(({ name }) => name === BRIDGE_CHAIN);
       this.reference.delete(`${family}mangle`); // should this fail, the next check finds the chain altered
       await this.iptables.restore(family, refillText("mangle", BRIDGE_CHAIN, chain?.rules ?? []));
@@ -104,6 +110,14 @@ export class RuleKeeper {
     for (const family of FAMILIES) {
       for (const table of this.wanted(family)) {
         const saved = await this.iptables.save(family, table.table);
+        if (table.table === "mangle" && isBehind(saved, "PREROUTING") !== this.behind.has(family))
+          found.push({
+            table: "mangle",
+            chain: "PREROUTING",
+            kind: "neighbour",
+            detail: "another component's jump came before ours, or went",
+            family,
+          });
         for (const one of drift(table, saved, this.reference.get(`${family}${table.table}`) ?? new Map())) found.push({ ...one, family });
       }
     }
@@ -113,9 +127,10 @@ export class RuleKeeper {
   /** Restores the tables that `found` names. */
   async restore(found: readonly FoundDrift[]): Promise<void> {
     for (const family of FAMILIES) {
-      for (const table of this.wanted(family)) {
-        if (found.some((one) => one.family === family && one.table === table.table)) await this.put(family, table);
-      }
+      const neighbour = found.some((one) => one.family === family && one.kind === "neighbour");
+      if (neighbour) await this.lookBefore(family);
+      for (const { table } of this.wanted(family))
+        if (neighbour || found.some((one) => one.family === family && one.table === table)) await this.put(family, table);
     }
   }
 

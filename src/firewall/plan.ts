@@ -6,7 +6,7 @@ import type { SavedTable } from "./saved.ts";
 export interface Drift {
   readonly table: string;
   readonly chain: string;
-  readonly kind: "missing-chain" | "altered-chain" | "missing-jump" | "shadowed-jump";
+  readonly kind: "missing-chain" | "altered-chain" | "missing-jump" | "shadowed-jump" | "neighbour";
   readonly detail: string;
 }
 
@@ -24,6 +24,11 @@ function isNeighbour(rule: string): boolean {
   const words = rule.split(" ");
   const target = words[words.indexOf("-j") + 1];
   return target !== undefined && NEIGHBOURS.some((prefix) => target.startsWith(prefix));
+}
+
+/** Does somebody have a jump before ours in that chain, and keeps it there? */
+export function isBehind(saved: SavedTable, chain: string): boolean {
+  return neighboursFirst((saved.chains.get(chain) ?? []).filter((rule) => !isJumpOfOurs(rule))) > 0;
 }
 
 /**

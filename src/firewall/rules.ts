@@ -1,4 +1,4 @@
-import { type Family, type Ip, family as familyOf, ipText } from "../base/address.ts";
+import type { Family } from "../base/address.ts";
 import { InterfaceGroup } from "../model/attachment.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { hex, type Marks } from "./marks.ts";
@@ -16,6 +16,11 @@ export interface RuleOptions {
   readonly matches: Matches;
   /** Some pod may not ask for every name: queries are read in raw PREROUTING, a hook that costs every packet something. */
   readonly queries: boolean;
+  /**
+   * Somebody accepts established connections before us in mangle PREROUTING (Calico): what is inspected is seen behind DNAT
+   * only, so userspace is shown the first packet of each such connection at both hooks.
+   */
+  readonly behind: boolean;
 }
 
 /** Matches that a kernel may lack. */
@@ -35,7 +40,11 @@ export interface Chain {
   readonly rules: readonly string[];
 }
 
-/** The first rule of a built-in chain: where packets (those that `match`, as iptables prints it) enter one of ours. */
+/**
+ * The first rule of a built-in chain: where packets (those that `match`, as iptables prints it) enter one of ours. Never by
+ * `connmark ! --mark`, though that would spare what passed a jump: xt_connmark matches no packet without a connection,
+ * inverted or not, so an untracked one would go by.
+ */
 export interface Jump {
   readonly from: string;
   readonly to: string;
@@ -82,7 +91,7 @@ function payloadMatch(of: Family, payload: string, none: string): string {
 const INSPECTED_BITS = 3;
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries }: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries, behind }: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -102,6 +111,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   const confirm = conn(VerdictClass.confirm);
   const segments = (flow: string, to: string): string =>
     `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
+  const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
     segments(confirm, queue(QueueOffset.inspect, false)),
@@ -165,6 +175,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
             `-j ${BRIDGE_CHAIN}`,
+            `${is(SourceClass.enforce)} ${conn(0)} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
             `${is(SourceClass.enforce)} -g NG-ENFORCE`,
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
@@ -203,7 +214,6 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-ENFORCE",
           rules: [
-            `-m connmark --mark 0x0/${mask} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
             `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`,
             "-m conntrack --ctdir REPLY -g NG-CLEAR", // an answer to somebody else's connection
             "-g NG-NEW", // no connection at all
@@ -215,10 +225,10 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${is(VerdictClass.pass)} -g NG-PASS`,
-            `${decided} -g NG-VERDICT`,
+            `${decided} -g ${begun}`,
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${decided} -g NG-VERDICT`,
+            `${decided} -g ${begun}`,
             clear,
             `-m set --match-set ${name("deny")} dst,dst,src ${set(VerdictClass.deny)}`,
             `${marked} -g NG-REFUSE`,
@@ -230,9 +240,9 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             clear,
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g ${begun}`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
-            `${marked} -g NG-VERDICT`,
+            `${marked} -g ${begun}`,
             queue(QueueOffset.monitor, true),
           ],
         },
@@ -259,6 +269,18 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: BRIDGE_CHAIN, rules: [] },
+        ...(behind
+          ? [
+              {
+                name: "NG-BEGIN",
+                rules: [
+                  `${is(VerdictClass.inspect)} ${queue(QueueOffset.inspect, false)}`,
+                  `${is(VerdictClass.watch)} ${queue(QueueOffset.watch, true)}`,
+                  "-g NG-VERDICT",
+                ],
+              },
+            ]
+          : []),
         { name: "NG-VERDICT", rules: verdict },
         {
           name: "NG-CONFIRM",
@@ -299,7 +321,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...replies,
             `${marked} -g NG-VERDICT`, // back from userspace
             // Only what mangle PREROUTING did not see because somebody accepted it there (Calico: established connections).
-            `${deny} -j DROP`,
+            `${deny} -g NG-CUT`,
             `${underInspection} -g NG-INSPECT`,
             `${confirm} -g NG-INSPECT`,
           ],
@@ -307,6 +329,9 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-INSPECT",
           rules: [
+            ...(behind
+              ? inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`)
+              : []),
             ...payload,
             // Only an acknowledgement is waited for any more: an answer with payload is not kept waiting for us.
             ...(bpf ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${isBare(family)} -g NG-ANSWERED`, `${confirm} -j RETURN`] : []),
@@ -323,7 +348,16 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
-        { name: "NG-VERDICT", rules: [...verdict, `${deny} -j DROP`] },
+        { name: "NG-VERDICT", rules: [...verdict, `${deny} -g NG-CUT`] },
+        // Whoever accepted it before our REJECT in filter, the pod is to see a reset, from userspace; without an agent, silence.
+        {
+          name: "NG-CUT",
+          rules: [
+            `-p tcp -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
+            `${is(VerdictClass.deny)} ${queue(QueueOffset.admission, false)}`,
+            "-j DROP",
+          ],
+        },
         {
           name: "NG-REPLY",
           rules: [
@@ -343,40 +377,4 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
       ],
     },
   ];
-}
-
-/** A guarded pod behind a bridge port. */
-export interface BridgedPod {
-  readonly port: string;
-  readonly addresses: readonly Ip[];
-  /** The bridge, while bridge netfilter is on: it then sees every frame but those with a tag. */
-  readonly bridge?: string | undefined;
-}
-
-/**
- * Which address may come in through which bridge port: `-i` is the bridge there, and hash:net,iface cannot see the port.
- * A known address on a port that is not its own is a spoof as well, and so is a packet without a port: bridge netfilter
- * did not see its frame, which had a priority tag (VLAN 0), and nobody knows which pod sent it.
- */
-export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: RuleOptions): string[] {
-  if (pods.length === 0) return [];
-  const mask = hex(marks.mask);
-  const rules: string[] = [];
-  for (const pod of pods) {
-    for (const address of pod.addresses) {
-      if (familyOf(address) === family)
-        rules.push(`-s ${ipText(address)}/${family === 4 ? 32 : 128} -m physdev --physdev-in ${pod.port} -j RETURN`);
-    }
-    rules.push(`-m physdev --physdev-in ${pod.port} -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
-  }
-  // Not every mark: with interface prefixes, pods that nobody guards (and those that nobody knows) have one too.
-  for (const known of [SourceClass.enforce, SourceClass.monitor])
-    rules.push(
-      `-m mark --mark ${hex(marks.value(known))}/${mask} -m physdev --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`,
-    );
-  for (const bridge of new Set(pods.map((pod) => pod.bridge))) {
-    if (bridge !== undefined)
-      rules.push(`-i ${bridge} -m physdev ! --physdev-is-in -j MARK --set-xmark ${hex(marks.value(SourceClass.spoof))}/${mask}`);
-  }
-  return rules;
 }

@@ -9,6 +9,7 @@ interface Source {
   readonly counters?: Readonly<Record<string, number>>;
   readonly inputs?: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number | null }[];
   readonly pods?: readonly { readonly guarded: boolean; readonly enforced: boolean }[];
+  readonly selfTest?: { readonly state?: string };
   readonly rules?: { readonly repairs?: number };
 }
 
@@ -44,6 +45,15 @@ export function metricsText(status: unknown): string {
     "1 for the strictest mode that a policy asks for",
     MODES.map((mode) => [`mode="${mode}"`, s.mode === mode ? 1 : 0] as const),
   );
+  family(
+    "self_test_passed",
+    "gauge",
+    "1 when the last canary came to our rules; 0 also while it cannot be tried",
+    s.selfTest === undefined ? [] : [["", s.selfTest.state === "ok" ? 1 : 0]],
+  );
+  family("pods_not_enforced", "gauge", "guarded pods whose packets are not judged", [
+    ["", (s.pods ?? []).filter(({ guarded, enforced }) => guarded === true && enforced !== true).length],
+  ]);
   family(
     "policy_valid",
     "gauge",

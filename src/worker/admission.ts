@@ -7,6 +7,7 @@ import type { NameSeen } from "../model/binding.ts";
 import { Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
+import { isCanary } from "./canary.ts";
 import {
   type Context,
   describe,
@@ -17,6 +18,7 @@ import {
   podOf,
   policiesOf,
   type Held,
+  PREROUTING,
   type Settlement,
 } from "./context.ts";
 import type { Decision } from "./guard.ts";
@@ -47,6 +49,7 @@ export function admit(
 }
 
 function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Settlement, monitor: boolean, unknown: UnknownPods): void {
+  if (isCanary(context, held, answer)) return;
   const { kernel, counters, pods } = context;
   const { packet } = held;
   const pod = pods.of(packet.source);
@@ -85,6 +88,7 @@ function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Sett
     if (cacheable) pod.rememberDenial(destination, portKey, now);
   } else {
     counters.upcallsAllowed++;
+    if (decision.kernel === "inspect" || decision.kernel === "watch") pod.asked.begin(packet);
     if (cacheable) {
       let expires = now + (decision.wouldDeny === undefined ? DECISION_SECONDS : DENIAL_SECONDS);
       const entry = pod.guard.names.get(destination);
@@ -100,15 +104,13 @@ function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Sett
 }
 
 /** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
-function reset(context: Context, { packet }: Held, sender: RawSender): void {
-  if (
-    packet.protocol !== Protocol.TCP ||
-    (packet.tcpFlags & TcpFlag.RST) !== 0 ||
-    context.pods.of(packet.source)?.upcalls.take(context.nowMs()) !== true
-  )
-    return;
+function reset(context: Context, { packet, hook }: Held, sender: RawSender): void {
+  const pod = context.pods.of(packet.source);
+  if (packet.protocol !== Protocol.TCP || (packet.tcpFlags & TcpFlag.RST) !== 0 || pod?.upcalls.take(context.nowMs()) !== true) return;
+  const known = hook === PREROUTING || pod.asked.restore(packet);
   const answer = tcpResetBack(packet);
-  sender.send(answer, answer.length, context.kernel.marks.value(VerdictClass.ours));
+  // Where nobody knows what DNAT has made of which address, conntrack may: it must take the reset for the connection's.
+  sender.send(answer, answer.length, known ? context.kernel.marks.value(VerdictClass.ours) : 0);
 }
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {

@@ -4,7 +4,7 @@ import { endpointText, type Ip, ipText } from "../base/address.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Event, EventDraft } from "../model/event.ts";
-import { type Packet, protocolText } from "../model/packet.ts";
+import { type Packet, Protocol, protocolText } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Kernel } from "./kernel.ts";
 import type { GuardedPod, PodTable } from "./pods.ts";
@@ -21,6 +21,8 @@ export interface Context {
   /** Seconds since the epoch. */
   now(): number;
   emit(draft: EventDraft): void;
+  /** A canary has come to our rules. */
+  canary(nonce: string): void;
   log(level: "info" | "warn" | "error", message: string, detail?: Record<string, unknown>): void;
 }
 
@@ -48,6 +50,7 @@ export function newCounters() {
     inspectStalls: 0,
     inspectConfirmed: 0,
     spoofed: 0,
+    canaries: 0,
     unknownPod: 0,
     unknownReleased: 0,
     unknownDropped: 0,
@@ -60,6 +63,9 @@ export function newCounters() {
 }
 export type Counters = ReturnType<typeof newCounters>;
 
+/** linux/netfilter.h, NF_INET_PRE_ROUTING: the hook before DNAT. */
+export const PREROUTING = 0;
+
 /** One packet of the batch in hand. */
 export interface Held {
   readonly packet: Packet;
@@ -68,6 +74,8 @@ export interface Held {
   mark: number;
   indev: number;
   physindev: number;
+  /** Where it was queued: a netfilter hook number. */
+  hook: number;
 }
 
 export interface Settlement {
@@ -99,6 +107,7 @@ export function eachPacket(
         held.id = records[at + RecordWord.id] as number;
         held.indev = records[at + RecordWord.indev] as number;
         held.physindev = records[at + RecordWord.physindev] as number;
+        held.hook = (records[at + RecordWord.hook] as number) >>> 16;
         handle(held, answer);
       } else {
         context.counters.malformed++;
@@ -117,7 +126,7 @@ export function eachPacket(
 }
 
 const packet = newPacket();
-const held: Held = { packet, index: 0, id: 0, mark: 0, indev: 0, physindev: 0 };
+const held: Held = { packet, index: 0, id: 0, mark: 0, indev: 0, physindev: 0, hook: 0 };
 const answer: Settlement = { verdict: 0, mark: 0 };
 
 export function podOf({ pod }: GuardedPod): NonNullable<Event["pod"]> {
@@ -172,7 +181,11 @@ export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): v
   });
 }
 
+/** Istio ambient's tunnel between nodes (HBONE): mTLS around HTTP CONNECT. */
+const HBONE_PORT = 15_008;
+
 export function describe(address: Ip, port: number, protocol: number, names: readonly NameSeen[]): string {
   const name = names.find(({ fresh }) => fresh) ?? names[0];
-  return `${name === undefined ? "" : `${name.name} `}${endpointText(address, port)}/${protocolText(protocol)}`;
+  const hidden = protocol === Protocol.TCP && port === HBONE_PORT ? " (Istio HBONE: the real destination is hidden in it)" : "";
+  return `${name === undefined ? "" : `${name.name} `}${endpointText(address, port)}/${protocolText(protocol)}${hidden}`;
 }

@@ -11,7 +11,7 @@ import type { Evidence, Verdict } from "../model/verdict.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import type { Question } from "../policy/evaluate.ts";
 import { allowed, denied, limited } from "./admission.ts";
-import { type Context, eachPacket, type Held, type Settlement } from "./context.ts";
+import { type Context, eachPacket, type Held, PREROUTING, type Settlement } from "./context.ts";
 import type { Decision, Guard } from "./guard.ts";
 import type { GuardedPod } from "./pods.ts";
 
@@ -38,7 +38,16 @@ export class Inspection implements Desk<GuardedPod> {
   read(queue: PacketQueue, count: number, watch: boolean): void {
     if (!watch) this.queue = queue;
     eachPacket(this.context, queue, count, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
+      if (this.begins(held)) {
+        answer.verdict = NfVerdict.repeat;
+        return;
+      }
+      const { packet } = held;
+      const { destination, destinationPort } = packet;
       const fate = this.look(held, watch);
+      // As it is on the wire.
+      packet.destination = destination;
+      packet.destinationPort = destinationPort;
       if (fate === "strip") queue.replace(held.index, withoutPayload(held.packet));
       this.settlement(fate, held.mark, answer);
     });
@@ -56,6 +65,16 @@ export class Inspection implements Desk<GuardedPod> {
     if (this.flows.waiting) this.timer = setTimeout(this.tick, SWEEP_MS);
   };
 
+  /** The first packet of a connection that we shall see behind DNAT only (NG-BEGIN); it goes on with its class. */
+  private begins({ packet, hook, mark }: Held): boolean {
+    const { kernel, pods } = this.context;
+    const of = kernel.marks.classOf(mark);
+    if (hook !== PREROUTING || (of !== VerdictClass.inspect && of !== VerdictClass.watch)) return false;
+    const pod = pods.of(packet.source);
+    if (pod?.work.has(this.context.nowMs()) === true) pod.asked.begin(packet);
+    return true;
+  }
+
   private look(held: Held, watch: boolean): Fate {
     const { context, flows } = this;
     const { packet } = held;
@@ -65,6 +84,7 @@ export class Inspection implements Desk<GuardedPod> {
     const owner = context.pods.of(answer ? packet.destination : packet.source);
     if (owner === undefined) return watch ? "go" : "drop";
     if (answer) return flows.fromServer(owner, packet, watch, nowMs);
+    if (held.hook !== PREROUTING) owner.asked.restore(packet);
     if (packet.payloadEnd <= packet.payloadStart) return "go"; // nothing to see yet, and nothing decided
     if (!owner.work.has(nowMs)) {
       const text = "more first packets than this pod's share of the packet thread can read";

@@ -2,6 +2,7 @@ import type { RawSender } from "../base/addon.ts";
 import { family, type Ip } from "../base/address.ts";
 import { tcpProbe } from "../dns/packets.ts";
 import { ConntrackBatch, type ConntrackEntry } from "../firewall/conntrack.ts";
+import { Status } from "../firewall/conntrack-entry.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Verdict } from "../model/verdict.ts";
 import { VerdictClass } from "../model/verdict.ts";
@@ -101,8 +102,19 @@ export class Live {
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
     if (alive && current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.keep(pod, entry.origDestination);
+    // Behind DNAT its packets do not say what they asked for.
+    if ((entry.status & Status.destinationNat) !== 0 && current !== VerdictClass.pass) this.remember(pod, entry);
     const lenient = judged.get(pod);
     if (lenient !== undefined && current !== VerdictClass.dns) this.judgeOne(pod, entry, current, lenient);
+  }
+
+  private remember(pod: GuardedPod, entry: ConntrackEntry): void {
+    pod.asked.set(
+      entry.protocol,
+      entry.origSourcePort,
+      { address: entry.replySource, port: entry.replySourcePort },
+      { address: entry.origDestination, port: entry.origDestinationPort },
+    );
   }
 
   private keep(pod: GuardedPod, address: Ip): void {
@@ -137,6 +149,7 @@ export class Live {
       return;
     }
     this.changes.setMark(entry, marks.value(VerdictClass.deny), marks.mask);
+    this.remember(pod, entry);
     if (protocol === Protocol.TCP && entry.tcpState > TCP_ESTABLISHED) return; // it is over; only late packets are left
     this.context.counters.revoked++;
     if (protocol === Protocol.TCP && entry.tcpState === TCP_ESTABLISHED) {

@@ -6,6 +6,7 @@ import type { Pod, PodKey } from "../model/snapshot.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import type { AddressNames, Binding } from "../names/table.ts";
 import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
+import { Asked } from "./asked.ts";
 import { Decisions } from "./decisions.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
@@ -53,6 +54,8 @@ export class GuardedPod {
   readonly replyStreams = new TcpMessages("resolver", STREAM_LIMITS);
   /** Replies over TCP that were changed on their way. */
   readonly replyPatches = new Patches();
+  /** What its connections asked for, where they are seen behind DNAT only. */
+  readonly asked = new Asked();
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */

@@ -84,6 +84,8 @@ export type FromWorker =
   | { readonly kind: "unknown"; readonly source: Ip; readonly index: number }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
+  /** A canary came to our rules. */
+  | { readonly kind: "canary"; readonly nonce: string }
   | {
       readonly kind: "log";
       readonly level: "info" | "warn" | "error";

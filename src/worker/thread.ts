@@ -5,6 +5,7 @@ import { marks } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 import { admit } from "./admission.ts";
+import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { Desired } from "./desired.ts";
@@ -15,6 +16,7 @@ import { Live } from "./live.ts";
 import { PodTable } from "./pods.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
 import { Queries } from "./queries.ts";
+import { rehearse } from "./rehearsal.ts";
 import { Replies } from "./replies.ts";
 import { UnknownPods } from "./unknown.ts";
 
@@ -27,6 +29,8 @@ import { UnknownPods } from "./unknown.ts";
 const COPY_BYTES_MAX = 65_531;
 const SOCKET_BYTES = 8 * 1024 * 1024;
 const TICK_MS = 500;
+/** Longest stretch of rehearsal before packets get a turn, milliseconds. */
+const PLAY_MS = 1;
 const SWEEP_MS = 30_000;
 /** A packet that nobody settled for this long is settled by the native watchdog, milliseconds. */
 const DEADLINE_MS = 2000;
@@ -56,9 +60,11 @@ function start(native: Addon): void {
     emit: (draft) => {
       if (drafts.push(draft) === 1) setImmediate(flushEvents);
     },
+    canary: (nonce) => send({ kind: "canary", nonce }),
     log: (level, message, detail) => send({ kind: "log", level, message, ...(detail === undefined ? {} : { detail }) }),
   };
   kernel.ensureSets();
+  knowCanary(kernel);
   const comparison = new Comparison(context, new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES }));
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
@@ -88,6 +94,7 @@ function start(native: Addon): void {
         try {
           openQueues(native, context, queues, sender, new Replies(context), queriesOf, inspection, unknown);
           send({ kind: "bound" });
+          inSlices(rehearse(context));
         } catch (error) {
           fail(error);
         }
@@ -117,6 +124,16 @@ function start(native: Addon): void {
       kernel.commit();
     }
   }, TICK_MS);
+}
+
+/** Runs `work` to its end, with a turn for packets every PLAY_MS. */
+function inSlices(work: Generator<void, unknown>): void {
+  const until = performance.now() + PLAY_MS;
+  while (work.next().done !== true)
+    if (performance.now() > until) {
+      setImmediate(inSlices, work);
+      return;
+    }
 }
 
 function openQueues(

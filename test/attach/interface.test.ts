@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { grouped, groupOf, setGroup } from "../../src/attach/group.ts";
+import { grouped, groupOf, groupSetter } from "../../src/attach/group.ts";
+import type { NetlinkSocket } from "../../src/base/addon.ts";
 import { attachmentOf, bridgeNetfilter } from "../../src/attach/interface.ts";
 import { InterfaceGroup } from "../../src/model/attachment.ts";
 
@@ -41,12 +42,36 @@ test("bridged packets are seen only where the sysctl says 1", (t) => {
   assert.deepEqual([bridgeNetfilter(4, proc), bridgeNetfilter(6, proc)], [true, false]);
 });
 
-test("groups: written, found again, and no interface is no problem", (t) => {
+test("groups: found, and no interface is no group", (t) => {
   const sys = sysfs(t);
   assert.deepEqual(grouped(sys), []);
-  assert.equal(setGroup("cali1", InterfaceGroup.enforce, sys), undefined);
-  assert.equal(readFileSync(join(sys, "class", "net", "cali1", "netdev_group"), "utf8"), "20039");
+  writeFileSync(join(sys, "class", "net", "cali1", "netdev_group"), `${InterfaceGroup.enforce}\n`);
   assert.deepEqual(grouped(sys), ["cali1"]);
+  assert.equal(groupOf("cali1", sys), 20039);
   assert.equal(groupOf("cali9", sys), undefined);
-  assert.equal(setGroup("cali9", 1, sys), undefined);
+});
+
+test("a group is written over netlink; no interface is no problem, no privilege is one", () => {
+  const sent: string[] = [];
+  /** The kernel's answer to every request: this errno. */
+  const answering = (errno: number): NetlinkSocket => ({
+    transact: (request, length, reply) => {
+      sent.push(Buffer.from(request.subarray(0, length)).toString("hex"));
+      const out = Buffer.from(reply.buffer, reply.byteOffset, reply.length);
+      out.writeUInt32LE(36, 0);
+      out.writeUInt16LE(2, 4); // NLMSG_ERROR
+      Buffer.from(request.subarray(8, 12)).copy(out, 8); // its number
+      out.writeInt32LE(-errno, 16);
+      return 36;
+    },
+    send: () => assert.fail("no dump"),
+    receive: () => assert.fail("no dump"),
+    close: () => undefined,
+  });
+  assert.equal(groupSetter(answering(0))("cali1", InterfaceGroup.enforce), undefined);
+  // RTM_SETLINK, request and ack; ifinfomsg of zeros; IFLA_IFNAME "cali1"; IFLA_GROUP 20039.
+  const parts = /^34000000(1300)(0500)[0-9a-f]{8}0{8}(0{32})(0a000300)(63616c693100)0000(08001b00)(474e0000)$/.exec(sent[0] ?? "");
+  assert.ok(parts !== null, sent[0]);
+  assert.equal(groupSetter(answering(19))("cali9", 1), undefined);
+  assert.equal(groupSetter(answering(1))("cali1", 1), "errno 1 from the kernel (CAP_NET_ADMIN is missing)");
 });

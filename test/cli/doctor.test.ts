@@ -45,7 +45,7 @@ test("which modules are lacking", () => {
   assert.deepEqual(culprits([], ["-m set -j DROP"]), []);
 });
 
-if (insideNamespace(import.meta.url, ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ipset", "setpriv"])) {
+if (insideNamespace(import.meta.url, ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ipset", "setpriv", "tc"])) {
   const state = (): string =>
     ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"]
       .map((command) => run(command))
@@ -73,6 +73,8 @@ if (insideNamespace(import.meta.url, ["iptables-nft", "iptables-legacy", "ip6tab
         "rules IPv6",
         "queues",
         "conntrack",
+        "packets",
+        "interfaces",
         "raw sockets",
         "marks",
         "leftovers",
@@ -123,6 +125,21 @@ if (insideNamespace(import.meta.url, ["iptables-nft", "iptables-legacy", "ip6tab
       run("iptables-nft", "-t", "mangle", "-X", "NG-ADMIT");
       run("ipset", "destroy", "ng-deny4");
     }
+  });
+
+  test("a tc filter that takes a pod's packets past netfilter", async () => {
+    run("ip", "link", "add", "veth7", "type", "veth", "peer", "name", "veth8");
+    run("tc", "qdisc", "add", "dev", "veth7", "clsact");
+    const redirect = "ingress protocol all u32 match u32 0 0 action mirred egress redirect dev veth8".split(" ");
+    run("tc", "filter", "add", "dev", "veth7", ...redirect);
+    try {
+      const { code, of } = await examine();
+      assert.deepEqual([code, of("interfaces")?.status], [1, "failed"]);
+      assert.match(of("interfaces")?.found ?? "", /^veth7: a tc filter that redirects to veth8\n/);
+    } finally {
+      run("ip", "link", "del", "veth7");
+    }
+    assert.equal((await examine()).of("interfaces")?.status, "ok");
   });
 
   test("a queue number that somebody else holds", async () => {

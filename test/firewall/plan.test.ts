@@ -90,6 +90,12 @@ test("install, and nothing differs; install again, and nothing doubles", async (
   assert.deepEqual(iptables.table(4, "mangle").get("PREROUTING"), ["-j NG-ADMIT"]);
 });
 
+test("no jump waits for a connection: what is untracked or invalid has none, and must come to us all the same", () => {
+  for (const family of [4, 6] as const)
+    for (const { jumps } of wantedRules({ ...OPTIONS, family, queries: true, behind: true }))
+      for (const { match = "" } of jumps) assert.doesNotMatch(match, /connmark !|conntrack !/);
+});
+
 const TAMPERING: readonly [string, (chains: Map<string, string[]>) => void, string][] = [
   ["a chain flushed", (c) => c.set("NG-ADMIT", []), "altered-chain"],
   ["a rule deleted", (c) => c.get("NG-ADMIT")?.splice(3, 1), "altered-chain"],
@@ -123,7 +129,7 @@ for (const [what, tamper, kind] of TAMPERING) {
 }
 
 test("Calico's jump may stay in front of ours; anybody else's may not", () => {
-  const wanted = wantedRules({ ...OPTIONS, family: 4, queries: true }).find(({ table }) => table === "filter");
+  const wanted = wantedRules({ ...OPTIONS, family: 4, queries: true, behind: false }).find(({ table }) => table === "filter");
   assert.ok(wanted);
   const saved = readSaved(":FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment cali:x -j cali-FORWARD\n-A FORWARD -j KUBE-FORWARD\n");
   assert.match(restoreText(wanted, saved), /^-I FORWARD 2 -m connmark --mark 0x1040\/0x3040 -j NG-DENY$/m);
@@ -163,7 +169,7 @@ test("a bridge change that failed is found by the next check", async () => {
   await assert.rejects(keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip] }] }));
   iptables.restore = restore;
   await keeper.restore(await keeper.check());
-  assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 3);
+  assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 4);
 });
 
 test("the hook that reads queries is there only while some pod is restricted", async () => {

@@ -31,6 +31,7 @@ iptables: legacy
 markMask: 0xe00
 queueBase: 5000
 checkInterval: 1.5s
+selfTestInterval: 1m
 limits: { upcalls: 100, bindings: 1000, events: 5 }
 clusterNamespace: namegate
 nodeName: worker-1.example
@@ -67,6 +68,7 @@ kubernetesEvents: false
     queueBase: 5e3,
     clusterNamespace: "namegate",
     checkMs: 1500,
+    selfTestMs: 60_000,
     upcalls: 100,
     maxBindings: 1e3,
     events: 5,

@@ -38,6 +38,7 @@ const INPUT: StatusInput = {
     { resource: "services/kube-system", synced: false, staleMs: Infinity, items: 0, error: "forbidden" },
   ],
   kept: "the API is away",
+  selfTest: { state: "ok", why: null, at: null, podsSeen: 1, warnings: [] },
   unenforceable: new Map(),
   worker: undefined,
   dropped: {},

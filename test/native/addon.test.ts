@@ -57,6 +57,10 @@ function options(queue: number, more: Partial<PacketQueueOptions> = {}): PacketQ
   };
 }
 
+function output(...command: string[]): string {
+  return execFileSync(command[0] as string, command.slice(1), { encoding: "utf8" });
+}
+
 function run(...command: string[]): void {
   execFileSync(command[0] as string, command.slice(1), { stdio: ["ignore", "ignore", "inherit"] });
 }
@@ -664,6 +668,28 @@ function inside(): void {
     sender.close();
     four.close();
     six.close();
+  });
+
+  test("a frame goes out of one end of a veth pair and comes in at the other", async () => {
+    run("ip", "link", "add", "fr0", "type", "veth", "peer", "name", "fr1");
+    for (const end of ["fr0", "fr1"]) run("ip", "link", "set", end, "up");
+    const counted = (): number => {
+      const [link] = JSON.parse(output("ip", "-j", "-s", "link", "show", "dev", "fr1")) as { stats64: { rx: { bytes: number } } }[];
+      return link?.stats64.rx.bytes ?? -1;
+    };
+    const index = Number(/^(\d+):/.exec(output("ip", "-o", "link", "show", "dev", "fr0"))?.[1]);
+    const frame = Buffer.alloc(2000);
+    frame.writeUInt16BE(0x88b5, 12); // IEEE 802 local experimental
+    const before = { sockets: sockets().length, bytes: counted() };
+    const sender = new RawSender();
+    sender.frame(index, frame, 1000);
+    await until("the frame", () => counted() >= before.bytes + 1000);
+    assert.equal(sockets().length, before.sockets, "nothing stays open");
+    assert.throws(() => sender.frame(99_999, frame, 100), { code: "ENXIO", syscall: "sendto" });
+    assert.throws(() => sender.frame(0, frame, 100), { code: "ERR_OUT_OF_RANGE" });
+    assert.throws(() => sender.frame(index, frame, 2001), { code: "ERR_OUT_OF_RANGE" });
+    assert.throws(() => sender.frame(index, frame, 2000), { code: "EMSGSIZE" });
+    sender.close();
   });
 }
 

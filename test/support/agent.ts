@@ -49,7 +49,12 @@ export interface AgentStatus {
   readonly queues: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly sets: Readonly<Record<string, number>>;
   readonly counters: Readonly<Record<string, number>>;
-  readonly inputs: readonly { readonly resource: string; readonly synced: boolean; readonly staleSeconds: number }[];
+  readonly inputs: readonly {
+    readonly resource: string;
+    readonly synced: boolean;
+    readonly staleSeconds: number;
+    readonly error?: string;
+  }[];
   readonly kept?: string;
   readonly lastUpdate: { readonly microseconds: number } | null;
 }
@@ -84,16 +89,24 @@ export function namegate(lab: Lab, ...argv: string[]): ReturnType<Lab["exec"]> {
 
 export const socketOf = (lab: Lab): string => join(lab.dir, "agent.sock");
 
-/** Starts the agent and waits until it is ready. `args`: further options. */
+export interface AgentStart {
+  /** Further options. */
+  readonly args?: readonly string[];
+  readonly iptables?: "nft" | "legacy" | "auto";
+  readonly ready?: boolean;
+  /** What is run in place of the program beside this file. */
+  readonly program?: readonly string[];
+}
+
+/** Starts the agent and waits until it is ready. */
 export async function startAgent(
   lab: Lab,
-  { args = [], iptables = "nft", ready = true }: { args?: readonly string[]; iptables?: "nft" | "legacy" | "auto"; ready?: boolean } = {},
+  { args = [], iptables = "nft", ready = true, program = [process.execPath, MAIN] }: AgentStart = {},
 ): Promise<TestAgent> {
   mkdirSync(folder(lab), { recursive: true });
   const pods = lab.writePodsFile();
   const child = lab.spawn("node", [
-    process.execPath,
-    MAIN,
+    ...program,
     "agent",
     "--policies",
     folder(lab),

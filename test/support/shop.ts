@@ -1,6 +1,6 @@
 import type { TestContext } from "node:test";
 import type { PodOptions } from "../../src/cli/lab-types.ts";
-import { putPolicy, policy, startAgent, type TestAgent } from "./agent.ts";
+import { type AgentStart, putPolicy, policy, startAgent, type TestAgent } from "./agent.ts";
 import { type Client, clientIn } from "./client.ts";
 import { type DnsServer, dnsServer, type NameAnswer } from "./dns-server.ts";
 import { clusterDns, LAB_COMMANDS, type Lab, labFor } from "./lab.ts";
@@ -54,7 +54,7 @@ export interface Shop {
   /** The agent that runs now. */
   agent: TestAgent;
   /** Starts an agent (the next one) and makes it `agent`. */
-  start(options?: { args?: readonly string[]; ready?: boolean }): Promise<TestAgent>;
+  start(options?: AgentStart): Promise<TestAgent>;
   /** The client of a pod, one for the whole test. */
   client(pod: string): Promise<Client>;
   /** Writes a policy and returns when the agent says that it is in force (in the kernel). */

@@ -14,6 +14,8 @@ export interface Settings {
   readonly markMask?: number | undefined;
   readonly queueBase?: number | undefined;
   readonly checkMs?: number | undefined;
+  /** 0: no self-test. */
+  readonly selfTestMs?: number | undefined;
   readonly upcalls?: number | undefined;
   readonly maxBindings?: number | undefined;
   readonly events?: number | undefined;
