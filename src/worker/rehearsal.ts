@@ -99,11 +99,10 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
   const inspection = new Inspection(context, sender);
   const unknown = new UnknownPods(context, { mayGo: () => true }, () => undefined);
   const { marks } = context.kernel;
-  const [fromPod, fromServer, isNew] = [VerdictClass.inspect, VerdictClass.ours, SourceClass.enforce].map((c) => marks.value(c)) as [
-    number,
-    number,
-    number,
-  ];
+  // As NG-JUDGED, NG-ANSWERED and NG-NEW leave them.
+  const fromPod = 0;
+  const fromServer = marks.value(VerdictClass.ours);
+  const isNew = marks.value(SourceClass.enforce);
   const hello = { sequence: SEQUENCE, acknowledgement: SEQUENCE, flags: TcpFlag.PSH | TcpFlag.ACK, hopLimit: 64 };
   const answer = { ...hello, acknowledgement: SEQUENCE + HELLO.length, flags: TcpFlag.ACK };
   const syn = { ...hello, acknowledgement: 0, flags: TcpFlag.SYN };
