@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { until } from "../src/cli/lab-process.ts";
-import { type KubeShop, kubeShop } from "../test/support/kube-shop.ts";
+import { endApiServer, type KubeShop, kubeShop } from "../test/support/kube-shop.ts";
 import { manyPods } from "./support/pods.ts";
 import { median, report } from "./support/report.ts";
 
@@ -70,6 +70,7 @@ async function main(): Promise<void> {
     ]);
   } finally {
     for (const end of ends) await end();
+    await endApiServer();
   }
 }
 

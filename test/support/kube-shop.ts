@@ -60,7 +60,14 @@ export interface KubeShop {
 }
 
 let shared: Promise<ApiServer> | undefined;
-after(async () => (await shared)?.stop());
+after(endApiServer);
+
+/** Ends the API server of this process. Tests need not call it; a program without tests does. */
+export async function endApiServer(): Promise<void> {
+  const running = shared;
+  shared = undefined;
+  await (await running)?.stop();
+}
 
 /** The tests of a file have one API server, one after the other; each finds it empty. */
 export async function kubeShop(t: Pick<TestContext, "after">): Promise<KubeShop> {
