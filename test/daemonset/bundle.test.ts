@@ -77,8 +77,8 @@ test("a kubeconfig is read by a process of its own, which has the Kubernetes cli
     }),
   );
   const got = run(join(bundle, "chunks", "kubeconfig-process.js"), file);
-  const answer = JSON.parse(got.stdout || assert.fail(got.stderr)) as { credentials: { server: string; headers: object }; context: string };
-  assert.deepEqual([answer.credentials.server, answer.context], [cluster.server, "c"]);
+  const answer = JSON.parse(got.stdout || assert.fail(got.stderr)) as { credentials: { server: string; headers: object } };
+  assert.equal(answer.credentials.server, cluster.server);
   assert.deepEqual(answer.credentials.headers, { Authorization: "Bearer secret" });
 });
 
