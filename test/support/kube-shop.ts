@@ -8,6 +8,7 @@ import { API_SERVER, type ApiServer, type Rule, startApiServer } from "./apiserv
 import { type Client, clientIn } from "./client.ts";
 import { dnsServer } from "./dns-server.ts";
 import { clusterDns, type Lab, labFor } from "./lab.ts";
+import { installRules } from "./manifests.ts";
 import { serve } from "./servers.ts";
 import { NAMES, OUT, SHOP_NEEDS } from "./shop.ts";
 
@@ -17,12 +18,8 @@ export const KUBE_NEEDS = { ...SHOP_NEEDS, ...API_SERVER } as const;
 export const NODE = "node-1";
 export const TAINT = "namegate.dev/agent-not-ready";
 
-/** What the agent asks of the API in all namespaces, as in daemonset/; the DNS Service's only in kube-system. */
-const ROLE: readonly Rule[] = [
-  { apiGroups: [""], resources: ["pods", "namespaces", "configmaps"], verbs: ["list", "watch"] },
-  { apiGroups: [""], resources: ["events"], verbs: ["create"] },
-  { apiGroups: [""], resources: ["nodes"], verbs: ["list", "get", "patch"] },
-];
+/** Beside the rules of install.yaml: what the chart's `startupTaint.enabled` adds. */
+const TAINT_RULE: Rule = { apiGroups: [""], resources: ["nodes"], verbs: ["get", "patch"] };
 
 const RELAY = `
 import { connect, createServer } from "node:net";
@@ -84,13 +81,13 @@ export async function kubeShop(t: Pick<TestContext, "after">): Promise<KubeShop>
     { kind: "echo", port: 5432 },
     { kind: "udp-echo", port: 7000 },
   ]);
-  await api.grant("agent", ROLE);
+  const { cluster, namespaced } = installRules();
+  await api.grant("agent", [...cluster, TAINT_RULE]);
   const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
-  const services = [{ apiGroups: [""], resources: ["services"], verbs: ["list", "watch"] }];
-  await api.request("POST", `${rbac}/roles`, { metadata: { name: "namegate" }, rules: services });
+  await api.request("POST", `${rbac}/roles`, { metadata: { name: "kube-shop" }, rules: namespaced.get("kube-system") });
   await api.request("POST", `${rbac}/rolebindings`, {
-    metadata: { name: "namegate" },
-    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: "namegate" },
+    metadata: { name: "kube-shop" },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "Role", name: "kube-shop" },
     subjects: [{ kind: "User", apiGroup: "rbac.authorization.k8s.io", name: "system:serviceaccount:namegate:namegate" }],
   });
   for (const name of ["shop", "namegate", "other"]) await api.request("POST", "/api/v1/namespaces", { metadata: { name } });
