@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const MINUTE = 60_000;
 /** One test file may take this long, all unit or all system tests that long. */
-const LIMITS = { unit: { file: 4 * MINUTE, all: 10 * MINUTE }, system: { file: 5 * MINUTE, all: 13 * MINUTE } };
+const LIMITS = { unit: { file: 4 * MINUTE, all: 10 * MINUTE }, system: { file: 5 * MINUTE, all: 25 * MINUTE } };
 
 const [mode, ...only] = process.argv.slice(2);
 const chosen = (file) => only.length === 0 || only.some((text) => file.includes(text));
