@@ -73,6 +73,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let podProblems: readonly Problem[] = [];
   let knownProblems = "";
   let kept: string | undefined;
+  /** While nobody is known yet the kernel only makes wait: that is not what a policy asks for. */
+  const ready = (): boolean => enforcer.ready && snapshot?.starting !== true;
   const tell = announcer(emit, source.resolverHint);
 
   const reload = async (again: boolean): Promise<void> => {
@@ -174,7 +176,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const status = async (): Promise<unknown> =>
     buildStatus({
-      ready: enforcer.ready,
+      ready: ready(),
       enforcing: enforcer.enforcing,
       variant: iptables.variant,
       startedMs,
@@ -194,7 +196,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     });
 
   const server = await listen(options.socket, requests(status, history));
-  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready: () => enforcer.ready, status });
+  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
   collect();
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 

@@ -11,7 +11,7 @@ interface Command {
 
 const COMMANDS: Readonly<Record<string, Command>> = {
   agent: {
-    does: "enforce on this node: --policies DIR --pods FILE (standalone)",
+    does: "enforce on this node: in a cluster [--config FILE], or alone --policies DIR --pods FILE",
     load: async () => (await import("./cli/agent.ts")).agentCommand,
   },
   status: { does: "what the running agent enforces: [-o json]", load: async () => (await import("./cli/status.ts")).status },

@@ -10,15 +10,18 @@ const ALWAYS = ["cali", "eni", "azv", "gke", "knet"] as const;
 const CILIUM = { prefix: "lxc", name: /^lxc(?:[0-9a-f]{12}|_health)$/ } as const;
 /** The reference plugins' names (ptp; bridge and flannel too, but as bridge ports): four random bytes. Docker's have seven digits. */
 const REFERENCE = { prefix: "veth", name: /^veth[0-9a-f]{8}$/ } as const;
-/** Plugins whose pods are ports of a bridge: there the bridge is the input interface, and no prefix covers a pod. */
-const BRIDGING: ReadonlySet<string> = new Set(["bridge", "flannel", "kubenet"]);
+/**
+ * Plugins whose pods are ports of a bridge: there the bridge is the input interface, and its own name is the prefix. Nobody else gives
+ * a bridge these names, so they are always covered too.
+ */
+const BRIDGING: Readonly<Record<string, string>> = { bridge: "cni0", flannel: "cni0", kubenet: "cbr0" };
 /** What a configuration may not make of us: names of the node's own interfaces. */
 const NEVER = /^(?:e|en|eth|l|lo|v|vl|vlan|w|wl|b|br|bond|cni|docker)$/;
 const PREFIX = /^[A-Za-z][A-Za-z0-9_.-]{1,13}$/;
 
 export interface Prefixes {
   readonly prefixes: readonly string[];
-  /** Bridges with ports into other namespaces, of the CNI's own or of others (docker0): no prefix covers what comes in there. */
+  /** Bridges with ports into other namespaces, of the CNI's own or of others (docker0). */
   readonly bridges: readonly string[];
   /** What an operator should know: why a prefix is not covered. */
   readonly why: readonly string[];
@@ -35,14 +38,13 @@ export function detectPrefixes(links: LinkTable, cni: Cni | undefined, setting?:
   if (setting !== undefined) return { prefixes: setting, bridges, why: [] };
   const routed = [...links.byIndex.values()].filter((link) => link.master === 0 || links.masterOf(link)?.kind === "vrf");
   const wanted = new Set<string>(ALWAYS);
+  const covered = new Set<string>(Object.values(BRIDGING));
   const why: string[] = [];
   for (const plugin of cni?.plugins ?? []) {
     const prefix = prefixOf(plugin);
     if (prefix !== undefined) wanted.add(prefix);
-    if (BRIDGING.has(String(plugin.type)))
-      why.push(
-        `the CNI plugin ${String(plugin.type)} (${cni?.file}) puts pods behind a bridge: no prefix covers a pod there before it is known`,
-      );
+    const { bridge } = plugin;
+    if (plugin.type === "bridge" && typeof bridge === "string" && PREFIX.test(bridge) && !NEVER.test(bridge)) covered.add(bridge);
   }
   for (const { prefix, name } of [CILIUM, REFERENCE])
     if (routed.some((link) => leadsAway(link) && name.test(link.name))) wanted.add(prefix);
@@ -55,7 +57,7 @@ export function detectPrefixes(links: LinkTable, cni: Cni | undefined, setting?:
         `interfaces ${prefix}* are not covered: ${foreign.name} is no pod's as far as can be seen; set interfacePrefixes to say which are`,
       );
   }
-  return { prefixes, bridges, why };
+  return { prefixes: [...prefixes, ...covered].sort(), bridges, why };
 }
 
 function isPods(link: Link, prefix: string): boolean {

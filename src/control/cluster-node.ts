@@ -51,7 +51,7 @@ export class ClusterNode {
     this.locator = locator;
   }
 
-  /** Some pod's interface has not been found yet. */
+  /** Some pod's interface has not been found yet, and may be at any moment. */
   get incomplete(): boolean {
     return this.waiting;
   }
@@ -94,6 +94,7 @@ export class ClusterNode {
     const outside: Outside[] = [];
     const made: typeof this.made = new Map();
     const missing = new Map<string, number>();
+    let soon = false;
     for (const view of running) {
       const key = `${view.namespace}/${view.name}`;
       const searches = searchesOf(view, search);
@@ -119,11 +120,12 @@ export class ClusterNode {
       if (located.kind === "found") continue;
       const since = this.missing.get(view.uid) ?? nowMs;
       missing.set(view.uid, since);
+      if (located.kind === "later" && nowMs - since < LATER_MS) soon = true;
       if (located.kind === "unenforceable" || nowMs - since >= LATER_MS) outside.push({ pod, why: located.why });
     }
     this.made = made;
     this.missing = missing;
-    this.waiting = missing.size > 0;
+    this.waiting = soon;
     const resolvers = resolversOf({
       ...settings.resolvers,
       ...from.facts,

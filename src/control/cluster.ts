@@ -66,6 +66,12 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
   let kept: KeptResult | "unread" = "unread";
   let settle: () => void = () => undefined;
 
+  /** Why there is no list yet, as far as that is known. */
+  const trouble = (): string => {
+    const failed = stores.health(nowMs()).find(({ synced, error }) => !synced && error !== undefined);
+    return failed === undefined ? "" : ` (${failed.resource}: ${failed.error})`;
+  };
+
   /** What to enforce before anything could be listed. */
   const meanwhile = (): Inputs => {
     if (waited) {
@@ -79,7 +85,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
           kind: "kept",
           snapshot: kept.snapshot,
           outside: [],
-          why: `the Kubernetes API does not answer: the state of ${since} is enforced`,
+          why: `the Kubernetes API does not answer: the state of ${since} is enforced${trouble()}`,
         };
       }
     }
@@ -96,10 +102,10 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
         kind: "kept",
         snapshot,
         outside: [],
-        why: "nothing has been read from the Kubernetes API yet: new connections of pods wait",
+        why: `nothing has been read from the Kubernetes API yet: new connections of pods wait${waited ? trouble() : ""}`,
       };
     }
-    return { kind: "nothing", why: "nothing has been read from the Kubernetes API yet" };
+    return { kind: "nothing", why: `nothing has been read from the Kubernetes API yet${trouble()}` };
   };
 
   const save = (): void => {

@@ -9,8 +9,6 @@ import { readResolvConf } from "../inputs/kubernetes/resolv-conf.ts";
 import type { NodeFacts } from "./cluster-node.ts";
 
 const FILE_CHARS_MAX = 64 * 1024;
-/** Bridges that only a CNI makes (flannel and the bridge plugin, kubenet): whatever comes in there is a pod's. */
-const POD_BRIDGES = ["cbr0", "cni0"] as const;
 
 /** What this node itself says, looked at anew with each call; the same object while nothing has changed. */
 export function nodeFacts(settings: ClusterSettings, network: Network, warn: (why: string) => void): () => NodeFacts {
@@ -26,7 +24,7 @@ export function nodeFacts(settings: ClusterSettings, network: Network, warn: (wh
       said.add(why);
       warn(why);
     }
-    return settings.interfacePrefixes ?? [...new Set([...found.prefixes, ...POD_BRIDGES])].sort();
+    return found.prefixes;
   };
   return () => {
     const now: NodeFacts = { prefixes: prefixes(), local: ownAddresses(), resolvConf: readResolvConf(textOf(settings.resolvers.nodeFile)) };

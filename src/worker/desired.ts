@@ -163,7 +163,7 @@ export class Desired {
   private setFree(key: PodKey, addresses: readonly Ip[], attachment: Attachment | undefined, unguarded: boolean): void {
     const { kernel, pods } = this.context;
     for (const [role, element] of this.free.get(key) ?? []) {
-      pods.free.delete(element.address);
+      pods.setFree(element.address, undefined);
       // The address may be a guarded pod's by now.
       if (role === "src" || pods.of(element.address) === undefined) kernel.removeFixed(role, family(element.address), element);
     }
@@ -181,7 +181,7 @@ export class Desired {
     });
     for (const [role, element] of elements) {
       kernel.putFixed(role, family(element.address), element);
-      if (attachment !== undefined) pods.free.set(element.address, attachment);
+      pods.setFree(element.address, attachment);
     }
     if (elements.length > 0) this.free.set(key, elements);
     else this.free.delete(key);

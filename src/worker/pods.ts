@@ -285,7 +285,33 @@ export class PodTable {
   readonly byKey = new Map<PodKey, GuardedPod>();
   private readonly byAddress = new Map<Ip, GuardedPod>();
   /** Where the addresses of known pods are that nobody stops; only what the interface prefixes cover. */
-  readonly free = new Map<Ip, Attachment>();
+  private readonly free = new Map<Ip, Attachment>();
+  /** Indexes of interfaces of such pods → how many addresses each has. */
+  private readonly freeIndexes = new Map<number, number>();
+
+  setFree(address: Ip, attachment: Attachment | undefined): void {
+    const old = this.free.get(address);
+    if (old !== undefined && old.kind !== "missing") {
+      const left = (this.freeIndexes.get(old.index) ?? 1) - 1;
+      if (left > 0) this.freeIndexes.set(old.index, left);
+      else this.freeIndexes.delete(old.index);
+    }
+    if (attachment === undefined) this.free.delete(address);
+    else this.free.set(address, attachment);
+    if (attachment !== undefined && attachment.kind !== "missing")
+      this.freeIndexes.set(attachment.index, (this.freeIndexes.get(attachment.index) ?? 0) + 1);
+  }
+
+  /** Has the kernel been told to let this address go, coming in by this interface? */
+  isFree(address: Ip, index: number): boolean {
+    const free = this.free.get(address);
+    return free !== undefined && (free.kind === "missing" || free.index === index);
+  }
+
+  /** Is it the interface of a pod that nobody guards? */
+  isFreeInterface(index: number): boolean {
+    return this.freeIndexes.has(index);
+  }
 
   of(address: Ip): GuardedPod | undefined {
     return this.byAddress.get(address);

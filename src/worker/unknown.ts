@@ -61,10 +61,14 @@ export class UnknownPods {
     const nowMs = this.context.nowMs();
     const { source } = held.packet;
     const iface = held.physindev || held.indev;
-    const free = pods.free.get(source);
-    if (free !== undefined && (free.kind === "missing" || free.index === iface) && this.again.take(nowMs)) {
+    answer.mark = kernel.marks.put(held.mark, 0);
+    if (pods.isFree(source, iface) && this.again.take(nowMs)) {
       answer.verdict = NfVerdict.repeat;
-      answer.mark = kernel.marks.put(held.mark, 0);
+      return;
+    }
+    // Nobody guards this pod: what other addresses it has is its own business, as long as they are no guarded pod's.
+    if (pods.isFreeInterface(iface) && pods.of(source) === undefined) {
+      answer.verdict = NfVerdict.accept;
       return;
     }
     const own = this.ofInterface.get(iface) ?? 0;

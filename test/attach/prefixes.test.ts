@@ -8,7 +8,7 @@ import { type Link, LinkTable } from "../../src/attach/link.ts";
 import { detectPrefixes } from "../../src/attach/prefixes.ts";
 import { link, LO } from "./fake-network.ts";
 
-const HARMLESS = ["azv", "cali", "eni", "gke", "knet"];
+const HARMLESS = ["azv", "cali", "cbr0", "cni0", "eni", "gke", "knet"];
 const UPLINK = link(4, "eth0", { kind: "", peer: 0 });
 const DOCKER = [link(5, "docker0", { kind: "bridge", peer: 0 }), link(6, "veth1234567", { master: 5, space: 3 })];
 const CNI0 = [link(7, "cni0", { kind: "bridge", peer: 0 }), link(8, "veth12345678", { master: 7, space: 4 })];
@@ -34,13 +34,9 @@ const rows: readonly (readonly [
   ],
   ["ptp beside a veth pair of the node itself", [link(10, "veth0", { space: undefined })], cni({ type: "ptp" }), [], /veth0 is no pod's/],
   ["ptp beside somebody's routed container", [link(10, "vethABCDEF", { space: 9 })], cni({ type: "ptp" }), [], /vethABCDEF is no pod's/],
-  [
-    "flannel on k3s: behind cni0",
-    [...CNI0, ...DOCKER],
-    cni({ type: "flannel" }),
-    [],
-    /flannel \(10-x\.conflist\) puts pods behind a bridge/,
-  ],
+  ["flannel on k3s: behind cni0", [...CNI0, ...DOCKER], cni({ type: "flannel" }), [], undefined],
+  ["a bridge of another name", [], cni({ type: "bridge", bridge: "pods0" }), ["pods0"], undefined],
+  ["a bridge with the name of something else", [], cni({ type: "bridge", bridge: "eth" }), [], undefined],
   ["docker alone", DOCKER, undefined, [], undefined],
   ["cilium before its first pod", [], cni({ type: "cilium-cni" }), ["lxc"], undefined],
   ["cilium by its interfaces", [link(10, "lxc0123456789ab", { space: 5 })], undefined, ["lxc"], undefined],

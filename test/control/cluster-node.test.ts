@@ -115,6 +115,7 @@ test("hostNetwork, an interface that cannot be guarded, and one that is not foun
   assert.equal(one.incomplete, true);
   assert.deepEqual(outside(10_999).length, 2);
   assert.deepEqual(outside(11_000)[2], ["slow", "no process "]);
+  assert.equal(one.incomplete, false, "nobody is in a hurry any more");
   const { node: now } = one.build({ ...FROM, pods }, 11_000);
   assert.deepEqual(
     now.pods.map(({ name, interface: iface }) => [name, iface]),

@@ -11,6 +11,7 @@ import { nextPlan, readList } from "../../src/inputs/kubernetes/list.ts";
 import { httpsTransport } from "../../src/inputs/kubernetes/transport.ts";
 import type { Cluster, EventText, RawObject, Reflector } from "../../src/inputs/kubernetes/types.ts";
 import { readWatch } from "../../src/inputs/kubernetes/watch.ts";
+import { contract } from "./contract.ts";
 import { API_SERVER, type ApiServer, startApiServer, type User } from "../support/apiserver.ts";
 import { skip } from "../support/need.ts";
 
@@ -99,6 +100,20 @@ suite("against a real kube-apiserver", { skip: skip(API_SERVER) }, () => {
     await until("deleted, it is gone", () => !ours.items.has("shop/p0"));
     assert.deepEqual(ours.counters.errors, {});
     ours.stop();
+  });
+
+  test("the contract that the fake must keep", async () => {
+    const cluster = await open("admin");
+    const path = "/api/v1/namespaces/shop/configmaps";
+    await contract({
+      path,
+      put: async (name, labels) => {
+        const map = { metadata: { name, labels } };
+        if ((await server.request("POST", path, map)).status === 409) await server.must("PUT", `${path}/${name}`, map);
+      },
+      remove: async (name) => void (await server.must("DELETE", `${path}/${name}`)),
+      reflect: (options) => cluster.reflect(options),
+    });
   });
 
   test("kill -9 of the API server: what is known stays, it goes on from there without a list, and nothing is lost", async () => {

@@ -6,6 +6,7 @@ import { ListWatch } from "../../src/inputs/kubernetes/reflector.ts";
 import { type ApiStream, httpsTransport, type Transport } from "../../src/inputs/kubernetes/transport.ts";
 import type { RawObject, ReflectOptions } from "../../src/inputs/kubernetes/types.ts";
 import { until } from "../../src/cli/lab-process.ts";
+import { contract } from "./contract.ts";
 import { ManualClock } from "../support/clock.ts";
 import { type Asked, EXPIRED, FakeApi, type Fault } from "../support/fake-api.ts";
 
@@ -63,6 +64,7 @@ async function setup(t: TestContext, { clock = REAL, random = () => 0, start = t
   return {
     api,
     reflector,
+    reflect: <U>(options: ReflectOptions<U>) => new ListWatch(inner, clock, random, options),
     values,
     changes: () => changes,
     /** On both ends: with a clock that is moved by hand, the answer must have begun. */
@@ -104,6 +106,16 @@ test("objects that are there, added, changed and deleted are seen", async (t) =>
   assert.ok(reflector.staleMs(now()) < 1000);
   assert.deepEqual([reflector.counters.lists, reflector.counters.watches, reflector.counters.events], [1, 1, 3]);
   assert.deepEqual(reflector.counters.errors, {});
+});
+
+test("the fake keeps the contract of the real server", async (t) => {
+  const { api, reflect } = await setup(t, { start: false });
+  await contract({
+    path: api.path,
+    put: (name, labels) => Promise.resolve(api.put(name, {}, labels)),
+    remove: (name) => Promise.resolve(void api.remove(name)),
+    reflect,
+  });
 });
 
 test("selectors are sent, bookmarks and a bounded time are asked for", async (t) => {
@@ -169,11 +181,36 @@ test("a page that has expired: the list starts over, whole, and nothing of the f
   reflector.start();
   await shows({ "shop/a": 1, "shop/b": 2 });
   assert.equal(reflector.counters.errors.gone, 1);
-  assert.equal(api.count("list"), 3);
+  assert.deepEqual(
+    api.asked.flatMap(({ what, url }) => (what === "list" ? [url.searchParams.get("limit")] : [])),
+    ["500", "500", null],
+  );
+});
+
+test("a store restored from a backup: our version is from the future, which a watch bears in silence and a list refuses; then it is read", async (t) => {
+  const clock = new ManualClock();
+  const { api, shows, watched, reflector } = await setup(t, { clock });
+  await watched();
+  api.quietly(() => {
+    api.remove("a");
+    api.restoreBackup();
+    api.put("c", { value: 3 });
+  });
+  clock.advance(240_000);
+  api.endWatches();
+  await until("the server refuses our version", () => reflector.counters.errors.server === 1);
+  clock.advance(100);
+  await shows({ "shop/b": 2, "shop/c": 3 });
+  const queries = api.asked.flatMap(({ what, url }) => (what === "list" ? [url.searchParams.get("resourceVersion")] : []));
+  assert.deepEqual(queries, ["0", "102", null]);
+  await watched();
+  api.put("d", { value: 4 });
+  await shows({ "shop/b": 2, "shop/c": 3, "shop/d": 4 });
 });
 
 test("a list that lost objects deletes them, and keeps the identity of what has not changed", async (t) => {
-  const { api, shows, watched, reflector } = await setup(t);
+  const projected: string[] = [];
+  const { api, shows, watched, reflector } = await setup(t, { project: (raw) => (projected.push(raw.metadata.name), project(raw)) });
   await watched();
   const a = reflector.items.get("shop/a");
   api.quietly(() => {
@@ -184,6 +221,7 @@ test("a list that lost objects deletes them, and keeps the identity of what has 
   api.endWatches();
   await shows({ "shop/a": 1, "shop/c": 3 });
   assert.equal(reflector.items.get("shop/a"), a);
+  assert.deepEqual(projected, ["a", "b", "c"], "the same version is not looked at again");
   assert.equal(reflector.counters.errors.gone, 1);
 });
 

@@ -165,6 +165,14 @@ export class FakeApi {
     this.pages.clear();
   }
 
+  /** A server whose store was restored from a backup: versions begin again below those it has given. */
+  restoreBackup(): void {
+    this.version = 50;
+    this.compacted = 50;
+    this.history = [];
+    this.pages.clear();
+  }
+
   /** Ends every watch properly, as at its time. */
   endWatches(): void {
     for (const { response } of this.watchers) response.end();

@@ -6,6 +6,7 @@ import { newPacket } from "../../src/capture/decode.ts";
 import { marks } from "../../src/firewall/marks.ts";
 import { SourceClass } from "../../src/model/verdict.ts";
 import { type Context, type Held, newCounters } from "../../src/worker/context.ts";
+import { type GuardedPod, PodTable } from "../../src/worker/pods.ts";
 import { UnknownPods } from "../../src/worker/unknown.ts";
 
 const MARKS = marks();
@@ -19,12 +20,13 @@ function room(t: TestContext) {
   const settled: [id: number, verdict: number, mark: number][] = [];
   const said: Ip[] = [];
   const state = { nowMs: 1000, mayGo: true };
-  const free = new Map<Ip, unknown>();
+  const pods = new PodTable();
   const guarded = new Set<Ip>();
+  pods.of = (address) => (guarded.has(address) ? ({} as GuardedPod) : undefined);
   const context = {
     counters: newCounters(),
     kernel: { marks: MARKS, isResolver: () => true },
-    pods: { free, of: (address: Ip) => (guarded.has(address) ? {} : undefined) },
+    pods,
     nowMs: () => state.nowMs,
   } as unknown as Context;
   const queue = { settle: (...one: [number, number, number]) => void settled.push(one) } as unknown as PacketQueue;
@@ -48,7 +50,7 @@ function room(t: TestContext) {
       t.mock.timers.tick(Math.min(100, left));
     }
   };
-  return { unknown, take, pass, settled, said, state, free, guarded, counters: context.counters };
+  return { unknown, take, pass, settled, said, state, pods, guarded, counters: context.counters };
 }
 
 test("a stranger's packets are held, and go through the chains again when the kernel knows him", (t) => {
@@ -96,11 +98,24 @@ test("no interface has more than its share, and all together no more than there 
 
 test("a packet that the kernel took for unknown a moment too early goes back to it, but not for ever", (t) => {
   const it = room(t);
-  it.free.set(A, { kind: "routed", interface: "cali1", index: 7 });
+  it.pods.setFree(A, { kind: "missing", interface: "", why: "not found" });
   assert.equal(it.take(A, 7), NfVerdict.repeat);
-  assert.equal(it.take(A, 8), HOLD, "the address on another interface");
+  assert.equal(it.take(B, 7), HOLD);
   const verdicts = Array.from({ length: 2000 }, () => it.take(A, 7));
-  assert.ok(verdicts.filter((one) => one === NfVerdict.repeat).length <= 1000);
+  assert.equal(verdicts.filter((one) => one === NfVerdict.repeat).length, 999);
+});
+
+test("other addresses of a pod that nobody guards are its own business, but for those of guarded pods", (t) => {
+  const it = room(t);
+  const attachment = { kind: "routed", interface: "cali1", index: 7 } as const;
+  it.pods.setFree(A, attachment);
+  assert.deepEqual([it.take(A, 7), it.take(A, 8), it.take(B, 7)], [NfVerdict.repeat, HOLD, NfVerdict.accept]);
+  it.guarded.add(B);
+  assert.equal(it.take(B, 7), HOLD);
+  it.guarded.delete(B);
+  it.pods.setFree(A, attachment);
+  it.pods.setFree(A, undefined);
+  assert.equal(it.take(B, 7), HOLD, "it is gone, however often it was told");
 });
 
 test("a held query that the pod's policy does not allow does not go on", (t) => {

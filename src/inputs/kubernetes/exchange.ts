@@ -1,5 +1,6 @@
+import { messageOf } from "../../base/fault.ts";
 import type { Clock } from "./clock.ts";
-import { ApiFault } from "./faults.ts";
+import { ApiFault, permissionOf } from "./faults.ts";
 import type { ApiRequest, ApiStream, Transport } from "./transport.ts";
 import type { Outcome } from "./types.ts";
 
@@ -12,7 +13,7 @@ export interface Limits {
   readonly wholeMs: number;
 }
 
-/** One request under these limits; ended by `stop`, by a limit (kind `timeout`) or by `take`. */
+/** One request under these limits; ended by `stop`, by a limit (kind `timeout`) or by `take`. Never rejects, whatever `take` throws. */
 export async function exchange(
   transport: Transport,
   clock: Clock,
@@ -24,7 +25,8 @@ export async function exchange(
   const ending = new AbortController();
   const late = (what: string, ms: number) => (): void => {
     const fix = "is the API server overloaded, or is something on the way dropping packets? It is tried again";
-    ending.abort(new ApiFault("timeout", `${request.method} ${request.path}: ${what} for ${Math.round(ms / 1000)} s`, fix));
+    const { verb, resource } = permissionOf(request.method, request.path);
+    ending.abort(new ApiFault("timeout", `${verb} ${resource}: ${what} for ${Math.round(ms / 1000)} s`, fix));
   };
   const stopped = (): void => ending.abort(new ApiFault("closed", "stopped", "start it again"));
   if (stop.aborted) stopped();
@@ -42,11 +44,22 @@ export async function exchange(
     return await opened.value.read((piece) => {
       if (stop.aborted) return ending.signal.reason as ApiFault;
       watchSilence();
-      return take(piece);
+      try {
+        return take(piece);
+      } catch (error) {
+        return failure(request, error);
+      }
     });
+  } catch (error) {
+    return failure(request, error);
   } finally {
     cancelWhole();
     cancelSilence();
     stop.removeEventListener("abort", stopped);
   }
+}
+
+function failure({ method, path }: ApiRequest, error: unknown): ApiFault {
+  const { verb, resource } = permissionOf(method, path);
+  return new ApiFault("object", `${verb} ${resource}: ${messageOf(error)}`, "this is a mistake in namegate: report it", { cause: error });
 }

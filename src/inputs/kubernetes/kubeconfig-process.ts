@@ -42,7 +42,7 @@ async function readKubeconfig(files: readonly string[]): Promise<KubeconfigAnswe
     ...(servername === undefined ? {} : { servername }),
     ...(rejectUnauthorized === undefined ? {} : { rejectUnauthorized }),
   };
-  return { credentials: { server: cluster.server, tls, headers }, context: config.getCurrentContext() };
+  return { credentials: { server: cluster.server, tls, headers } };
 }
 
 /** client-node gives certificates and keys as Buffers, or as text where a plugin gave them. */

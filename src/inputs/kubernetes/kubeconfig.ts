@@ -14,9 +14,7 @@ const READ_TIMEOUT_MS = 30_000; // an exec plugin may have to ask a cloud
 const OUTPUT_BYTES_MAX = 1024 * 1024;
 
 /** What the process prints: one of these as JSON. */
-export type KubeconfigAnswer =
-  | { readonly credentials: Credentials; readonly context: string }
-  | { readonly problem: string; readonly fix: string };
+export type KubeconfigAnswer = { readonly credentials: Credentials } | { readonly problem: string; readonly fix: string };
 
 export function kubeconfigSource(files: readonly string[], env: Readonly<Record<string, string | undefined>>): CredentialSource {
   const source = files.join(", ");

@@ -1,5 +1,6 @@
 import { Agent as HttpAgent, type IncomingMessage, request as httpRequest } from "node:http";
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import { messageOf } from "../../base/fault.ts";
 import type { Credentials, CredentialSource } from "./credentials.ts";
 import { ApiFault, connectionFault, statusFault } from "./faults.ts";
 import type { Outcome } from "./types.ts";
@@ -28,6 +29,8 @@ export interface Transport {
 
 const KEEPALIVE_MS = 15_000; // then ten probes a second apart (libuv): a black hole is noticed in 25 s
 const IDLE_SOCKET_MS = 30_000;
+/** After so much of an answer others have their turn: libuv reads up to 2 MB in one, some 50 ms of JSON. */
+const TURN_BYTES_MAX = 128 * 1024;
 const ERROR_BYTES_MAX = 64 * 1024;
 /** Credentials that the server refused are read again, but not more often: an exec plugin may be slow, or lock an account. */
 const RENEW_MS = 10_000;
@@ -42,12 +45,15 @@ export function httpsTransport(source: CredentialSource, now: () => number, user
 
   const credentials = (olderMs: number): Promise<Outcome<Credentials>> => {
     if (read !== undefined && now() - read.at < olderMs) return Promise.resolve({ ok: true, value: read.credentials });
-    reading ??= source.read().then((outcome) => {
-      reading = undefined;
-      if (outcome.ok) read = { credentials: outcome.value, at: now() };
-      else if (read !== undefined) return { ok: true, value: read.credentials }; // the server says whether they are still good
-      return outcome;
-    });
+    reading ??= source
+      .read()
+      .catch(unreadable)
+      .then((outcome) => {
+        reading = undefined;
+        if (outcome.ok) read = { credentials: outcome.value, at: now() };
+        else if (read !== undefined) return { ok: true, value: read.credentials }; // the server says whether they are still good
+        return outcome;
+      });
     return reading;
   };
 
@@ -115,6 +121,14 @@ export function httpsTransport(source: CredentialSource, now: () => number, user
 
 type Sent = { readonly response: IncomingMessage } | { readonly response?: undefined; readonly error: unknown; readonly reused: boolean };
 
+function unreadable(error: unknown): Outcome<Credentials> {
+  const what = `credentials cannot be read: ${messageOf(error)}`;
+  return {
+    ok: false,
+    fault: new ApiFault("credentials", what, "has this process too many open files, or too little memory?", { cause: error }),
+  };
+}
+
 function reasonOf(signal: AbortSignal): ApiFault {
   return signal.reason instanceof ApiFault ? signal.reason : new ApiFault("closed", "stopped", "start it again");
 }
@@ -129,10 +143,17 @@ function drain(
   return new Promise((resolve) => {
     let ended: ApiFault | undefined;
     let cut: unknown;
+    let bytes = 0;
     response.on("data", (piece: Buffer) => {
       if (ended !== undefined) return;
       ended = take(piece);
+      bytes += piece.length;
       if (ended !== undefined) response.destroy();
+      else if (bytes >= TURN_BYTES_MAX) {
+        bytes = 0;
+        response.pause();
+        setImmediate(() => response.resume());
+      }
     });
     response.on("error", (error) => {
       cut = error;

@@ -61,7 +61,7 @@ export interface Store<T> {
   readonly synced: boolean;
   /**
    * Milliseconds since the server last proved that this is current (a list, an event, a bookmark); Infinity before.
-   * A healthy watch of quiet objects reaches five minutes.
+   * `now` is of the clock that openCluster was given. A healthy watch of quiet objects reaches five minutes and a half.
    */
   staleMs(now: number): number;
 }
@@ -107,7 +107,7 @@ export type ErrorKind =
   | "garbage" // not JSON, not an event, an event without metadata
   | "too-large" // a line, an object or an answer beyond its limit
   | "closed" // a watch ended before its time
-  | "object"; // `project` threw
+  | "object"; // `project`, or something else of ours, threw
 
 export interface EventText {
   /** The object that the event is about. */
