@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { Agent, request } from "node:https";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { until } from "../../src/cli/lab-process.ts";
@@ -32,7 +33,7 @@ export const PODS = "/api/v1/pods";
 export const COLLECTIONS = [PODS, "/api/v1/namespaces", "/api/v1/configmaps", "/api/v1/namespaces/kube-system/services"] as const;
 const CONFIG = { interfacePrefixes: ["cali", "many"] };
 /** Where pods of the cluster are whose agents are not ours. */
-export const ELSEWHERE = "node-2";
+const ELSEWHERE = "node-2";
 
 const dnsService = (clusterIP: string): object => ({
   clusterIP,
@@ -162,6 +163,27 @@ export async function realCluster(): Promise<BenchCluster<ApiServer>> {
   } catch (error) {
     await ends.run();
     throw error;
+  }
+}
+
+/** Pods of other nodes, without a status; as quickly as the API server takes them. */
+export async function populate(api: ApiServer, count: number, atOnce: number): Promise<void> {
+  const agent = new Agent({ keepAlive: true, maxSockets: atOnce, ca: readFileSync(api.caFile) });
+  const headers = { authorization: `Bearer ${api.token("admin")}`, "content-type": "application/json" };
+  const post = (body: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const sent = request(`${api.url}/api/v1/namespaces/default/pods`, { method: "POST", agent, headers }, (response) => {
+        response.resume().on("end", () => (response.statusCode === 201 ? resolve() : reject(new Error(`a pod: ${response.statusCode}`))));
+      });
+      sent.on("error", reject).end(body);
+    });
+  try {
+    await together(count, atOnce, (i) => {
+      const metadata = { name: `elsewhere-${i}`, labels: { app: "elsewhere" } };
+      return post(JSON.stringify({ metadata, spec: { nodeName: ELSEWHERE, containers: [{ name: "main", image: "none" }] } }));
+    });
+  } finally {
+    agent.destroy();
   }
 }
 
