@@ -1,77 +1,130 @@
-import { readFileSync } from "node:fs";
-import { until } from "../src/cli/lab-process.ts";
-import { endApiServer, type KubeShop, kubeShop } from "../test/support/kube-shop.ts";
-import { manyPods } from "./support/pods.ts";
+import { missing } from "../test/support/need.ts";
+import { API_SERVER, type ApiServer } from "../test/support/apiserver.ts";
+import { type BenchCluster, enforced, populate, realCluster, statusOf, together } from "./support/cluster.ts";
+import { begin } from "./support/load.ts";
+import { ALLOWED, newcomers } from "./support/newcomers.ts";
+import { PORT } from "./support/node.ts";
+import { address, manyPods, usageOf } from "./support/pods.ts";
 import { median, report } from "./support/report.ts";
 
 const WORKLOAD =
-  "an agent of a real API server (one machine for all of it) with 250 guarded pods: from the PUT of a policy's ConfigMap until the agent has said that the kernel has it, " +
-  "for one pod's policy and for one that selects all 250; resident memory of the whole agent";
+  "an agent of a real kube-apiserver, 10 000 pods on other nodes, a policy for each pod of this one; with 1 and with 250 guarded pods: from the sending of a changed ConfigMap, or of a new pod's status, until the " +
+  "kernel's set shows it to another process (asked every 50 µs). Then pods that send 5000 datagrams a second from the moment when they have a way out: what gets out that no rule allows. One machine for all";
 const PODS = 250;
-const ROUNDS = 15;
-const AT_ONCE = 8;
+const CLUSTER_PODS = Number(process.env.CLUSTER_PODS ?? 10_000);
+const ROUNDS = 50;
+const POD_ROUNDS = 30;
+const NEWCOMERS = Number(process.env.NEWCOMERS ?? 60);
+const AT_ONCE = 16;
 
-const policyFor = (match: object, port: number): object => ({
+type Cluster = BenchCluster<ApiServer>;
+
+const policyOf = (i: number, queries: "All" | "AllowedOnly"): object => ({
   mode: "Enforce",
-  subject: { podSelector: { matchLabels: match } },
-  egress: [{ name: "bench", action: "Accept", to: [{ domainNames: ["*.bench.test"] }], ports: [{ protocol: "TCP", port }] }],
+  subject: { podSelector: { matchLabels: { number: String(i) } } },
+  dns: { queries },
+  egress: [{ name: "bench", action: "Accept", to: [{ domainNames: ["*.bench.test"] }], ports: [{ protocol: "TCP", port: PORT }] }],
 });
+const podOf = (i: number) => ({
+  namespace: "shop",
+  name: `many-${i}`,
+  uid: "",
+  labels: { app: "many", number: String(i) },
+  addresses: [address(i)],
+});
+const nowUs = (): number => Number(process.hrtime.bigint()) / 1000;
 
-async function announceAll(it: KubeShop): Promise<void> {
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let i = next++; i < PODS; i = next++) {
-      const labels = { app: "many", number: String(i) };
-      await it.api.createPod({ namespace: "shop", name: `many-${i}`, node: "node-1", labels, addresses: [`10.245.${i >> 8}.${i & 255}`] });
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+interface Seen {
+  /** Milliseconds from the sending until the kernel has it; and until the API server has answered. */
+  readonly kernelMs: number;
+  readonly answerMs: number;
 }
 
-/** Milliseconds. */
-async function timed(work: () => Promise<void>): Promise<number> {
-  const from = performance.now();
-  await work();
-  return performance.now() - from;
+/** When the set has (or lacks) the address after `change`. */
+async function seen(it: Cluster, set: string, of: string, has: boolean, change: () => Promise<unknown>): Promise<Seen> {
+  const { child, done } = begin(it.lab, "node", "load", "seen", set, of, has ? 1 : 0);
+  await child.line((line) => line === "ready");
+  const from = nowUs();
+  await change();
+  const answered = nowUs();
+  const { at = -1 } = await done;
+  if (at < 0) throw new Error(`${set} does not show ${of} after ten seconds`);
+  return { kernelMs: (at - from) / 1000, answerMs: (answered - from) / 1000 };
 }
 
-async function main(): Promise<void> {
-  if ((process.env.KUBEBUILDER_ASSETS ?? "") === "") {
-    console.log("cluster: needs KUBEBUILDER_ASSETS in the environment (kube-apiserver, etcd): not measured");
-    return;
+async function policies(it: Cluster): Promise<Seen[]> {
+  const times: Seen[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const has = round % 2 === 0;
+    times.push(await seen(it, "ng-query4", address(0), has, () => it.putPolicy("many-0", policyOf(0, has ? "AllowedOnly" : "All"))));
   }
-  const ends: (() => unknown)[] = [];
-  const it = await kubeShop({ after: (end: () => unknown) => void ends.unshift(end) } as Parameters<typeof kubeShop>[0]);
+  return times;
+}
+
+async function pods(it: Cluster): Promise<Seen[]> {
+  const times: Seen[] = [];
+  for (let i = PODS; i < PODS + POD_ROUNDS; i++) times.push(await seen(it, "ng-guard4", address(i), true, () => it.putPod(podOf(i))));
+  return times;
+}
+
+async function measure(): Promise<void> {
+  const it = await realCluster();
   try {
-    await it.addPod({ name: "client" });
-    await manyPods(it.lab, PODS);
-    await announceAll(it);
-    for (let i = 0; i < PODS; i += 10) await it.put(`many-${i}`, policyFor({ number: String(i) }, 1));
-    await it.put("all", policyFor({ app: "many" }, 2));
-    await it.start({ config: { interfacePrefixes: ["cali", "many"] } });
-    await until(
-      "all are guarded",
-      async () => (await it.agent.status()).pods.filter(({ guarded, enforced }) => guarded && enforced).length === PODS,
-      30_000,
-      200,
-    );
-    const one: number[] = [];
-    const all: number[] = [];
-    for (let round = 0; round < ROUNDS; round++) {
-      one.push(await timed(() => it.enforce("many-0", policyFor({ number: "0" }, 100 + round))));
-      all.push(await timed(() => it.enforce("all", policyFor({ app: "many" }, 100 + round))));
-    }
-    const status = readFileSync(`/proc/${it.agent.child.pid}/status`, "utf8");
+    const { lab, api } = it;
+    const from = performance.now();
+    await populate(api, CLUSTER_PODS, AT_ONCE);
+    const populateMs = performance.now() - from;
+    await manyPods(lab, PODS + POD_ROUNDS);
+    await together(PODS + POD_ROUNDS, AT_ONCE, (i) => it.putPolicy(`many-${i}`, policyOf(i, "All")));
+    await it.putPolicy("fresh", {
+      mode: "Enforce",
+      subject: { podSelector: { matchLabels: { app: "fresh" } } },
+      egress: [{ name: "allowed", action: "Accept", to: [{ networks: [`${ALLOWED}/32`] }] }],
+    });
+    await it.putPod(podOf(0));
+    const agent = await it.start();
+    await enforced(lab, 1, "many-");
+    const few = await policies(it);
+    await together(PODS - 1, AT_ONCE, (i) => it.putPod(podOf(i + 1)));
+    await enforced(lab, PODS, "many-");
+    const many = await policies(it);
+    const created = await pods(it);
+    const { residentMb } = usageOf(agent.child.pid as number);
+    const fresh = await newcomers(it, NEWCOMERS);
+    const { inputs, counters } = await statusOf(lab);
+    await agent.stop();
+    const kernel = (list: readonly Seen[]): number[] => list.map(({ kernelMs }) => kernelMs).sort((a, b) => a - b);
+    const p99 = (list: readonly Seen[]): number => kernel(list)[Math.ceil(0.99 * list.length) - 1] as number;
     report("cluster", WORKLOAD, [
-      { what: "a policy for one pod, median", value: median(one), unit: "ms", target: { most: 100 } },
-      { what: "a policy for all pods, median", value: median(all), unit: "ms", target: { most: 100 } },
-      { what: "the slowest of both", value: Math.max(...one, ...all), unit: "ms" },
-      { what: "resident memory", value: Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024, unit: "MB", target: { most: 150 } },
+      { what: "pods in the cluster", value: CLUSTER_PODS + PODS + POD_ROUNDS, unit: "" },
+      { what: "made at", value: (CLUSTER_PODS / populateMs) * 1000, unit: "1/s" },
+      { what: "pods that the agent keeps", value: inputs.find(({ resource }) => resource === "pods")?.items ?? -1, unit: "" },
+      { what: "ConfigMap → kernel, 1 pod guarded, median", value: median(kernel(few)), unit: "ms", target: { most: 100 } },
+      { what: `ConfigMap → kernel, ${PODS} pods guarded, median`, value: median(kernel(many)), unit: "ms", target: { most: 100 } },
+      { what: `of which the API server's answer to the PUT, median`, value: median(many.map(({ answerMs }) => answerMs)), unit: "ms" },
+      { what: `ConfigMap → kernel, ${PODS} pods guarded, p99`, value: p99(many), unit: "ms" },
+      { what: `ConfigMap → kernel, ${PODS} pods / 1 pod`, value: median(kernel(many)) / median(kernel(few)), unit: "" },
+      {
+        what: `pod (POST, PATCH of its address) → guarded, ${PODS} pods, median`,
+        value: median(kernel(created)),
+        unit: "ms",
+        target: { most: 100 },
+      },
+      { what: "of which the API server's answers, median", value: median(created.map(({ answerMs }) => answerMs)), unit: "ms" },
+      { what: "pod → guarded, p99", value: p99(created), unit: "ms" },
+      { what: "resident memory, 250 pods and policies", value: residentMb, unit: "MB", target: { most: 150 } },
+      { what: "newcomers that speak at once", value: NEWCOMERS, unit: "" },
+      { what: "datagrams that they sent", value: fresh.sent, unit: "", target: { least: NEWCOMERS * 100 } },
+      { what: "newcomers whose allowed datagrams arrived", value: fresh.arrived, unit: "", target: { least: NEWCOMERS } },
+      { what: "datagrams that got out unjudged", value: fresh.unjudged, unit: "", target: { most: 0 } },
+      { what: "packets of pods that nobody knew yet", value: counters["unknownPod"] ?? 0, unit: "", target: { least: NEWCOMERS } },
+      { what: "faults", value: counters["faults"] ?? 0, unit: "", target: { most: 0 } },
     ]);
   } finally {
-    for (const end of ends) await end();
-    await endApiServer();
+    await it.close();
   }
 }
 
-await main();
+const lacking = missing(API_SERVER);
+if (lacking === undefined) await measure();
+else console.log(`cluster: not measured: ${lacking} (kube-apiserver and etcd)`);

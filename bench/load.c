@@ -16,6 +16,7 @@
  *   stream ADDRESS PORT MS                    TCP: sends as fast as it can
  *   flood ADDRESS PORT RATE MS SPREAD         UDP: RATE a second (0: all it can) to SPREAD addresses in turn
  *   change FROM TO SET ADDRESS WANTED         renames FROM to TO; how long until the ipset has (1) or lacks (0) ADDRESS
+ *   seen SET ADDRESS WANTED                   says "ready", then when that was so, by the monotonic clock
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -35,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MESSAGE = 512, SAMPLES_MAX = 1 << 20, PODS_MAX = 1000, REPLY_MS = 2000, CONNECT_MS = 5000, CHANGE_MS = 5000 };
+enum { MESSAGE = 512, SAMPLES_MAX = 1 << 20, PODS_MAX = 1000, REPLY_MS = 2000, CONNECT_MS = 5000, CHANGE_MS = 5000, SEEN_MS = 10000 };
 static const uint32_t ANSWER_BASE = 198u << 24 | 18u << 16; /* 198.18.0.0/15, RFC 2544 */
 
 static uint64_t samples[SAMPLES_MAX];
@@ -472,6 +473,16 @@ static int in_set(int fd, const char *set, struct in_addr address) {
   return error == 0;
 }
 
+/* When it was so; 0: it was not. */
+static uint64_t wait_in_set(int fd, const char *set, struct in_addr address, int wanted, uint64_t until) {
+  while (now_ns() < until) {
+    struct timespec pause = {.tv_nsec = 50000}; /* the lock of the sets is the agent's, too */
+    nanosleep(&pause, NULL);
+    if (in_set(fd, set, address) == wanted) return now_ns();
+  }
+  return 0;
+}
+
 static int change(const char *from, const char *to, const char *set, const char *text, int wanted) {
   struct sockaddr_in address = address_of(text, 0);
   int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
@@ -480,14 +491,25 @@ static int change(const char *from, const char *to, const char *set, const char 
     fprintf(stderr, "load: %s is as wanted before the change\n", text);
     return 1;
   }
-  uint64_t begin = now_ns(), seen = 0;
+  uint64_t begin = now_ns();
   if (rename(from, to) < 0) fail("rename");
-  while (now_ns() < begin + CHANGE_MS * 1000000ull && seen == 0) {
-    struct timespec pause = {.tv_nsec = 50000}; /* the lock of the sets is the agent's, too */
-    nanosleep(&pause, NULL);
-    if (in_set(fd, set, address.sin_addr) == wanted) seen = now_ns();
+  uint64_t at = wait_in_set(fd, set, address.sin_addr, wanted, begin + CHANGE_MS * 1000000ull);
+  printf("{\"us\":%.0f}\n", at == 0 ? -1.0 : (double)(at - begin) / 1000);
+  return 0;
+}
+
+static int seen(const char *set, const char *text, int wanted) {
+  struct sockaddr_in address = address_of(text, 0);
+  int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+  if (fd < 0) fail("netlink");
+  if (in_set(fd, set, address.sin_addr) == wanted) {
+    fprintf(stderr, "load: %s is as wanted before the change\n", text);
+    return 1;
   }
-  printf("{\"us\":%.0f}\n", seen == 0 ? -1.0 : (double)(seen - begin) / 1000);
+  puts("ready");
+  fflush(stdout);
+  uint64_t at = wait_in_set(fd, set, address.sin_addr, wanted, now_ns() + SEEN_MS * 1000000ull);
+  printf("{\"at\":%.1f}\n", at == 0 ? -1.0 : (double)at / 1000);
   return 0;
 }
 
@@ -515,6 +537,7 @@ int main(int argc, char **argv) {
   if (!strcmp(command, "stream") && n == 3) return stream(a[0], atoi(a[1]), number(a[2]));
   if (!strcmp(command, "flood") && n == 5) return flood(a[0], atoi(a[1]), number(a[2]), number(a[3]), number(a[4]));
   if (!strcmp(command, "change") && n == 5) return change(a[0], a[1], a[2], a[3], atoi(a[4]));
+  if (!strcmp(command, "seen") && n == 3) return seen(a[0], a[1], atoi(a[2]));
   fprintf(stderr, "load: %s: no such command, or not its arguments; they are listed in load.c\n", command);
   return 2;
 }

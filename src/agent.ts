@@ -4,7 +4,7 @@ import { History } from "./alerts/history.ts";
 import { stamper } from "./alerts/stamp.ts";
 import type { Ip } from "./base/address.ts";
 import { addon } from "./base/addon.ts";
-import { collect } from "./base/collect.ts";
+import { collect, heapTrimmer } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
 import { Enforcement } from "./control/enforcement.ts";
@@ -183,8 +183,11 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   await enforcement.begin();
 
   source.watch(() => void queueReload(true));
+  collect();
+  const trim = heapTrimmer();
   const timers = [
     setInterval(() => {
+      trim(Date.now());
       if (enforcer.enforcing) losses.tick(readQueueList(), Date.now());
       // A pod whose interface was not there yet.
       if (enforcer.tick(Date.now())) void lookAgain();
@@ -220,7 +223,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const server = await listen(options.socket, requests(status, history));
   const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
-  collect();
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 
   return {

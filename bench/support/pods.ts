@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { execute } from "../../src/cli/lab-process.ts";
 import type { Lab } from "../../src/cli/lab-types.ts";
@@ -6,8 +6,11 @@ import type { Lab } from "../../src/cli/lab-types.ts";
 /** Name of the namespace that holds every pod of `manyPods`: one for all, as 250 real ones teach nothing more here. */
 const WHERE = "client";
 
+/** Of the inside ends, so that all go at once. */
+const GROUP = 77;
+
 /** Pod number i: its address, and the two ends of its veth. */
-const address = (i: number): string => `10.245.${i >> 8}.${i & 255}`;
+export const address = (i: number): string => `10.245.${i >> 8}.${i & 255}`;
 const iface = (i: number): string => `many${i}`;
 
 /**
@@ -30,7 +33,7 @@ export async function manyPods(lab: Lab, count: number): Promise<string[]> {
       `neigh replace ${address(i)} lladdr ${inside(i)} dev ${iface(i)} nud permanent`,
     );
     pods.push(
-      `link set p${i} up`,
+      `link set p${i} up group ${GROUP}`,
       `addr add ${address(i)}/32 dev p${i}`,
       `neigh replace 169.254.1.1 lladdr ${mac} dev p${i} nud permanent`,
     );
@@ -40,6 +43,11 @@ export async function manyPods(lab: Lab, count: number): Promise<string[]> {
   await batch(lab, "node", node);
   await batch(lab, WHERE, pods);
   return entries;
+}
+
+/** Takes the interfaces of `manyPods` away again; it may be called anew then. */
+export async function noPods(lab: Lab): Promise<void> {
+  await batch(lab, WHERE, [`link delete group ${GROUP}`]);
 }
 
 /** One pod as the pods file has it, `app: many` and `number: "i"`. */
@@ -78,15 +86,27 @@ async function batch(lab: Lab, where: string, lines: readonly string[]): Promise
 /** The agent's process below `ip netns exec` (which replaces itself, so it is the same one). */
 export interface Usage {
   readonly residentMb: number;
+  /** Of that, what is the process's own (heaps, stacks), and what are pages of files (the program of Node above all). */
+  readonly ownMb: number;
+  readonly fileMb: number;
   /** User and system time so far, milliseconds (a tick is 10). */
   readonly cpuMs: number;
+  /** Open files. */
+  readonly files: number;
 }
 
 export function usageOf(pid: number): Usage {
   const folder = join("/proc", String(pid));
   if (!existsSync(folder)) throw new Error(`no process ${pid}`);
-  const resident = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(join(folder, "status"), "utf8"));
+  const status = readFileSync(join(folder, "status"), "utf8");
+  const mb = (field: string): number => Number(new RegExp(`^${field}:\\s+(\\d+) kB`, "m").exec(status)?.[1]) / 1024;
   // Behind the program's name, which may hold anything: state is the first field; utime and stime are 12 and 13 (proc(5): 14, 15).
   const stat = readFileSync(join(folder, "stat"), "utf8").split(") ").pop()?.split(" ") ?? [];
-  return { residentMb: Number(resident?.[1]) / 1024, cpuMs: (Number(stat[11]) + Number(stat[12])) * 10 };
+  return {
+    residentMb: mb("VmRSS"),
+    ownMb: mb("RssAnon"),
+    fileMb: mb("RssFile"),
+    cpuMs: (Number(stat[11]) + Number(stat[12])) * 10,
+    files: readdirSync(join(folder, "fd")).length,
+  };
 }

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { Addon } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import { smallNursery } from "../base/nursery.ts";
 import type { Marks } from "../firewall/marks.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { FromWorker, ToWorker, Update, WorkerOptions, WorkerStatus } from "../worker/protocol.ts";
@@ -40,6 +41,7 @@ export class PacketThread {
       workerData: options,
       resourceLimits: { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: YOUNG_MB },
     });
+    this.worker.once("online", smallNursery);
     this.reader = new ConnectionReader(
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
       (entry, asked) => isPod(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),

@@ -15,6 +15,8 @@ import type { UnknownPods } from "./unknown.ts";
 
 /** Longest stretch of policy work before packets get a turn, milliseconds. */
 const SLICE_MS = 4;
+/** Compiled rulebooks that no pod has any more: whoever may label pods chooses which policies go together. */
+const BOOKS_SPARE = 64;
 
 export interface DesiredParts {
   readonly context: Context;
@@ -73,6 +75,7 @@ export class Desired {
         }
       }
       this.context.kernel.commit();
+      this.forgetBooks();
       const first = !this.ready;
       if (first) this.takeOver();
       this.parts.applied(update.id, Math.round((performance.now() - from) * 1000));
@@ -115,6 +118,13 @@ export class Desired {
       kernel.commit();
       yield;
     }
+  }
+
+  private forgetBooks(): void {
+    const { byKey } = this.context.pods;
+    if (this.books.size <= byKey.size + BOOKS_SPARE) return;
+    const used = new Set([...byKey.values()].map(({ guard }) => guard.book));
+    for (const [key, book] of this.books) if (book === undefined || !used.has(book)) this.books.delete(key);
   }
 
   private remove(pod: GuardedPod): void {

@@ -231,13 +231,13 @@ export class Guard {
   /**
    * The decisions that the kernel may take alone for one address, as [protocol << 16 | port, class, expires] triples,
    * from its fresh names. Whatever would be denied, or said by a Monitor policy, is not among them: it is asked for.
-   * So is everything when there are too many names, or when it takes longer than `until` (of performance.now()).
+   * So is everything when there are too many names. undefined: it took longer than `until` (of performance.now()).
    */
   elements(
     address: Ip,
     now: number,
     until = Infinity,
-  ): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] {
+  ): { readonly portKey: number; readonly kernel: KernelClass; readonly expires: number }[] | undefined {
     const entry = this.names.get(address);
     if (entry === undefined) return [];
     const fresh = entry.bindings.filter((binding) => binding.expires > now);
@@ -247,7 +247,7 @@ export class Guard {
     for (const binding of fresh) {
       for (const portKey of portsForName(this.book.wide, binding.name, binding.via)) {
         if (wanted.has(portKey)) continue;
-        if (until !== Infinity && performance.now() > until) return [];
+        if (until !== Infinity && performance.now() > until) return undefined;
         const [protocol, port] = [portKey >>> 16, portKey & 0xffff];
         const { kernel, wouldDeny } = this.decide(protocol, port, address, all);
         if (kernel === "deny" || wouldDeny !== undefined) continue;

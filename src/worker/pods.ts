@@ -8,6 +8,7 @@ import type { AddressNames, Binding } from "../names/table.ts";
 import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
 import { Asked } from "./asked.ts";
 import { Decisions } from "./decisions.ts";
+import { Owed } from "./owed.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { TCP_LIMITS, type TcpLimits, TcpMessages } from "../dns/tcp.ts";
@@ -56,6 +57,8 @@ export class GuardedPod {
   readonly replyPatches = new Patches();
   /** What its connections asked for, where they are seen behind DNAT only. */
   readonly asked = new Asked();
+  /** Addresses that there was no time to tell the kernel of. */
+  readonly owed = new Owed();
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */
@@ -158,7 +161,7 @@ export class GuardedPod {
 
   /**
    * Takes in what one reply taught; the kernel knows when `commit` returns. Returns false where a bound refused it. What
-   * is not preloaded by `until` (of performance.now()) is asked for at the first packet.
+   * is not preloaded by `until` (of performance.now()) is asked for at the first packet, until `settle` has been there.
    */
   learn(learned: Learned, now: number, until = Infinity): boolean {
     const own = this.guard.address(family(learned.address));
@@ -183,7 +186,9 @@ export class GuardedPod {
     if (entry === undefined) return;
     const old = entry.elements;
     const others = this.preloaded - old.length / ELEMENT_WORDS;
-    const found = others < PRELOADED_MAX ? this.guard.elements(address, now, until) : [];
+    const elements = others < PRELOADED_MAX ? this.guard.elements(address, now, until) : [];
+    if (elements === undefined) this.owed.add(address);
+    const found = elements ?? [];
     const wanted = others + found.length > PRELOADED_MAX ? [] : found.filter(({ portKey }) => !this.kernel.isResolver(address, portKey));
     this.preloaded = others + wanted.length;
     for (let i = 0; i < old.length; i += ELEMENT_WORDS) {
@@ -199,6 +204,12 @@ export class GuardedPod {
       next.push(portKey, VerdictClass[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
     }
     entry.elements = next.slice(); // without the room for more that pushing made
+  }
+
+  /** The decisions for an address that there was no time for; what was asked for meanwhile has a shorter life than a name. */
+  settle(address: Ip, now: number, until: number): void {
+    this.decisions.forget(address, this.unallow);
+    this.refresh(address, now, until);
   }
 
   /** What the kernel was told about an address is decided anew. */

@@ -13,6 +13,7 @@ import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
+import { settleOwed } from "./owed.ts";
 import { PodTable } from "./pods.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
 import { Queries } from "./queries.ts";
@@ -112,12 +113,14 @@ function start(native: Addon): void {
     }
   });
   let sweptMs = 0;
+  let served = 0;
   setInterval(() => {
     const nowMs = context.nowMs();
     if (!desired.ready) return;
     live.tick();
     comparison.tick(nowMs);
     inspection.sweep();
+    served = settleOwed(context, served);
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
       for (const pod of context.pods.byKey.values()) pod.sweep(context.now());

@@ -53,6 +53,7 @@ export interface AgentStatus {
     readonly resource: string;
     readonly synced: boolean;
     readonly staleSeconds: number;
+    readonly items: number;
     readonly error?: string;
   }[];
   readonly kept?: string;

@@ -28,6 +28,7 @@ export interface Thing {
 }
 
 interface Change {
+  readonly path: string;
   readonly version: number;
   readonly before: Thing | undefined;
   /** Of a deletion: the last state, with the version of the deletion. */
@@ -55,18 +56,29 @@ export const EXPIRED = JSON.stringify({
   object: { kind: "Status", status: "Failure", message: "too old resource version: 1 (103)", reason: "Expired", code: 410 },
 });
 
+/** An answer in place of 404 to what is neither a list nor a watch of a collection. */
+export interface OtherAnswer {
+  readonly status: number;
+  readonly body: unknown;
+}
+
 /**
- * One collection of an API server, in this process, with the rules of the real one that a list/watch loop depends on: versions,
- * pages that expire, a history that is compacted, cached and consistent lists, bookmarks. And with every fault.
+ * Collections of an API server (one, unless told otherwise), in this process, with the rules of the real one that a list/watch loop
+ * depends on: versions, pages that expire, a history that is compacted, cached and consistent lists, bookmarks. And with every fault.
  */
 export class FakeApi {
-  readonly path = "/api/v1/things";
+  /** Of the first collection: what is put goes there, unless told otherwise. */
+  readonly path: string;
   readonly asked: Asked[] = [];
   /** Asked for every request; undefined: answer it properly. */
   fault: (asked: Asked) => Fault | undefined = () => undefined;
   /** Tokens that are good; empty: any. */
   readonly tokens = new Set<string>();
-  private readonly things = new Map<string, Thing>();
+  /** What else is asked. */
+  other: (asked: Asked) => OtherAnswer | undefined = () => undefined;
+  /** Bytes of lists and watches by path, as they were written. */
+  readonly sent = new Map<string, number>();
+  private readonly things: ReadonlyMap<string, Map<string, Thing>>;
   private history: Change[] = [];
   private version = 100;
   private compacted = 100;
@@ -77,7 +89,9 @@ export class FakeApi {
   private readonly scheme: string;
 
   /** `tls`: key and certificate. */
-  constructor(tls?: { readonly key: string; readonly cert: string }) {
+  constructor(tls?: { readonly key: string; readonly cert: string }, paths: readonly [string, ...string[]] = ["/api/v1/things"]) {
+    this.path = paths[0];
+    this.things = new Map(paths.map((path) => [path, new Map<string, Thing>()]));
     const handle = (request: IncomingMessage, response: ServerResponse): void => void this.handle(request, response);
     this.server = tls === undefined ? createHttp(handle) : createHttps(tls, handle);
     this.scheme = tls === undefined ? "http" : "https";
@@ -106,32 +120,49 @@ export class FakeApi {
     return this.watchers.size;
   }
 
-  count(what: Asked["what"]): number {
-    return this.asked.filter((asked) => asked.what === what).length;
+  count(what: Asked["what"], path?: string): number {
+    return this.asked.filter((asked) => asked.what === what && (path === undefined || asked.url.pathname === path)).length;
   }
 
   /** Everything that is there, by `namespace/name` or name. */
-  state(): Map<string, Thing> {
-    return new Map(this.things);
+  state(path = this.path): Map<string, Thing> {
+    return new Map(this.of(path));
   }
 
-  put(name: string, more: Record<string, unknown> = {}, labels: Readonly<Record<string, string>> = {}, namespace = "shop"): void {
-    const key = `${namespace}/${name}`;
+  private of(path: string): Map<string, Thing> {
+    const things = this.things.get(path);
+    if (things === undefined) throw new Error(`the fake has no ${path}`);
+    return things;
+  }
+
+  /** `namespace`: empty for what has none. More metadata stands in `more.metadata`. */
+  put(
+    name: string,
+    more: Record<string, unknown> = {},
+    labels: Readonly<Record<string, string>> = {},
+    namespace = "shop",
+    path = this.path,
+  ): void {
+    const things = this.of(path);
+    const key = keyOf(namespace, name);
     const version = ++this.version;
-    const object: Thing = { ...more, metadata: { name, namespace, labels, resourceVersion: String(version) } };
-    this.tell({ version, before: this.things.get(key), object, deleted: false });
-    this.things.set(key, object);
+    const where = namespace === "" ? {} : { namespace };
+    const metadata = { ...(more["metadata"] as object | undefined), name, ...where, labels, resourceVersion: String(version) };
+    const object: Thing = { ...more, metadata };
+    this.tell({ path, version, before: things.get(key), object, deleted: false });
+    things.set(key, object);
   }
 
   /** False when it was not there. */
-  remove(name: string, namespace = "shop"): boolean {
-    const key = `${namespace}/${name}`;
-    const old = this.things.get(key);
+  remove(name: string, namespace = "shop", path = this.path): boolean {
+    const things = this.of(path);
+    const key = keyOf(namespace, name);
+    const old = things.get(key);
     if (old === undefined) return false;
     const version = ++this.version;
-    this.things.delete(key);
+    things.delete(key);
     const object = { ...old, metadata: { ...old.metadata, resourceVersion: String(version) } };
-    this.tell({ version, before: old, object, deleted: true });
+    this.tell({ path, version, before: old, object, deleted: true });
     return true;
   }
 
@@ -191,7 +222,7 @@ export class FakeApi {
 
   private tell(change: Change): void {
     this.history.push(change);
-    for (const { response, url } of this.watchers) this.send(response, url, change);
+    for (const { response, url } of this.watchers) if (url.pathname === change.path) this.send(response, url, change);
   }
 
   /** What leaves the selection is deleted for this watch. */
@@ -200,15 +231,21 @@ export class FakeApi {
     const is = !deleted && selected(url, object);
     if (!was && !is) return;
     const type = !is ? "DELETED" : was ? "MODIFIED" : "ADDED";
-    response.write(`${JSON.stringify({ type, object })}\n`);
+    this.write(response, url.pathname, `${JSON.stringify({ type, object })}\n`);
+  }
+
+  private write(response: ServerResponse, path: string, text: string): void {
+    this.sent.set(path, (this.sent.get(path) ?? 0) + Buffer.byteLength(text));
+    response.write(text);
   }
 
   private async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     let body = "";
     for await (const piece of request) body += String(piece);
     const url = new URL(request.url ?? "/", this.url);
-    const what = url.pathname !== this.path ? "other" : url.searchParams.get("watch") === "true" ? "watch" : "list";
-    const { method = "", headers } = request;
+    const { method = "GET", headers } = request;
+    const known = method === "GET" && this.things.has(url.pathname);
+    const what = !known ? "other" : url.searchParams.get("watch") === "true" ? "watch" : "list";
     const asked: Asked = { what, method, url, authorization: headers.authorization ?? "", body, at: performance.now() };
     this.asked.push(asked);
     const fault = this.fault(asked);
@@ -216,7 +253,13 @@ export class FakeApi {
     if (this.tokens.size > 0 && !this.tokens.has(asked.authorization.replace("Bearer ", ""))) return status(response, 401, "Unauthorized");
     if (what === "list") this.list(url, response);
     else if (what === "watch") this.watch(url, response);
-    else status(response, 404, "the server could not find the requested resource");
+    else this.answer(this.other(asked), response);
+  }
+
+  private answer(answer: OtherAnswer | undefined, response: ServerResponse): void {
+    if (answer === undefined) return status(response, 404, "the server could not find the requested resource");
+    response.writeHead(answer.status, { "content-type": "application/json" });
+    response.end(JSON.stringify(answer.body));
   }
 
   private misbehave(fault: Fault, asked: Asked, response: ServerResponse): void {
@@ -255,7 +298,7 @@ export class FakeApi {
     const token = url.searchParams.get("continue");
     const wanted = url.searchParams.get("resourceVersion");
     if (Number(wanted ?? 0) > this.version) return status(response, 504, "Too large resource version");
-    const now = { things: [...this.things.values()].filter((thing) => selected(url, thing)), version: this.version };
+    const now = { things: [...this.of(url.pathname).values()].filter((thing) => selected(url, thing)), version: this.version };
     const page = token === null ? now : this.pages.get(token);
     if (page === undefined) return status(response, 410, "The provided continue parameter is too old");
     const { things, version } = page;
@@ -263,7 +306,8 @@ export class FakeApi {
     if (next !== undefined) this.pages.set(next, { things: things.slice(limit), version });
     const items = next === undefined ? things : things.slice(0, limit);
     const metadata = { resourceVersion: String(version), ...(next === undefined ? {} : { continue: next }) };
-    response.end(JSON.stringify({ kind: "ThingList", apiVersion: "v1", metadata, items }));
+    this.write(response, url.pathname, JSON.stringify({ kind: "ThingList", apiVersion: "v1", metadata, items }));
+    response.end();
   }
 
   private watch(url: URL, response: ServerResponse): void {
@@ -274,20 +318,26 @@ export class FakeApi {
       return;
     }
     response.flushHeaders();
-    for (const change of this.history) if (change.version > from) this.send(response, url, change);
+    for (const change of this.history) if (change.path === url.pathname && change.version > from) this.send(response, url, change);
     const watcher = { response, url };
     this.watchers.add(watcher);
     response.on("close", () => this.watchers.delete(watcher));
   }
 }
 
-function selected(url: URL, { metadata }: Thing): boolean {
+/** Selectors of the one form `key=value`. */
+function selected(url: URL, { metadata, ["spec"]: spec }: Thing): boolean {
   const labels = url.searchParams.get("labelSelector");
   const fields = url.searchParams.get("fieldSelector");
   const [label = "", value = ""] = labels?.split("=") ?? [];
-  const [field, name] = fields?.split("=") ?? [];
-  return (labels === null || metadata.labels?.[label] === value) && (field !== "metadata.name" || metadata.name === name);
+  const [field, wanted] = fields?.split("=") ?? [];
+  if (labels !== null && metadata.labels?.[label] !== value) return false;
+  if (field === "metadata.name") return metadata.name === wanted;
+  if (field === "spec.nodeName") return (spec as { nodeName?: string } | undefined)?.nodeName === wanted;
+  return true;
 }
+
+const keyOf = (namespace: string, name: string): string => (namespace === "" ? name : `${namespace}/${name}`);
 
 function status(response: ServerResponse, code: number, message: string): void {
   response.writeHead(code, { "content-type": "application/json" });

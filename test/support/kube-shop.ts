@@ -1,11 +1,9 @@
-import { createConnection, createServer, type Socket } from "node:net";
-import { join } from "node:path";
 import { after, type TestContext } from "node:test";
-import { until } from "../../src/cli/lab-process.ts";
 import type { LabPod, PodOptions } from "../../src/cli/lab-types.ts";
-import { MAIN, policy, running, socketOf, type TestAgent } from "./agent.ts";
+import { policy, type TestAgent } from "./agent.ts";
 import { API_SERVER, type ApiServer, type Rule, startApiServer } from "./apiserver.ts";
 import { type Client, clientIn } from "./client.ts";
+import { NODE, relay, startClusterAgent } from "./cluster-agent.ts";
 import { dnsServer } from "./dns-server.ts";
 import { clusterDns, type Lab, labFor } from "./lab.ts";
 import { installRules } from "./manifests.ts";
@@ -15,26 +13,15 @@ import { NAMES, OUT, SHOP_NEEDS } from "./shop.ts";
 /** What a test of the shop in a cluster needs. */
 export const KUBE_NEEDS = { ...SHOP_NEEDS, ...API_SERVER } as const;
 
-export const NODE = "node-1";
+export { NODE };
 export const TAINT = "namegate.dev/agent-not-ready";
 
 /** Beside the rules of install.yaml: what the chart's `startupTaint.enabled` adds. */
 const TAINT_RULE: Rule = { apiGroups: [""], resources: ["nodes"], verbs: ["get", "patch"] };
 
-const RELAY = `
-import { connect, createServer } from "node:net";
-const [port, path] = process.argv.slice(1);
-createServer((client) => {
-  const up = connect(path);
-  client.on("error", () => up.destroy()).on("close", () => up.destroy()).pipe(up);
-  up.on("error", () => client.destroy()).on("close", () => client.destroy()).pipe(client);
-}).listen(Number(port), "127.0.0.1", () => console.log("up"));
-`;
-
 /**
  * The shop of shop.ts in a cluster: a real API server, pods that exist in it and in network namespaces, and an agent of a node. The
- * API server is on the host's loopback; in the node's namespace a relay listens on the same address and port, and what comes in there
- * goes over a unix socket, which knows no network namespaces, and through this process, which can keep it waiting.
+ * API server is on the host's loopback; cluster-agent.ts has the way there.
  */
 export interface KubeShop {
   readonly lab: Lab;
@@ -71,7 +58,7 @@ export async function kubeShop(t: Pick<TestContext, "after">): Promise<KubeShop>
   shared ??= startApiServer();
   const [lab, api] = await Promise.all([labFor(t, { iptables: "iptables-nft" }), shared]);
   t.after(() => empty(api));
-  const stall = await relay(t, lab, api);
+  const stall = await relay(t, lab, api.port);
   const { pod, port, v4 } = await clusterDns(lab);
   lab.setResolvers([v4]);
   await lab.addServer({ name: "out", addresses: Object.values(OUT) });
@@ -103,23 +90,7 @@ export async function kubeShop(t: Pick<TestContext, "after">): Promise<KubeShop>
     stall,
     agent: undefined as unknown as TestAgent,
     start: async ({ config = {}, ready = true } = {}) => {
-      const file = lab.file("config.yaml", JSON.stringify({ iptables: "nft", metrics: "off", ...config }));
-      const env = ["NODE_NAME=" + NODE, "POD_NAMESPACE=namegate", "KUBECONFIG=" + api.kubeconfig("agent")];
-      const state = join(lab.dir, "state");
-      const child = lab.spawn("node", [
-        "env",
-        ...env,
-        process.execPath,
-        MAIN,
-        "agent",
-        "--config",
-        file,
-        "--state",
-        state,
-        "--socket",
-        socketOf(lab),
-      ]);
-      made.agent = await running(lab, child, ready);
+      made.agent = await startClusterAgent(lab, { kubeconfig: api.kubeconfig("agent"), config, ready });
       return made.agent;
     },
     addPod: async ({ announced = true, spec, ...options }) => {
@@ -165,38 +136,4 @@ async function empty(api: ApiServer): Promise<void> {
     await api.request("DELETE", `/api/v1/namespaces/${namespace}/services/kube-dns`);
   }
   await api.must("DELETE", `/api/v1/nodes/${NODE}`);
-}
-
-/** The way from the node's namespace to the API server. Returns a switch that keeps everything waiting. */
-async function relay(t: Pick<TestContext, "after">, lab: Lab, api: ApiServer): Promise<(on: boolean) => void> {
-  const path = join(lab.dir, "api.sock");
-  let stalled = false;
-  const waiting = new Set<() => void>();
-  const open = new Set<Socket>();
-  const server = createServer((client) => {
-    open.add(client);
-    client.on("error", () => undefined).on("close", () => open.delete(client));
-    client.pause();
-    const go = (): void => {
-      const up = createConnection({ host: "127.0.0.1", port: api.port });
-      up.on("error", () => client.destroy()).on("close", () => client.destroy());
-      client.on("close", () => up.destroy()).pipe(up);
-      up.pipe(client);
-    };
-    if (stalled) waiting.add(go);
-    else go();
-  });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
-  t.after(() => {
-    for (const socket of open) socket.destroy();
-    server.close();
-  });
-  const child = lab.script("node", RELAY, [String(api.port), path]);
-  await until("the relay is up", () => child.out.includes("up"));
-  return (on) => {
-    stalled = on;
-    if (on) for (const socket of open) socket.destroy();
-    else for (const go of waiting) go();
-    waiting.clear();
-  };
 }

@@ -11,6 +11,7 @@ import type { Policy } from "../../src/model/policy.ts";
 import { readManifests } from "../../src/policy/read.ts";
 import { type Rulebook, rulebook } from "../../src/worker/guard.ts";
 import type { Kernel } from "../../src/worker/kernel.ts";
+import { settleOwed } from "../../src/worker/owed.ts";
 import { GuardedPod, PodTable } from "../../src/worker/pods.ts";
 import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
 import { encode, labels } from "../dns/encode.ts";
@@ -45,9 +46,11 @@ function node(limit: number): {
   table: PodTable;
   readonly add: (name: string, policy: Policy) => GuardedPod;
   readonly elements: () => number;
+  readonly kernel: Kernel;
 } {
   const held = new Set<string>();
   const kernel = {
+    commit: () => undefined,
     allow: (pod: Ip, address: Ip, port: number) => held.add(`${pod}${address}${port}`),
     isResolver: () => false,
     unallow: (pod: Ip, address: Ip, port: number) => held.delete(`${pod}${address}${port}`),
@@ -57,6 +60,7 @@ function node(limit: number): {
   const table = new PodTable();
   return {
     table,
+    kernel,
     elements: () => held.size,
     add(podName, one) {
       const address = parseIp(`10.0.0.${table.byKey.size + 1}`) as Ip;
@@ -121,6 +125,32 @@ test("many names of one address, many ports and many rules cost no time when a r
   assert.ok(performance.now() - from < 1000);
   assert.deepEqual(hog.guard.elements(far(1), NOW), []);
   assert.equal(hog.guard.decide(6, 1000, far(1), hog.guard.seen(far(1), NOW)).kernel, "pass");
+});
+
+test("addresses that there was no time for are told to the kernel when there is, pod by pod, and not for ever", () => {
+  const { table, add, kernel, elements } = node(100_000);
+  const [hog, victim] = [add("hog", policy(1, 1)), add("victim", policy(1, 1))];
+  const late = (pod: GuardedPod, n: number): boolean =>
+    pod.learn({ name: name("x.evil.example"), via: "asked", address: far(n), ttl: 300 }, NOW, performance.now() - 1);
+  for (let n = 0; n < 3; n++) assert.ok(late(hog, n));
+  assert.ok(late(victim, 0));
+  assert.deepEqual([elements(), hog.owed.size, victim.owed.size], [0, 3, 1]);
+  let nowMs = NOW * 1000;
+  const context = { pods: table, kernel, nowMs: () => nowMs, now: () => NOW };
+  hog.work.has(nowMs);
+  hog.work.spend(1000);
+  let next = settleOwed(context, 0);
+  assert.deepEqual([elements(), hog.owed.size, victim.owed.size], [1, 3, 0], "it has had its share of this second");
+  nowMs += 60_000;
+  next = settleOwed(context, next);
+  assert.deepEqual([elements(), hog.owed.size], [4, 0]);
+
+  late(hog, 9);
+  for (let tries = 0; tries < 10; tries++) hog.owed.next((address) => hog.settle(address, NOW, performance.now() - 1));
+  assert.deepEqual([elements(), hog.owed.size], [4, 0], "what always takes too long is asked for");
+  assert.ok(late(hog, 9) && hog.owed.size === 0, "nothing new");
+  for (let n = 0; n < 5000; n++) late(victim, n);
+  assert.ok(victim.owed.size <= 4096);
 });
 
 test("a policy change of a pod with many names lets packets in between", () => {
