@@ -55,6 +55,7 @@ export class ClusterStores {
         path: `/api/v1/namespaces/${namespace}/services`,
         project: (raw) => dnsServiceView(raw, resolvers.services),
         onChange,
+        optional: true,
       }),
     );
   }

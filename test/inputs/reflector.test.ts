@@ -9,6 +9,7 @@ import { until } from "../../src/cli/lab-process.ts";
 import { contract } from "./contract.ts";
 import { ManualClock } from "../support/clock.ts";
 import { type Asked, EXPIRED, FakeApi, type Fault } from "../support/fake-api.ts";
+import { storm } from "../support/storm.ts";
 
 const now = (): number => performance.now();
 const REAL = systemClock(now);
@@ -370,6 +371,32 @@ test("the waits grow to half a minute, are spread by chance, and start anew afte
   );
 });
 
+test("what may not be there, and is not, is asked about ever less often; something else that is wrong is not", async (t) => {
+  const clock = new ManualClock();
+  const kinds = ["not-found", "connect"] as const;
+  const asked: number[][] = [];
+  for (const kind of kinds) {
+    const times: number[] = [];
+    const open: Transport["open"] = () => {
+      times.push(clock.now());
+      return Promise.resolve({ ok: false, fault: new ApiFault(kind, "no", "") });
+    };
+    const options = { path: "/api/v1/namespaces/x/services", project, onChange: () => {}, optional: true };
+    const reflector = new ListWatch({ open, close: () => {} }, clock, () => 1, options);
+    t.after(() => reflector.stop());
+    reflector.start();
+    asked.push(times);
+  }
+  await sleep(0);
+  for (let ms = 0; ms < 2_000_000; ms += 500) {
+    clock.advance(500);
+    await sleep(0);
+  }
+  const waits = asked.map((times) => times.map((at, i) => (at - (times[i - 1] ?? 0)) / 1000));
+  assert.deepEqual(waits[0], [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600]);
+  assert.equal(waits[1]?.at(-1), 30);
+});
+
 test("Retry-After is waited for, with the jitter on top", async (t) => {
   const clock = new ManualClock();
   const { api, reflector, shows } = await setup(t, { clock, random: () => 0, start: false });
@@ -541,72 +568,9 @@ test("an object that its projection cannot bear is left out, and counted", async
 });
 
 test("a thousand agents that are cut at once: none lists again, and they come back over a second; while the server is away they back off", async (t) => {
-  const clock = new ManualClock();
-  const asked: { list: number; watch: number[] } = { list: 0, watch: [] };
-  let down = false;
-  let cuts: (() => void)[] = [];
-  const fault = new ApiFault("connect", "cut", "");
-  const transport: Transport = {
-    open: ({ path }) => {
-      const watch = path.includes("watch=true");
-      if (watch) asked.watch.push(clock.now());
-      else asked.list++;
-      if (down) return Promise.resolve({ ok: false, fault });
-      const read: ApiStream["read"] = (take) => {
-        if (watch) return new Promise((resolve) => cuts.push(() => resolve(fault)));
-        take(Buffer.from('{"metadata":{"resourceVersion":"1"},"items":[]}'));
-        return Promise.resolve(undefined);
-      };
-      return Promise.resolve({ ok: true, value: { read } });
-    },
-    close: () => {},
-  };
-  let seed = 1;
-  const random = (): number => {
-    seed = (seed * 48_271) % 2_147_483_647; // MINSTD
-    return seed / 2_147_483_647;
-  };
-  const agents = Array.from(
-    { length: 1000 },
-    () => new ListWatch(transport, clock, random, { path: "/api/v1/pods", project, onChange: () => {} }),
-  );
-  t.after(() => agents.forEach((agent) => agent.stop()));
-  const cutAll = async (): Promise<void> => {
-    const open = cuts;
-    cuts = [];
-    asked.watch = [];
-    for (const cut of open) cut();
-    await sleep(5);
-  };
-  const busiest = (windowMs: number, times: readonly number[]): number => {
-    const counts = new Map<number, number>();
-    for (const at of times) counts.set(Math.floor(at / windowMs), (counts.get(Math.floor(at / windowMs)) ?? 0) + 1);
-    return Math.max(...counts.values());
-  };
-  for (const agent of agents) agent.start();
-  await until("all watch", () => cuts.length === 1000);
-  clock.advance(60_000);
-  await cutAll();
-  for (let ms = 0; ms < 1000; ms += 20) {
-    clock.advance(20);
-    await sleep(0);
-  }
-  await until("all watch again", () => cuts.length === 1000);
-  assert.equal(asked.list, 1000, "one list for each agent, at its start");
-  assert.equal(asked.watch.length, 1000, "one watch for each");
-  const storm = busiest(100, asked.watch);
-  assert.ok(storm < 160, `${storm} in 100 ms`);
-
-  clock.advance(60_000);
-  down = true;
-  await cutAll();
-  for (let ms = 0; ms < 120_000; ms += 100) {
-    clock.advance(100);
-    await sleep(0);
-  }
-  const late = asked.watch.filter((at) => clock.now() - at < 60_000);
-  assert.equal(asked.list, 1000);
-  assert.ok(late.length / 60 < 100, `${late.length / 60} a second while it is away`);
-  const perSecond = (late.length / 60).toFixed(0);
-  t.diagnostic(`1 000 watches cut: 0 lists, at most ${storm} watches in 100 ms; server away: ${perSecond} requests/s in the second minute`);
+  const { lists, watches, busiest, awayPerSecond } = await storm(1000);
+  assert.deepEqual([lists, watches], [0, 1000], "one watch for each, and no list");
+  assert.ok(busiest < 160, `${busiest} in 100 ms`);
+  assert.ok(awayPerSecond < 100, `${awayPerSecond} a second while it is away`);
+  t.diagnostic(`1 000 watches cut: 0 lists, at most ${busiest} watches in 100 ms; server away: ${awayPerSecond.toFixed(0)} requests/s`);
 });

@@ -9,15 +9,17 @@ const RETRY_AFTER_MS_MAX = 120_000;
 export class Backoff {
   private ceilingMs = FIRST_MS_MAX;
   private readonly random: () => number;
+  private readonly maxMs: number;
 
-  constructor(random: () => number) {
+  constructor(random: () => number, maxMs = WAIT_MS_MAX) {
     this.random = random;
+    this.maxMs = maxMs;
   }
 
   /** `retryAfterMs`: what the server asked for comes first, and the jitter on top. */
   next(retryAfterMs = 0): number {
     const wait = WAIT_MS_MIN + this.random() * (this.ceilingMs - WAIT_MS_MIN);
-    this.ceilingMs = Math.min(WAIT_MS_MAX, this.ceilingMs * 2);
+    this.ceilingMs = Math.min(this.maxMs, this.ceilingMs * 2);
     return Math.min(retryAfterMs, RETRY_AFTER_MS_MAX) + wait;
   }
 

@@ -11,6 +11,9 @@ import { readWatch } from "./watch.ts";
 const OBJECTS_MAX = 20_000; // a cluster of 5 000 nodes is tested by Kubernetes with 10 000 namespaces
 /** A watch that lived so long was a good one: what ends it starts the waits anew. */
 const GOOD_MS = 30_000;
+/** Where something may not be there at all (`optional`): thousands of agents ask for it in vain, and for ever. */
+const WAIT_OPTIONAL_MS_MAX = 600_000;
+const ABSENT: ReadonlySet<string> = new Set(["forbidden", "not-found"]);
 /** After these the version is still good: it is watched again from there. After any other end everything is listed. */
 const RESUMED: ReadonlySet<string> = new Set([
   "connect",
@@ -79,6 +82,7 @@ export class ListWatch<T> implements Reflector<T> {
 
   private async run(signal: AbortSignal): Promise<void> {
     const backoff = new Backoff(this.random);
+    const rarely = new Backoff(this.random, WAIT_OPTIONAL_MS_MAX);
     const { clock } = this.target;
     while (!signal.aborted) {
       const began = clock.now();
@@ -89,7 +93,9 @@ export class ListWatch<T> implements Reflector<T> {
       const { errors } = this.counters;
       errors[fault.kind] = (errors[fault.kind] ?? 0) + 1;
       this.counters.lastError = fault.message;
-      await pause(clock, backoff.next(fault.retryAfterMs), signal);
+      const absent = this.options.optional === true && ABSENT.has(fault.kind);
+      if (!absent) rarely.reset();
+      await pause(clock, (absent ? rarely : backoff).next(fault.retryAfterMs), signal);
     }
   }
 

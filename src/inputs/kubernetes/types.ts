@@ -45,6 +45,8 @@ export interface ReflectOptions<T> {
    * a server that cannot is asked `paged`: a consistent read of its store, 500 objects a page.
    */
   readonly list?: "cached" | "paged";
+  /** It may not be there, or not for us: a 403 or 404 that stays is asked about less and less often, every ten minutes at last. */
+  readonly optional?: boolean;
 }
 
 export interface RawObject {
