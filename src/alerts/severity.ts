@@ -40,6 +40,7 @@ const OF_INFO: Readonly<Record<string, Severity>> = {
   "rules-contended": "critical",
   "alerts-lost": "high",
   "alerts-limited": "high",
+  "alerts-refused": "high",
 };
 const OTHERWISE: Readonly<Record<Event["type"], Severity>> = {
   connection: "info",
