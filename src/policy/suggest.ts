@@ -101,7 +101,8 @@ function applicationOf({ evidence }: Event, protocol: number): Spoken | string {
   if (evidence === null || seen === null || seen === undefined) return nothing;
   if (evidence.fields?.target !== undefined) return "what a proxy may be asked for stands in `http.proxy` of the proxy's rule";
   const application = upgrade === "websocket" && isHttp(seen) ? "websocket" : seen;
-  if (!APPLICATIONS.has(application) || !carries(protocol, application)) return nothing;
+  const spoken = carries(protocol, application) && (application !== "tls" || protocol === Protocol.TCP);
+  if (!APPLICATIONS.has(application) || !spoken) return nothing;
   if (
     upgrade !== undefined &&
     application !== "websocket" &&

@@ -131,7 +131,7 @@ test("a refused query: with the rule it is let through, and without it is not", 
   const [added] = policyWith(suggestion.yaml).policies;
   assert.ok(added !== undefined);
   assert.equal(judgeQuery(buildView([added]), "new.example.com" as never).action, "allow");
-  assert.equal(judgeQuery(buildView([{ ...added, rules: [] }]), "new.example.com" as never).action, "deny");
+  assert.equal(judgeQuery(buildView([{ ...added, rules: [] }]), "new.example.com" as never).action, "refuse");
 });
 
 test("whatever stands in the event, the rule is a rule and nothing else", () => {
