@@ -62,6 +62,7 @@ export class Delivery {
   private failures = 0;
   private failure: string | undefined;
   private dead = 0;
+  private cancel: (() => void) | undefined;
   private readonly running: Promise<void>;
 
   constructor(deps: DeliveryDeps) {
@@ -79,10 +80,11 @@ export class Delivery {
     return { breaker, sent, failures, failure, deadLetters: this.dead };
   }
 
-  /** Ends after the try under way, at most `timeoutMs` later; what was not acknowledged stays in the spool. */
+  /** Gives up the try under way; what was not acknowledged stays in the spool. */
   async stop(): Promise<void> {
     this.stopping = true;
     this.rouse?.();
+    this.cancel?.();
     this.deps.sink.close();
     await this.running;
   }
@@ -160,10 +162,12 @@ export class Delivery {
     const abort = new AbortController();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<Outcome>((resolve) => {
-      timer = setTimeout(() => {
+      const end = (why: string) => (): void => {
         abort.abort();
-        resolve({ kind: "retry", why: `no answer within ${batch.timeoutMs} ms` });
-      }, batch.timeoutMs);
+        resolve({ kind: "retry", why });
+      };
+      this.cancel = end("the agent stops");
+      timer = setTimeout(end(`no answer within ${batch.timeoutMs} ms`), batch.timeoutMs);
     });
     try {
       return await Promise.race([sink.send(group, abort.signal), late]);

@@ -1,4 +1,4 @@
-import { connect as connectPlain, type Socket } from "node:net";
+import { connect as connectPlain, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { messageOf } from "../../base/fault.ts";
 import type { TargetSettings } from "../../model/alerts.ts";
@@ -8,6 +8,7 @@ import { TlsFiles } from "./watched-file.ts";
 
 /** A syslog receiver has nothing to say; one that does is no syslog receiver. */
 const HEARD_BYTES_MAX = 64 * 1024;
+const GOODBYE_MS = 1000;
 
 /**
  * Syslog over TCP (RFC 6587) or TLS (RFC 5425), one connection that is kept. The protocol has no acknowledgement: a batch is done when
@@ -39,7 +40,9 @@ export class SyslogStream implements Sink {
         socket.write(bytes, (error) => {
           signal.removeEventListener("abort", stop);
           socket.removeListener("close", ended);
+          // The write of a connection that is torn down ends without an error, too.
           if (error) reject(error);
+          else if (socket.destroyed) ended();
           else resolve();
         });
       });
@@ -60,7 +63,9 @@ export class SyslogStream implements Sink {
     if (this.socket !== undefined && !this.socket.destroyed && this.socket.writable) return this.socket;
     this.close();
     const tls = transport === "tls";
-    const socket = tls ? connectTls({ host, port, servername: host, ...found.material }) : connectPlain({ host, port });
+    const socket = tls
+      ? connectTls({ host, port, ...(isIP(host) === 0 && { servername: host }), ...found.material })
+      : connectPlain({ host, port });
     this.socket = socket;
     let heard = 0;
     socket.on("data", (part: Buffer) => {
@@ -83,8 +88,13 @@ export class SyslogStream implements Sink {
     return socket;
   }
 
+  /** A receiver that keeps up gets the end of the connection said, another does not. */
   close(): void {
-    this.socket?.destroy();
+    const { socket } = this;
     this.socket = undefined;
+    if (socket === undefined) return;
+    if (socket.connecting || socket.writableLength > 0) return void socket.destroy();
+    socket.end();
+    setTimeout(() => socket.destroy(), GOODBYE_MS).unref();
   }
 }
