@@ -11,7 +11,7 @@ import { severityOf } from "../../src/alerts/severity.ts";
 import type { TlsSettings } from "../../src/model/alerts.ts";
 import { samples } from "./events.ts";
 
-export const NO_TLS: TlsSettings = { caFile: undefined, certFile: undefined, keyFile: undefined, serverName: undefined };
+export { NO_TLS } from "./pipeline-settings.ts";
 
 export function tempFolder(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), "namegate-alerts-"));

@@ -15,7 +15,8 @@ import { octetCounted, syslogMessage } from "../../src/alerts/formats/syslog.ts"
 import { severityOf } from "../../src/alerts/severity.ts";
 import { FORMATS, OCSF_VERSIONS } from "../../src/model/alerts.ts";
 import { ROOT } from "../support/need.ts";
-import { anyEvent, ORIGIN, samples } from "./events.ts";
+import { anyEvent } from "./any-event.ts";
+import { ORIGIN, samples } from "./events.ts";
 import { ECS_FIELDS, ECS_TYPES, OCSF_SCHEMAS } from "./facts.ts";
 
 /** An event has at most this many octets in any format: what the spool and a datagram have to hold. */
@@ -110,7 +111,7 @@ test("CEF: who reads it as the guide says gets back what was written, and nothin
   fc.assert(
     fc.property(anyEvent, (event) => {
       const line = cef(bound(event), ORIGIN);
-      assert.doesNotMatch(line, /[\u0000-\u001f\u007f-\u009f]/);
+      assert.doesNotMatch(line, /\p{Cc}/u);
       const read = readCef(line);
       assert.equal(read.header.length, 7);
       for (const key of read.fields.keys()) assert.match(key, /^(?:[a-z][A-Za-z0-9]*)$/);
@@ -125,7 +126,7 @@ test("LEEF: header fields and attributes cannot be broken out of", () => {
   fc.assert(
     fc.property(anyEvent, (event) => {
       const line = leef(bound(event), ORIGIN);
-      assert.doesNotMatch(line, /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/);
+      assert.doesNotMatch(line.replaceAll("\t", ""), /\p{Cc}/u);
       const [version, vendor, product, , , delimiter] = line.split("|");
       assert.deepEqual([version, vendor, product, delimiter], ["LEEF:2.0", "namegate", "namegate", "x09"]);
       const body = line.split("|").slice(6).join("|");

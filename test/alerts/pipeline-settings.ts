@@ -1,5 +1,6 @@
-import type { SinkSettings, TargetSettings } from "../../src/model/alerts.ts";
-import { NO_TLS } from "./collectors.ts";
+import type { SinkSettings, TargetSettings, TlsSettings } from "../../src/model/alerts.ts";
+
+export const NO_TLS: TlsSettings = { caFile: undefined, certFile: undefined, keyFile: undefined, serverName: undefined };
 
 const FILTER = { severity: "info", types: undefined, verdicts: undefined, namespaces: undefined, policies: undefined } as const;
 

@@ -22,7 +22,7 @@ const FOLD = { windowMs: 60_000, podPerSecond: 100_000, nodePerSecond: 100_000 }
 interface World {
   readonly pipeline: Pipeline;
   readonly stdout: string[];
-  emit(draft: EventDraft): Event;
+  readonly emit: (draft: EventDraft) => Event;
 }
 
 function world(t: TestContext, state: string, sinks: readonly SinkSettings[], fold = FOLD): World {

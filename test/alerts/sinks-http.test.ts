@@ -166,7 +166,7 @@ test("OTLP: the request is the JSON encoding of ExportLogsServiceRequest, and pa
     "severityText",
     "timeUnixNano",
   ]);
-  for (const { key, value } of record?.["attributes"] as { key: string; value: object }[]) {
+  for (const { key, value } of (record as Record<string, unknown>)["attributes"] as { key: string; value: object }[]) {
     assert.equal(typeof key, "string");
     assert.deepEqual(Object.keys(value), ["stringValue"]);
   }

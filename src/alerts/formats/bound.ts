@@ -20,7 +20,7 @@ export function cut(text: string, max: number): string {
 }
 
 /** What line-based receivers would take for an end or an escape sequence: C0, DEL, C1, line and paragraph separators, BiDi controls. */
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const UNSAFE = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 
 /** On one line, without control characters, at most `max` units. */
 export function plainLine(text: string, max: number): string {

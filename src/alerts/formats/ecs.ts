@@ -29,7 +29,8 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
   const name = destinationName(event);
   const address = destination?.address ?? source?.address;
   const number = protocolNumber(destination?.protocol);
-  const names = [...new Set([...(destination?.names ?? []), ...(evidence?.serverName == null ? [] : [evidence.serverName])])];
+  const serverName = evidence?.serverName ?? undefined;
+  const names = [...new Set([...(destination?.names ?? []), ...(serverName === undefined ? [] : [serverName])])];
   const ips = [destination?.address, source?.address].filter((one) => typeof one === "string");
   return {
     "@timestamp": event.time,
@@ -81,10 +82,10 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
         response_code: verdict === "deny" ? "REFUSED" : undefined,
       }),
     }),
-    ...(evidence?.serverName != null && {
+    ...(serverName !== undefined && {
       tls: present({
-        client: { server_name: evidence.serverName },
-        version: evidence.application === "tls" ? evidence.version : undefined,
+        client: { server_name: serverName },
+        version: evidence?.application === "tls" ? evidence?.version : undefined,
       }),
     }),
     ...((event.rule ?? event.policy) !== null && { rule: present({ name: event.rule, ruleset: event.policy }) }),

@@ -111,7 +111,7 @@ export function outcomeOf(answer: Answer): Outcome {
 
 /** A collector's own words, on one line and short. */
 export function said(body: string): string {
-  return body.slice(0, WHY_CHARS_MAX).replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
+  return body.slice(0, WHY_CHARS_MAX).replace(/\p{Cc}+/gu, " ");
 }
 
 /** JSON of a collector, which may be anything; undefined: it is no JSON object. */

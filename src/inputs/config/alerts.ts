@@ -147,13 +147,12 @@ const sink: Reader<SinkSettings> = (value, path, say) => {
 };
 
 function check(given: Given, path: Path, say: Say): void {
+  const overTls = (given.transport ?? "tls") === "tls";
   if (given.ocsfVersion !== undefined && given.format !== "ocsf") say([...path, "ocsfVersion"], "needs `format: ocsf`", undefined, "key");
   if (given.apiKeyFile !== undefined && given.basicFile !== undefined)
     say([...path, "basicFile"], "`apiKeyFile` is given too", "remove one of them", "key");
-  if (given.transport === "tls" && given.framing === "newline")
-    say([...path, "framing"], "TLS has octet counting only (RFC 5425)", "remove it");
-  if (given.address !== undefined && given.tls !== undefined && given.transport !== "tls")
-    say([...path, "tls"], "needs `transport: tls`", undefined, "key");
+  if (overTls && given.framing === "newline") say([...path, "framing"], "TLS has octet counting only (RFC 5425)", "remove it");
+  if (given.address !== undefined && given.tls !== undefined && !overTls) say([...path, "tls"], "needs `transport: tls`", undefined, "key");
   const port = Number(/\d+$/.exec(given.address ?? "1")?.[0]);
   if (port < 1 || port > 65_535) say([...path, "address"], "has a port that there is not", undefined);
   if (given.url === undefined) return;
