@@ -90,18 +90,22 @@ export class Delivery {
   }
 
   private async run(): Promise<void> {
-    const { spool, batch: limits } = this.deps;
     while (!this.stopping) {
-      if (spool.empty) {
-        await this.sleep(undefined);
-        continue;
+      try {
+        await this.turn();
+      } catch (error) {
+        await this.failed(messageOf(error), undefined); // a fault of ours must not end the agent
       }
-      if (limits.lingerMs > 0 && spool.status().events < limits.events) await this.pause(limits.lingerMs);
-      if (this.stopping) return;
-      const taken = spool.take(limits.events, limits.bytes);
-      if (taken === undefined) continue;
-      if (await this.deliver(taken.items)) spool.ack(taken);
     }
+  }
+
+  private async turn(): Promise<void> {
+    const { spool, batch: limits } = this.deps;
+    if (spool.empty) return this.sleep(undefined);
+    if (limits.lingerMs > 0 && spool.status().events < limits.events) await this.pause(limits.lingerMs);
+    if (this.stopping) return;
+    const taken = spool.take(limits.events, limits.bytes);
+    if (taken !== undefined && (await this.deliver(taken.items))) spool.ack(taken);
   }
 
   /** False: stopped before everything was settled. */
@@ -125,11 +129,13 @@ export class Delivery {
         case "refused":
           this.answered();
           if (group.length === 1) this.bury(group.map(lineOf), outcome.why);
-          else groups.unshift(group.slice(0, Math.ceil(group.length / 2)), group.slice(Math.ceil(group.length / 2)));
+          else groups.unshift(...halves(group));
           break;
         case "retry":
-          groups.unshift(group);
           await this.failed(outcome.why, outcome.afterMs);
+          // Some collectors reset the connection where others say 413: less at a time may pass.
+          if (this.inARow >= this.deps.limits.breakAfter) groups.unshift(...halves(group));
+          else groups.unshift(group);
           break;
         case "each": {
           const rest = this.settle(group, outcome.results);
@@ -220,6 +226,12 @@ export class Delivery {
       };
     });
   }
+}
+
+/** The second is empty where there is one event. */
+function halves<T>(group: readonly T[]): [T[], T[]] {
+  const middle = Math.ceil(group.length / 2);
+  return [group.slice(0, middle), group.slice(middle)];
 }
 
 function lineOf({ event }: Outgoing): string {

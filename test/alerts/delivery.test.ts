@@ -171,6 +171,19 @@ test("a sink that never answers, or throws, is a failed try; a late answer chang
   assert.equal(w.delivery.status().failures, 3);
 });
 
+test("a collector that resets what is too large for it gets less at a time, in the end", async (t) => {
+  const sizes: number[] = [];
+  const w = world(t, (batch) => {
+    sizes.push(batch.length);
+    return batch.length > 3 ? { kind: "retry", why: "ECONNRESET" } : { kind: "done" };
+  });
+  w.add(...names(10));
+  await until(() => w.got.length === 10);
+  assert.deepEqual(w.got, names(10));
+  assert.deepEqual(sizes.slice(0, 5), [10, 10, 10, 5, 3]);
+  await until(() => w.spool.empty);
+});
+
 test("what in the spool is no event is buried, and stopping gives up the try under way but no event", async (t) => {
   const w = world(t, () => new Promise<Outcome>(() => undefined), 60_000);
   w.add("!not json", "a", "b");
