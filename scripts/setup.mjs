@@ -70,6 +70,9 @@ const CLIENTS = {
   "/usr/lib/python3/dist-packages/grpc": "python3-grpcio",
   "/usr/lib/python3/dist-packages/websockets": "python3-websockets",
   kubectl: "kubernetes-client",
+  // A collector for the alerts (test/alerts/syslog-real.test.ts).
+  rsyslogd: "rsyslog",
+  "/usr/share/doc/rsyslog-openssl": "rsyslog-openssl",
   // What renders the Helm chart (test/daemonset/helm): there is no helm in Debian.
   go: "golang-go",
   "/usr/share/gocode/src/github.com/Masterminds/sprig": "golang-github-masterminds-sprig-dev",
@@ -91,6 +94,7 @@ const SERVICES = {
   slapd: "slapd",
   "nats-server": "nats-server",
   caddy: "caddy",
+  rsyslog: "rsyslog",
   sniproxy: "sniproxy",
   haproxy: "haproxy",
 };

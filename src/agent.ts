@@ -1,6 +1,9 @@
+import { randomBytes } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import type { Logger } from "pino";
+import type { Origin } from "./alerts/formats/format.ts";
 import { History } from "./alerts/history.ts";
+import { Pipeline } from "./alerts/pipeline.ts";
 import { stamper } from "./alerts/stamp.ts";
 import type { Ip } from "./base/address.ts";
 import { addon } from "./base/addon.ts";
@@ -18,6 +21,7 @@ import { buildStatus, strictest } from "./control/status.ts";
 import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
+import type { AlertSettings } from "./model/alerts.ts";
 import type { EventDraft } from "./model/event.ts";
 import type { Problem } from "./model/policy.ts";
 import type { Snapshot } from "./model/snapshot.ts";
@@ -34,8 +38,9 @@ export interface AgentOptions extends EnforcerOptions {
   /** Between two self-tests; undefined: none. */
   readonly selfTestMs: number | undefined;
   readonly log: Logger;
-  /** One line per event. */
+  /** One line per event: the sink where there are no `alerts`, and the sink `stdout` where there are. */
   readonly event: (line: string) => void;
+  readonly alerts?: { readonly settings: AlertSettings; readonly origin: Origin } | undefined;
 }
 
 export interface Agent {
@@ -49,12 +54,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { log, source } = options;
   const startedMs = Date.now();
   const history = new History();
-  const stamp = stamper(startedMs.toString(36));
+  // Nodes start in the same millisecond, and collectors tell events apart by their ids.
+  const stamp = stamper(`${startedMs.toString(36)}${randomBytes(4).toString("hex")}`);
   const emit = (draft: EventDraft): void => {
     const event = stamp(draft, Date.now());
     history.push(event);
-    options.event(JSON.stringify(event));
+    if (alerts === undefined) options.event(JSON.stringify(event));
+    else alerts.push(event);
   };
+  const alerts = options.alerts === undefined ? undefined : openAlerts(options, options.alerts, emit);
   const degraded = (message: string): void => emit({ type: "agent", verdict: "info", why: "degraded", message });
 
   // Whether this node can enforce at all is known before anything is touched.
@@ -218,6 +226,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       dropped: losses.dropped,
       repairs: enforcer.rules.repairs,
       events: history.total,
+      alerts: alerts?.status(),
       lastUpdate: enforcer.lastUpdate,
     });
 
@@ -235,8 +244,27 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       server.close();
       metrics?.close();
       await enforcer.stop();
+      await alerts?.close();
     },
   };
+}
+
+function openAlerts(
+  { state, event }: AgentOptions,
+  { settings, origin }: NonNullable<AgentOptions["alerts"]>,
+  say: (draft: EventDraft) => void,
+): Pipeline {
+  const deps = { state, origin, pid: process.pid, say, stdout: event, nowMs: Date.now, random: Math.random };
+  try {
+    return new Pipeline(settings, deps);
+  } catch (error) {
+    throw new Fault(
+      "alerts",
+      `alerts cannot be kept below ${state}: ${messageOf(error)}`,
+      "make it writable, or choose another folder with --state",
+      error,
+    );
+  }
 }
 
 /** Policies of a state that was kept: they were valid then. */

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { pino } from "pino";
 import { type Agent, startAgent } from "../agent.ts";
 import { stdoutSink } from "../alerts/stdout.ts";
@@ -10,7 +11,7 @@ import { NO_CONFIG, readConfig } from "../inputs/config/read.ts";
 import { LOG_LEVELS, type Settings } from "../inputs/config/settings.ts";
 import { readText } from "../inputs/files/watch.ts";
 import { LIMITS_DEFAULT } from "../worker/protocol.ts";
-import { options, type Output, SOCKET_DEFAULT, Usage } from "./usage.ts";
+import { options, type Output, SOCKET_DEFAULT, Usage, version } from "./usage.ts";
 
 const STATE_DEFAULT = "/var/lib/namegate";
 const METRICS_DEFAULT = "127.0.0.1:9810";
@@ -39,7 +40,7 @@ Pods and policies come from the Kubernetes API (the service account, or KUBECONF
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
   --cluster-namespace NAME  ClusterEgressPolicies count only in ConfigMaps of this namespace (default: POD_NAMESPACE; without a cluster: all)
 
-Events go to stdout, one JSON object a line. Rules and sets stay when the agent ends; \`namegate uninstall\` removes them.
+Events go to stdout, one JSON object a line, or where \`alerts:\` of the configuration says. Rules and sets stay when the agent ends; \`namegate uninstall\` removes them.
 `;
 
 function number(name: string, text: string | undefined, otherwise: number, least: number, most: number): number {
@@ -113,11 +114,16 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       ? filesSource({ policies, pods, clusterNamespace })
       : await (await import("./agent-cluster.ts")).openClusterSource(config.cluster, clusterNamespace, given.state, log);
   const sink = stdoutSink();
+  const host = config.cluster.nodeName ?? process.env["NODE_NAME"] ?? hostname();
+  const alerts =
+    config.alerts === undefined
+      ? undefined
+      : { settings: config.alerts, origin: { host, version: version(), cluster: config.alerts.cluster } };
   let died = (): void => undefined;
   const death = new Promise<2>((resolve) => {
     died = () => resolve(2);
   });
-  const starting = startAgent({ ...given, source, onDeath: () => died(), log, event: (line) => sink.write(line) });
+  const starting = startAgent({ ...given, source, onDeath: () => died(), log, alerts, event: (line) => sink.write(line) });
   const agent = await Promise.race([starting, wanted]);
   if (agent === undefined) return 0; // while it was starting: every commit of rules is whole, and what is there stays
   return Promise.race([death, wanted.then(() => stopped(agent, log))]);

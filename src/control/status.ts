@@ -28,6 +28,8 @@ export interface StatusInput {
   readonly dropped: Readonly<Record<string, number>>;
   readonly repairs: number;
   readonly events: number;
+  /** What the sinks do; undefined: there are none but stdout. */
+  readonly alerts: object | undefined;
   readonly lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
 }
 
@@ -103,7 +105,7 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     sets: worker?.sets ?? {},
     counters: worker?.counters ?? {},
     rules: { installed: input.enforcing, repairs: input.repairs },
-    alerts: { events: input.events },
+    alerts: { events: input.events, ...input.alerts },
     lastUpdate: input.lastUpdate ?? null,
     inputs: input.inputs.map(({ resource, synced, staleMs, items, error }) => ({
       resource,

@@ -11,13 +11,87 @@ interface Source {
   readonly pods?: readonly { readonly guarded: boolean; readonly enforced: boolean }[];
   readonly selfTest?: { readonly state?: string };
   readonly rules?: { readonly repairs?: number };
+  readonly alerts?: {
+    readonly events?: number;
+    readonly folded?: number;
+    readonly limited?: number;
+    readonly sinks?: readonly SinkSource[];
+  };
+}
+interface SinkSource {
+  readonly name: string;
+  readonly breaker: string | null;
+  readonly sent: number;
+  readonly failures: number;
+  readonly deadLetters: number;
+  readonly lost: number;
+  readonly spool: {
+    readonly bytes: number;
+    readonly events: number;
+    readonly damaged: number;
+    readonly lost: Readonly<Record<string, number>>;
+  } | null;
 }
 
 const MODES = ["None", "Discover", "Monitor", "Enforce"];
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 const label = (text: string): string => text.replace(/[\\"\n]/g, (c) => (c === "\n" ? "\\n" : `\\${c}`));
 
-/** Prometheus text format 0.0.4. Labels are policies, queues, sets and counters: bounded by what the operator wrote. */
+type Family = (
+  name: string,
+  type: "counter" | "gauge",
+  help: string,
+  samples: readonly (readonly [labels: string, value: number])[],
+) => void;
+
+const BREAKERS = ["closed", "half-open", "open"];
+
+/** Labels are names of sinks, which the operator wrote, and severities. */
+function alertFamilies(alerts: Source["alerts"], family: Family): void {
+  if (alerts?.events !== undefined) family("events_total", "counter", "events of this run", [["", alerts.events]]);
+  if (alerts?.sinks === undefined) return;
+  family("alerts_folded_total", "counter", "events that were folded into a summary", [["", alerts.folded ?? 0]]);
+  family("alerts_limited_total", "counter", "events that rate limits held back, counted in an event", [["", alerts.limited ?? 0]]);
+  const { sinks } = alerts;
+  const each = (name: string, type: "counter" | "gauge", help: string, value: (sink: SinkSource) => number | undefined): void =>
+    family(
+      `alert_${name}`,
+      type,
+      help,
+      sinks.flatMap((sink) => {
+        const found = value(sink);
+        return found === undefined ? [] : [[`sink="${label(sink.name)}"`, found] as const];
+      }),
+    );
+  each("sent_total", "counter", "events that the sink has", ({ sent }) => sent);
+  each("failures_total", "counter", "tries that failed", ({ failures, spool }) => (spool === null ? undefined : failures));
+  each("dead_letters_total", "counter", "events that the collector refused for good", ({ deadLetters, spool }) =>
+    spool === null ? undefined : deadLetters,
+  );
+  each("spool_bytes", "gauge", "on disk", ({ spool }) => spool?.bytes);
+  each("spool_events", "gauge", "events that wait", ({ spool }) => spool?.events);
+  each("spool_damaged_total", "counter", "places of the spool that could not be read", ({ spool }) => spool?.damaged);
+  family(
+    "alert_lost_total",
+    "counter",
+    "events that were given up",
+    sinks.flatMap(({ name, lost, spool }) =>
+      Object.entries(spool?.lost ?? { any: lost }).map(
+        ([severity, count]) => [`sink="${label(name)}",severity="${label(severity)}"`, count] as const,
+      ),
+    ),
+  );
+  family(
+    "alert_breaker_state",
+    "gauge",
+    "1 for the state that the breaker is in",
+    sinks.flatMap(({ name, breaker }) =>
+      breaker === null ? [] : BREAKERS.map((state) => [`sink="${label(name)}",state="${state}"`, breaker === state ? 1 : 0] as const),
+    ),
+  );
+}
+
+/** Prometheus text format 0.0.4. Labels are policies, queues, sets, sinks and counters: bounded by what the operator wrote. */
 export function metricsText(status: unknown): string {
   const s = status as Source;
   const lines: string[] = [];
@@ -93,6 +167,7 @@ export function metricsText(status: unknown): string {
   }
   for (const [name, value] of Object.entries(s.counters ?? {}))
     family(`${snake(name)}_total`, "counter", `counter ${name} of the packet thread`, [["", value]]);
+  alertFamilies(s.alerts, family);
   family("rule_repairs_total", "counter", "times that altered rules were restored", [["", s.rules?.repairs ?? 0]]);
   return `${lines.join("\n")}\n`;
 }

@@ -58,6 +58,8 @@ export interface Event {
   readonly message: string | null;
   /** How many like this one since the last line about it, this one included. */
   readonly count: number;
+  /** Of the repeats that were folded into this line (alerts/fold.ts): when the first and the last of them were, as `time`. */
+  readonly folded?: { readonly first: string; readonly last: string };
 }
 
 /** An event before the wiring stamps id, seq and time; what is left out is null (or empty, or 1). */

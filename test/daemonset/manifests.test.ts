@@ -21,7 +21,38 @@ const schema = JSON.parse(readFileSync(join(CHART, "values.schema.json"), "utf8"
 const EVERYTHING = {
   namespace: { create: true },
   image: { digest: `sha256:${"0".repeat(64)}`, pullSecrets: ["registry"] },
-  config: { markMask: "0xe00", interfacePrefixes: ["cali"], resolvers: { namespaces: ["kube-system", "dns"] }, startup: { apiWait: "5s" } },
+  config: {
+    markMask: "0xe00",
+    interfacePrefixes: ["cali"],
+    resolvers: { namespaces: ["kube-system", "dns"] },
+    startup: { apiWait: "5s" },
+    alerts: {
+      cluster: "prod",
+      fold: { window: "30s", podPerSecond: 5, nodePerSecond: 100 },
+      sinks: [
+        { type: "stdout", format: "ocsf", ocsfVersion: "1.6.0", filter: { severity: "high", types: ["dns"], verdicts: ["deny"] } },
+        {
+          type: "file",
+          path: "/var/lib/namegate/events.log",
+          size: "10Mi",
+          keep: 3,
+          filter: { namespaces: ["shop"], policies: ["shop/a"] },
+        },
+        {
+          type: "syslog",
+          address: "siem.example:6514",
+          facility: "authpriv",
+          format: "cef",
+          tls: { caFile: "/etc/namegate-secrets/siem/ca.pem" },
+        },
+        { type: "splunk", url: "https://hec.example:8088", tokenFile: "/etc/namegate-secrets/siem/token", index: "main", ack: true },
+        { type: "elastic", url: "https://es.example", spool: "128Mi", batch: { events: 100, bytes: "1Mi", linger: "1s", timeout: "5s" } },
+        { type: "otlp", url: "http://otel.monitoring:4318" },
+        { type: "webhook", name: "pager", url: "https://hook.example/x", secretFile: "/etc/namegate-secrets/siem/hook" },
+      ],
+    },
+  },
+  secretMounts: ["siem"],
   metrics: { address: "[::]", port: 9999 },
   startupTaint: { enabled: true },
   apiServer: { host: "10.0.0.1", port: 6443 },
@@ -109,7 +140,13 @@ test("the agent reads the configuration that the chart writes, and the schema kn
   }
   // A field that the agent does not know names those that it knows.
   const hints = (text: string): string[] =>
-    (/known are: (.*)/.exec(readConfig("c", text).problems[0]?.hint ?? "")?.[1] ?? assert.fail(text)).split(", ");
+    (
+      /known are: (.*)/.exec(
+        readConfig("c", text)
+          .problems.map(({ hint }) => hint)
+          .join("\n"),
+      )?.[1] ?? assert.fail(text)
+    ).split(", ");
   const { config } = (schema as { properties: Record<string, { properties: Record<string, { properties?: object }> }> }).properties;
   const known = config?.properties ?? {};
   // Standalone, per node, or the chart writes or mounts it.
@@ -122,7 +159,12 @@ test("the agent reads the configuration that the chart writes, and the schema kn
         .sort(),
     );
   same(known, "zzzzzzzzzzzz: 1");
-  for (const name of ["limits", "resolvers", "startup"]) same(known[name]?.properties, `${name}: { zzzzzzzzzzzz: 1 }`);
+  for (const name of ["limits", "resolvers", "startup", "alerts"]) same(known[name]?.properties, `${name}: { zzzzzzzzzzzz: 1 }`);
+  const alerts = known["alerts"] as unknown as {
+    properties: { sinks: { items: { oneOf: { properties: { type: { const: string } } }[] } } };
+  };
+  for (const { properties } of alerts.properties.sinks.items.oneOf)
+    same(properties, `alerts: { sinks: [ { type: ${properties.type.const}, zzzzzzzzzzzz: 1 } ] }`);
 });
 
 test("the DaemonSet: host network and processes, no privilege, nothing flushed on stop, one agent a node", () => {

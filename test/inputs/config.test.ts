@@ -72,6 +72,7 @@ kubernetesEvents: false
     upcalls: 100,
     maxBindings: 1e3,
     events: 5,
+    alerts: undefined,
   });
   assert.deepEqual(
     cluster.resolvers.override?.map(({ address, port }) => `${ipText(address)} ${port}`),

@@ -44,6 +44,7 @@ const INPUT: StatusInput = {
   dropped: {},
   repairs: 0,
   events: 0,
+  alerts: undefined,
   lastUpdate: undefined,
 };
 

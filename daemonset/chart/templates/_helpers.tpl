@@ -60,6 +60,9 @@ securityContext:
   {{- end }}
 volumeMounts:
 - { name: config, mountPath: /etc/namegate, readOnly: true }
+{{- range .Values.secretMounts }}
+- { name: secret-{{ . }}, mountPath: /etc/namegate-secrets/{{ . }}, readOnly: true }
+{{- end }}
 - { name: run, mountPath: /run/namegate }
 - { name: state, mountPath: /var/lib/namegate }
 - { name: xtables-lock, mountPath: /run/xtables.lock }

@@ -92,6 +92,18 @@ export function duration(leastMs: number, mostMs: number): Reader<number> {
   };
 }
 
+const SIZES: Readonly<Record<string, number>> = { "": 1, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30 };
+
+/** Bytes: a number, or `512Ki`, `64Mi`, `1Gi`. */
+export function size(least: number, most: number): Reader<number> {
+  return (value, path, say) => {
+    const found = typeof value === "string" || typeof value === "number" ? /^(\d{1,12})(Ki|Mi|Gi|)$/.exec(String(value)) : null;
+    if (found === null) return wrong(path, say, "must be a size", "for example 512Ki, 64Mi or 1Gi");
+    const bytes = Number(found[1]) * (SIZES[found[2] as string] as number);
+    return bytes >= least && bytes <= most ? bytes : wrong(path, say, `must be from ${least} to ${most} bytes`);
+  };
+}
+
 export function list<T>(read: Reader<T>): Reader<readonly T[]> {
   return (value, path, say) => {
     if (!Array.isArray(value)) return wrong(path, say, "must be a list", "put `- ` before each entry, or [ ] around them");

@@ -1,6 +1,7 @@
 import { parseIp, type Ip } from "../../base/address.ts";
 import type { Problem } from "../../model/policy.ts";
 import { offsetAt, parseYaml, pathText } from "../../policy/yaml.ts";
+import { alerts } from "./alerts.ts";
 import { address, choice, domain, duration, endpoint, fields, flag, list, matching, number, type Say, text } from "./fields.ts";
 import { type ClusterSettings, IPTABLES, LOG_LEVELS, NODE_SERVERS, POD_SERVERS, type Settings } from "./settings.ts";
 
@@ -49,6 +50,7 @@ const CONFIG = {
     taint: matching(/^[A-Za-z0-9./_-]{1,253}$/, "the key of a taint, for example namegate.dev/agent-not-ready"),
   }),
   kubernetesEvents: flag,
+  alerts,
 } as const;
 
 const root = fields(CONFIG);
@@ -96,6 +98,7 @@ function settingsOf(given: Given): Settings {
     upcalls: limits?.upcalls,
     maxBindings: limits?.bindings,
     events: limits?.events,
+    alerts: given.alerts,
     cluster: clusterOf(given),
   };
 }

@@ -1,0 +1,74 @@
+import type { Severity } from "../model/alerts.ts";
+import type { Event } from "../model/event.ts";
+import type { Why } from "../model/verdict.ts";
+
+/** How much a denial is worth a look. Closed: a new reason does not compile without a place here. */
+const OF_DENIAL: Readonly<Record<Why, Severity>> = {
+  "denied-by-rule": "high", // somebody wrote down that this must not be
+  "no-rule": "medium",
+  "wrong-port": "medium",
+  "no-name": "medium",
+  "wrong-name": "medium",
+  "stale-dns": "low", // most often a client that caches longer than it may
+  "name-not-allowed": "medium",
+  "wrong-server-name": "high", // fronting looks like this
+  "no-server-name": "medium",
+  "wrong-protocol": "high", // a tunnel looks like this
+  "wrong-identity": "high",
+  "names-disagree": "high",
+  ech: "medium",
+  evasion: "critical",
+  incomplete: "medium",
+  "spoofed-source": "critical",
+  "unknown-pod": "medium",
+  "upcall-limit": "high",
+  malformed: "medium",
+  fault: "high",
+};
+
+/** Of what is neither allowed nor denied, by its `why`; what is not here is as `OTHERWISE` says. */
+const OF_INFO: Readonly<Record<string, Severity>> = {
+  started: "low",
+  stopped: "low",
+  "inputs-live": "info",
+  unenforceable: "high",
+  "policy-accepted": "info",
+  "policy-removed": "low",
+  "policy-invalid": "high",
+  "input-invalid": "high",
+  "no-resolver": "high",
+  "rules-contended": "critical",
+  "alerts-lost": "high",
+  "alerts-limited": "high",
+  "alerts-refused": "high",
+};
+const OTHERWISE: Readonly<Record<Event["type"], Severity>> = {
+  connection: "info",
+  dns: "low",
+  spoofed: "critical",
+  limit: "medium",
+  policy: "medium",
+  rules: "high",
+  agent: "high", // degraded
+};
+
+/** What it would have been denied for counts one step less than the denial. */
+const LESS: Readonly<Record<Severity, Severity>> = { critical: "high", high: "medium", medium: "low", low: "info", info: "info" };
+
+export function severityOf({ type, verdict, why }: Pick<Event, "type" | "verdict" | "why">): Severity {
+  const own = (table: Readonly<Record<string, Severity>>): Severity | undefined =>
+    why !== null && Object.hasOwn(table, why) ? table[why] : undefined;
+  switch (verdict) {
+    case "allow":
+      return "info";
+    case "deny":
+      return own(OF_DENIAL) ?? (type === "limit" ? "high" : type === "spoofed" ? "critical" : "medium");
+    case "would-deny":
+      return LESS[own(OF_DENIAL) ?? "medium"];
+    case "info":
+      return own(OF_INFO) ?? OTHERWISE[type];
+    default:
+      verdict satisfies never;
+      return "medium";
+  }
+}
