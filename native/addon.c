@@ -232,11 +232,12 @@ static napi_value raw_frame(napi_env env, napi_callback_info info) {
     napi_value arguments[3];
     struct bytes frame;
     uint32_t interface;
-    if (receiver(env, info, 3, arguments) == NULL || !to_u32(env, arguments[0], "interface", 1, INT32_MAX, &interface) ||
+    struct ng_raw *raw = receiver(env, info, 3, arguments);
+    if (raw == NULL || !to_u32(env, arguments[0], "interface", 1, INT32_MAX, &interface) ||
         !to_part(env, arguments[1], arguments[2], "frame", &frame))
         return NULL;
     const char *call;
-    int status = ng_raw_frame(interface, frame.data, frame.length, &call);
+    int status = ng_raw_frame(raw, interface, frame.data, frame.length, &call);
     if (status < 0) return throw_errno(env, -status, call);
     return NULL;
 }

@@ -18,11 +18,13 @@
 
 void ng_raw_init(struct ng_raw *raw) {
     raw->ipv4 = raw->ipv6 = (struct ng_raw_socket){.fd = -1};
+    raw->frames = -1;
 }
 
 void ng_raw_close(struct ng_raw *raw) {
     if (raw->ipv4.fd >= 0) close(raw->ipv4.fd);
     if (raw->ipv6.fd >= 0) close(raw->ipv6.fd);
+    if (raw->frames >= 0) close(raw->frames);
     ng_raw_init(raw);
 }
 
@@ -87,18 +89,15 @@ int ng_raw_send(struct ng_raw *raw, const uint8_t *packet, size_t length, uint32
     return 0;
 }
 
-int ng_raw_frame(uint32_t interface, const uint8_t *frame, size_t length, const char **call) {
+int ng_raw_frame(struct ng_raw *raw, uint32_t interface, const uint8_t *frame, size_t length, const char **call) {
     *call = "socket";
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* protocol 0: nothing is received */
-    if (fd < 0) return -errno;
+    if (raw->frames < 0) {
+        raw->frames = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* protocol 0: nothing is received */
+        if (raw->frames < 0) return -errno;
+    }
     struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)interface};
     *call = "sendto";
-    int status = 0;
-    while (sendto(fd, frame, length, 0, (struct sockaddr *)&to, sizeof to) < 0)
-        if (errno != EINTR) {
-            status = -errno;
-            break;
-        }
-    close(fd);
-    return status;
+    while (sendto(raw->frames, frame, length, 0, (struct sockaddr *)&to, sizeof to) < 0)
+        if (errno != EINTR) return -errno;
+    return 0;
 }

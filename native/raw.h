@@ -13,6 +13,7 @@ struct ng_raw_socket {
 struct ng_raw {
     struct ng_raw_socket ipv4;
     struct ng_raw_socket ipv6;
+    int frames; /* -1: not open */
 };
 
 void ng_raw_init(struct ng_raw *raw);
@@ -25,7 +26,10 @@ void ng_raw_close(struct ng_raw *raw);
  */
 int ng_raw_send(struct ng_raw *raw, const uint8_t *packet, size_t length, uint32_t mark, const char **call);
 
-/* One link-layer frame, header included, out of an interface (AF_PACKET); the socket is opened for it. Returns as above. */
-int ng_raw_frame(uint32_t interface, const uint8_t *frame, size_t length, const char **call);
+/*
+ * One link-layer frame, header included, out of an interface (AF_PACKET). The socket stays open: the kernel waits a grace period of
+ * RCU, some milliseconds, for each that is closed. Returns as above.
+ */
+int ng_raw_frame(struct ng_raw *raw, uint32_t interface, const uint8_t *frame, size_t length, const char **call);
 
 #endif
