@@ -1,7 +1,7 @@
 /**
- * What the public schemas say of the fields that the formats write; looked up, not made from the code. OCSF: the files
- * events/network/*.json, profiles/*.json, objects/*.json and events/base_event.json of github.com/ocsf/ocsf-schema; the numbers of
- * disposition_id and severity_id are from its dictionary. ECS: schemas/*.yml of github.com/elastic/ecs.
+ * What the public schemas say of the fields that the formats write, not made from the code. Looked up in stored copies of mixed
+ * versions: most OCSF classes, profiles and objects (github.com/ocsf/ocsf-schema), and the orchestrator and tls fields of ECS
+ * (github.com/elastic/ecs, schemas/*.yml). From memory: the numbers of disposition_id, and the other fields of ECS.
  */
 
 const text = { type: "string" };
