@@ -1,7 +1,7 @@
 import { HELLOS } from "../test/inspect/hellos.ts";
-import { policy, putPolicy, startAgent } from "../test/support/agent.ts";
+import { putPolicy, startAgent } from "../test/support/agent.ts";
 import { load, serving } from "./support/load.ts";
-import { benchNode, RESPONDER } from "./support/node.ts";
+import { benchNode, RESPONDER, tlsPolicy } from "./support/node.ts";
 import { manyPods, usageOf, withEntries } from "./support/pods.ts";
 import { median, report } from "./support/report.ts";
 
@@ -23,19 +23,7 @@ const HELLO_COUNT = 100;
 /** 64 MB of bytes that are held, 2 KB for each connection, and what a collector of garbage needs above that. */
 const GROWTH_MAX_MB = 200;
 
-const POLICY = policy("bench-tls", {
-  mode: "Enforce",
-  subject: { podSelector: {} },
-  egress: [
-    {
-      name: "tls",
-      action: "Accept",
-      to: [{ domainNames: ["*.bench.test", serverName] }],
-      ports: [{ protocol: "TCP", port: PORT }],
-      application: "tls",
-    },
-  ],
-});
+const POLICY = tlsPolicy(serverName, PORT);
 
 const node = await benchNode();
 try {

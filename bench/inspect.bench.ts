@@ -1,10 +1,10 @@
 import { fileURLToPath } from "node:url";
 import type { Lab } from "../src/cli/lab-types.ts";
-import { policy, putPolicy } from "../test/support/agent.ts";
+import { putPolicy } from "../test/support/agent.ts";
 import { onPath } from "../test/support/need.ts";
 import { HELLOS } from "../test/inspect/hellos.ts";
 import { load, type Measured, serving } from "./support/load.ts";
-import { benchNode, RESPONDER, withPair } from "./support/node.ts";
+import { benchNode, RESPONDER, tlsPolicy, withPair } from "./support/node.ts";
 import { interleave, median, report } from "./support/report.ts";
 
 const WORKLOAD =
@@ -21,19 +21,7 @@ const { hex, serverName } = HELLOS.node;
 const PROXY = { sniproxy: 9001, haproxy: 9002 } as const;
 type ProxyName = keyof typeof PROXY;
 
-const POLICY = policy("bench-tls", {
-  mode: "Enforce",
-  subject: { podSelector: {} },
-  egress: [
-    {
-      name: "tls",
-      action: "Accept",
-      to: [{ domainNames: ["*.bench.test", serverName] }],
-      ports: [{ protocol: "TCP", port: PORT }],
-      application: "tls",
-    },
-  ],
-});
+const POLICY = tlsPolicy(serverName, PORT);
 
 const CONFIG: Readonly<Record<ProxyName, (lab: Lab) => Promise<readonly string[]>>> = {
   sniproxy: async (lab) => {

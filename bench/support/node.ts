@@ -19,6 +19,23 @@ export const POLICY = policy("bench", {
   egress: [{ name: "bench", action: "Accept", to: [{ domainNames: ["*.bench.test"] }], ports: [{ protocol: "TCP", port: PORT }] }],
 });
 
+/** TLS to one port, whose ClientHello names one of the names of the responder or `serverName`. */
+export function tlsPolicy(serverName: string, port: number): string {
+  return policy("bench-tls", {
+    mode: "Enforce",
+    subject: { podSelector: {} },
+    egress: [
+      {
+        name: "tls",
+        action: "Accept",
+        to: [{ domainNames: ["*.bench.test", serverName] }],
+        ports: [{ protocol: "TCP", port }],
+        application: "tls",
+      },
+    ],
+  });
+}
+
 /**
  * One node as the benchmarks want it: the pods `client` and `other`, cluster DNS (DNATed by a service, so conntrack works
  * as on any node with kube-proxy), and a server `out` that answers at all of 198.18.0.0/15.
