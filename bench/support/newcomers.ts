@@ -12,12 +12,12 @@ const DENIED = "198.18.255.2";
 const PORT = 9;
 const GATEWAY = "169.254.1.1";
 const GATEWAY_MAC = "ee:ee:ee:ee:ee:ee";
-const SHOUT_MS = 6000;
+const SHOUT_MS = 4000;
 /** The kubelet reports the address so long after the pod speaks. */
 const STATUS_AFTER_MS = 400;
 /** The API learns of the pod so long after it, or before it. */
 const APART_MS = 150;
-const AT_ONCE = 2;
+const AT_ONCE = 3;
 
 export interface Newcomers {
   /** Datagrams that they could send: to the allowed, and to the denied address. */

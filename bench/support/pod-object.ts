@@ -64,7 +64,7 @@ function container(name: string): object {
 
 /**
  * A running pod of a Deployment, two containers with probes and a dozen settings each, and what API server, scheduler and kubelet add:
- * some 9 KB of JSON. Agents see as much of every pod of their node each time it changes.
+ * some 8 KB of JSON. Agents see as much of every pod of their node each time it changes.
  */
 export function podObject({ namespace, name, uid, node, labels, addresses }: PodObject): Record<string, unknown> & { metadata: object } {
   const fields = NAMES.flatMap((one) => CONTAINER_FIELDS.map((field) => `f:spec f:containers k:{"name":"${one}"} f:${field}`));

@@ -15,6 +15,8 @@ export interface EnforcementDeps extends SelfTestDeps {
 
 /** The mode is looked at this often, beside every change that we make ourselves. */
 const LOOK_MS = 1000;
+/** A round tries every guarded pod: pods that come one after the other share the next one. */
+const NEW_PODS_MS = 5000;
 
 /** Is what policies ask for really carried out? Looks, tries, and says every change of the answer. */
 export class Enforcement {
@@ -22,6 +24,8 @@ export class Enforcement {
   private readonly deps: EnforcementDeps;
   private readonly say: ReturnType<typeof modeWatch>;
   private timers: NodeJS.Timeout[] = [];
+  private due: NodeJS.Timeout | undefined;
+  private triedMs = Number.NEGATIVE_INFINITY;
 
   constructor(deps: EnforcementDeps) {
     this.deps = deps;
@@ -55,15 +59,20 @@ export class Enforcement {
     if (this.deps.everyMs !== undefined) this.timers.push(setInterval(() => void this.tryOut(), this.deps.everyMs));
   }
 
-  /** The guarded pods as they are now; new ones are tried at once. */
+  /** The guarded pods as they are now; new ones are tried at once, or as soon as the last round is some time ago. */
   watch(pods: readonly GuardedInterface[]): void {
     const moved = this.test.watch(pods);
     if (this.timers.length === 0) return;
     this.look();
-    if (moved) void this.tryOut();
+    if (!moved || this.due !== undefined) return;
+    const wait = Math.max(0, this.triedMs + NEW_PODS_MS - this.deps.nowMs());
+    this.due = setTimeout(() => void this.tryOut(), Math.min(wait, NEW_PODS_MS));
   }
 
   private async tryOut(): Promise<void> {
+    clearTimeout(this.due);
+    this.due = undefined;
+    this.triedMs = this.deps.nowMs();
     if (this.deps.everyMs !== undefined && this.deps.rulesInstalled() && this.deps.thread()?.alive === true) await this.test.run();
     this.look();
   }
@@ -75,6 +84,7 @@ export class Enforcement {
 
   async close(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
+    clearTimeout(this.due);
     await this.test.close();
   }
 }
