@@ -139,10 +139,15 @@ test("addresses that there was no time for are told to the kernel when there is,
   const context = { pods: table, kernel, nowMs: () => nowMs, now: () => NOW };
   hog.work.has(nowMs);
   hog.work.spend(1000);
-  let next = settleOwed(context, 0);
+  let next = 0;
+  // A round has few milliseconds, and this machine may be busy.
+  const settle = (pod: GuardedPod): void => {
+    for (let round = 0; round < 100 && pod.owed.size > 0; round++) next = settleOwed(context, next);
+  };
+  settle(victim);
   assert.deepEqual([elements(), hog.owed.size, victim.owed.size], [1, 3, 0], "it has had its share of this second");
   nowMs += 60_000;
-  next = settleOwed(context, next);
+  settle(hog);
   assert.deepEqual([elements(), hog.owed.size], [4, 0]);
 
   late(hog, 9);
