@@ -134,6 +134,8 @@ test("Istio ambient: what is in the mesh shows nothing but HBONE, and the event 
 
   const tunnel = { name: "mesh", action: "Accept", to: [{ networks: [`${OUT.far}/32`] }], ports: [{ port: HBONE }] };
   await it.put("checkout", { ...POLICY, egress: [...POLICY.egress, tunnel] });
-  const open = await client.connect({ host: OUT.bank, port: 8080, send: "GET / HTTP/1.1\r\nhost: x\r\n\r\n" });
-  assert.match(open.data, /HTTP/, "a rule for the tunnel lets everything in it pass");
+  await until("a rule for the tunnel lets everything in it pass", async () => {
+    const open = await client.connect({ host: OUT.bank, port: 8080, send: "GET / HTTP/1.1\r\nhost: x\r\n\r\n" });
+    return /HTTP/.test(open.data) ? true : undefined;
+  });
 });
