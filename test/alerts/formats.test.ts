@@ -83,7 +83,8 @@ test("OCSF has the classes, numbers and required fields of the schema", () => {
 });
 
 test("ECS has no field that ECS does not have, and no value of another type", () => {
-  const valid = (found: Record<string, unknown>): void => {
+  const valid = (made: Record<string, unknown>): void => {
+    const found = JSON.parse(JSON.stringify(made)) as Record<string, unknown>; // as it is sent: without what is undefined
     const { namegate: _, ...rest } = found;
     for (const [path, value] of leaves(rest)) {
       const type = ECS_FIELDS[path];
