@@ -1,10 +1,12 @@
 import { load, type Measured } from "./support/load.ts";
-import { kubeProxy, type Pair, PORT, RESPONDER, withPair } from "./support/node.ts";
+import type { Lab } from "../src/cli/lab-types.ts";
+import { benchNode, kubeProxy, type Pair, PORT, RESPONDER, withPair } from "./support/node.ts";
 import { interleave, median, report } from "./support/report.ts";
 
 const WORKLOAD =
   "one client opens TCP connections one after the other to an address whose name its pod has just resolved, in rounds of 4000 by turns on a node without namegate " +
-  "(conntrack and a DNAT service, as kube-proxy makes them) and on one with it, and the same with the chains that kube-proxy has in filter and mangle on both; then connections that are denied, to ever new addresses (each an upcall) and to one (a cached denial)";
+  "(conntrack and a DNAT service, as kube-proxy makes them) and on one with it, and the same with the chains that kube-proxy has in filter and mangle on both; as a floor, without namegate but with one rule that never matches in each of the three chains " +
+  "that a forwarded packet passes because of us (mangle PREROUTING, filter FORWARD, security FORWARD); then connections that are denied, to ever new addresses (each an upcall) and to one (a cached denial)";
 const ROUNDS = 40;
 const CONNECTS = 4000;
 const DENIALS = 300;
@@ -14,27 +16,51 @@ const KNOWN = "198.18.0.7";
 const unknown = (round: number): string => `198.19.${round * 2}.1`;
 
 type Rounds = readonly Measured[];
+interface Known {
+  readonly plain: Rounds;
+  readonly guarded: Rounds;
+  readonly hooks: Rounds;
+}
 
-async function known({ plain, guarded }: Pair): Promise<{ plain: Rounds; guarded: Rounds }> {
-  await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
-  const connect = {
-    plain: () => load(plain, "client", "connect", KNOWN, PORT, CONNECTS, 0),
-    guarded: () => load(guarded, "client", "connect", KNOWN, PORT, CONNECTS, 0),
-  };
-  await interleave(2, connect);
-  return interleave(ROUNDS, connect);
+/** The hooks that our rules need, with one rule each that never matches. */
+async function hooksOnly(prepare: (lab: Lab) => Promise<void>): Promise<Lab> {
+  const lab = await benchNode();
+  await prepare(lab);
+  const rule = "-m connmark --mark 0x3040/0x3040 -j RETURN";
+  const places = { mangle: "PREROUTING", filter: "FORWARD", security: "FORWARD" };
+  const text = Object.entries(places).flatMap(([table, chain]) => [`*${table}`, `-A ${chain} ${rule}`, "COMMIT"]);
+  await lab.run("node", ["iptables-nft-restore", "--noflush", lab.file("hooks.rules", `${text.join("\n")}\n`)]);
+  return lab;
+}
+
+async function known({ plain, guarded }: Pair, prepare: (lab: Lab) => Promise<void> = async () => undefined): Promise<Known> {
+  const floor = await hooksOnly(prepare);
+  try {
+    await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
+    const connect = {
+      plain: () => load(plain, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+      guarded: () => load(guarded, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+      hooks: () => load(floor, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+    };
+    await interleave(2, connect);
+    return await interleave(ROUNDS, connect);
+  } finally {
+    await floor.close();
+  }
 }
 
 const of = (rounds: Rounds, field: string): number => median(rounds.map((one) => one[field] as number));
 /** Each round's pair ran side by side in time: the median of their ratios is steadier than the ratio of the medians. */
-const ratio = (all: { plain: Rounds; guarded: Rounds }, field: string): number =>
-  median(all.guarded.map((one, i) => (one[field] as number) / (all.plain[i]?.[field] as number)));
+const ratio = (all: Known, field: string, of: "guarded" | "hooks" = "guarded"): number =>
+  median(all[of].map((one, i) => (one[field] as number) / (all.plain[i]?.[field] as number)));
 
-const kube = await withPair(known, kubeProxy);
+const kube = await withPair((pair) => known(pair, kubeProxy), kubeProxy);
 await withPair(async (pair) => {
   const { guarded } = pair;
   const bare = await known(pair);
-  const failed = [bare, kube].flatMap((one) => [...one.plain, ...one.guarded]).reduce((sum, { ok }) => sum + CONNECTS - (ok as number), 0);
+  const failed = [bare, kube]
+    .flatMap((one) => [...one.plain, ...one.guarded, ...one.hooks])
+    .reduce((sum, { ok }) => sum + CONNECTS - (ok as number), 0);
   const denied = await interleave(5, {
     upcall: (round) => load(guarded, "client", "connect", unknown(round), PORT, DENIALS, 1),
     cached: (round) => load(guarded, "client", "connect", unknown(round), PORT, DENIALS, 0),
@@ -44,6 +70,7 @@ await withPair(async (pair) => {
     { what: "connect p50 without", value: of(bare.plain, "p50"), unit: "µs" },
     { what: "connect p50 with", value: of(bare.guarded, "p50"), unit: "µs" },
     { what: "connect p50, with / without", value: ratio(bare, "p50"), unit: "", target: { most: 1.05 } },
+    { what: "connect p50, three hooks with one rule each / without", value: ratio(bare, "p50", "hooks"), unit: "" },
     { what: "connections/s without", value: of(bare.plain, "perSecond"), unit: "1/s" },
     { what: "connections/s with", value: of(bare.guarded, "perSecond"), unit: "1/s" },
     { what: "connections/s, with / without", value: ratio(bare, "perSecond"), unit: "", target: { least: 0.95 } },
@@ -51,6 +78,7 @@ await withPair(async (pair) => {
     { what: "kube-proxy's chains, connect p50 with", value: of(kube.guarded, "p50"), unit: "µs" },
     { what: "kube-proxy's chains, connect p50, with / without", value: ratio(kube, "p50"), unit: "", target: { most: 1.05 } },
     { what: "kube-proxy's chains, connections/s, with / without", value: ratio(kube, "perSecond"), unit: "", target: { least: 0.95 } },
+    { what: "kube-proxy's chains, connect p50, three hooks with one rule each / without", value: ratio(kube, "p50", "hooks"), unit: "" },
     { what: "connections that failed", value: failed, unit: "", target: { most: 0 } },
     { what: "denial by an upcall, p50", value: of(denied.upcall, "p50"), unit: "µs", target: { most: 1000 } },
     { what: "denial by an upcall, p99", value: of(denied.upcall, "p99"), unit: "µs" },
