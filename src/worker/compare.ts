@@ -11,12 +11,12 @@ import { ELEMENT_WORDS } from "./pods.ts";
 const FAMILIES = [4, 6] as const;
 const INTERVAL_MS = 1000;
 /**
- * A comparison may take one six-hundredth of the time. An element costs about 10 µs; counted and not timed, because time
+ * A comparison may take one six-hundredth of the time. An element costs 5 to 10 µs; counted and not timed, because time
  * that passes on a busy machine is not only ours.
  */
 const MS_AN_ELEMENT = 6;
 /** However many there are, it is done this often. */
-const INTERVAL_MS_MAX = 180_000;
+const INTERVAL_MS_MAX = 300_000;
 /** Elements this close to their end are neither missed nor restored, seconds. */
 const NEAR_END = 3;
 

@@ -148,7 +148,7 @@ export class Live {
       if (current === 0) this.changes.setMark(entry, marks.value(VerdictClass.pass), marks.mask);
       return;
     }
-    this.changes.setMark(entry, marks.value(VerdictClass.deny), marks.mask);
+    this.changes.end(entry, marks.value(VerdictClass.deny), marks.mask);
     this.remember(pod, entry);
     if (protocol === Protocol.TCP && entry.tcpState > TCP_ESTABLISHED) return; // it is over; only late packets are left
     this.context.counters.revoked++;

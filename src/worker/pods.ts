@@ -302,6 +302,8 @@ export class PodTable {
   private readonly free = new Map<Ip, Attachment>();
   /** Indexes of interfaces of such pods → how many addresses each has. */
   private readonly freeIndexes = new Map<number, number>();
+  /** Whose turn it is to be swept. */
+  private turn = this.byKey.values();
 
   setFree(address: Ip, attachment: Attachment | undefined): void {
     const old = this.free.get(address);
@@ -329,6 +331,15 @@ export class PodTable {
 
   of(address: Ip): GuardedPod | undefined {
     return this.byAddress.get(address);
+  }
+
+  /** Lets a share (0 to 1) of the pods forget what has run out, the next ones each time. */
+  sweep(share: number, now: number): void {
+    for (let left = Math.ceil(this.byKey.size * share); left > 0; left--) {
+      let { value: pod } = this.turn.next();
+      if (pod === undefined) ({ value: pod } = (this.turn = this.byKey.values()).next());
+      pod?.sweep(now);
+    }
   }
 
   set(pod: GuardedPod): void {
