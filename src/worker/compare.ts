@@ -224,7 +224,8 @@ export class Comparison {
 
   private readonly named = (e: DumpedElement): Kind => {
     const pod = this.context.pods.of(e.address2 as Ip);
-    const binding = pod?.guard.names.get(e.address)?.bindings.find(({ slot }) => slot === e.port);
+    let binding = pod?.guard.names.get(e.address)?.first;
+    while (binding !== undefined && binding.slot !== e.port) binding = binding.next;
     return binding !== undefined && e.timeout !== FOR_EVER && (binding.via === "cname" ? `~${binding.name}` : binding.name) === e.comment
       ? "named"
       : "stranger";
@@ -261,9 +262,10 @@ export class Comparison {
     for (const pod of this.context.pods.byKey.values()) {
       const own = pod.guard.address(of);
       if (own === undefined) continue;
-      for (const [address, { bindings }] of pod.guard.names.entries()) {
+      for (const [address, { first }] of pod.guard.names.entries()) {
         if (family(address) !== of) continue;
-        for (const { name, via, expires, slot } of bindings) {
+        for (let one = first; one !== undefined; one = one.next) {
+          const { name, via, expires, slot } = one;
           if (expires <= now + NEAR_END || (seen?.has(elementKey({ address, protocol: 6, port: slot, address2: own })) ?? false)) continue;
           count++;
           if (seen !== undefined) this.context.kernel.remember(own, address, slot, name, via, expires - now);
