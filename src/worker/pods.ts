@@ -23,6 +23,8 @@ const PRELOADED_MAX = 32_768;
 /** Milliseconds of the packet thread that one pod may have of each second, and at once; other pods need the rest. */
 const WORK_PER_SECOND_MS = 700;
 const WORK_BURST_MS = 50;
+/** Bindings of the node are counted anew after so many. */
+const RECOUNT = 64;
 /** A policy change: longest that one address is preloaded for, and addresses between two turns of the packets. */
 const REFRESH_MS = 4;
 const REFRESHES = 32;
@@ -302,6 +304,8 @@ export class PodTable {
   private readonly free = new Map<Ip, Attachment>();
   /** Indexes of interfaces of such pods → how many addresses each has. */
   private readonly freeIndexes = new Map<number, number>();
+  /** Bindings that there is certainly room for, without another look at every pod. */
+  private spare = 0;
   /** Whose turn it is to be swept. */
   private turn = this.byKey.values();
 
@@ -360,7 +364,11 @@ export class PodTable {
 
   /** Room for one more binding? When the node is full, whoever has the most gives up what it used longest ago. */
   makeRoom(limit: number, now: number): boolean {
-    if (this.bindings() < limit) return true;
+    if (this.spare === 0) this.spare = Math.max(0, Math.min(RECOUNT, limit - this.bindings()));
+    if (this.spare > 0) {
+      this.spare--;
+      return true;
+    }
     let largest: GuardedPod | undefined;
     for (const pod of this.byKey.values())
       if (largest === undefined || pod.guard.names.bindings > largest.guard.names.bindings) largest = pod;
