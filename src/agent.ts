@@ -13,7 +13,7 @@ import { announcer } from "./control/announce.ts";
 import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
-import { QueueWatch, readQueueList } from "./control/queues.ts";
+import { QueueWatch, readQueueList, refuseSecondAgent } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
 import { listen } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
@@ -67,6 +67,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   // Whether this node can enforce at all is known before anything is touched.
   const native = addon();
+  await refuseSecondAgent(options.queueBase);
   const marksInUse = marks(options.markMask);
   const iptables = await openIptables(options.iptables);
   log.info({ variant: iptables.variant, reason: iptables.reason }, "iptables variant chosen");

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { Fault } from "../base/fault.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 
@@ -13,6 +14,29 @@ export function readQueueList(): string {
   } catch {
     return "";
   }
+}
+
+/** An agent that has just been stopped may not be gone yet, milliseconds. */
+const LEAVING_MS = 2000;
+const LOOK_MS = 100;
+
+/** Queues have one owner each. Throws before anything is touched: the sets are another agent's as well. */
+export async function refuseSecondAgent(queueBase: number, list: () => string = readQueueList): Promise<void> {
+  const ours = new Set(Object.values(QueueOffset).map((offset) => String(queueBase + offset)));
+  const taken = (): string | undefined =>
+    list()
+      .split("\n")
+      .map((line) => line.trim().split(/\s+/)[0] ?? "")
+      .find((queue) => ours.has(queue));
+  for (let waited = 0; taken() !== undefined && waited < LEAVING_MS; waited += LOOK_MS)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  const queue = taken();
+  if (queue === undefined) return;
+  throw new Fault(
+    "queue-busy",
+    `another process listens on NFQUEUE ${queue}, which is to be ours`,
+    "is another agent running on this node? stop it, or choose other queues with --queue-base",
+  );
 }
 
 /**
