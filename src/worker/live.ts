@@ -151,7 +151,9 @@ export class Live {
     this.changes.setMark(entry, marks.value(VerdictClass.deny), marks.mask);
     this.remember(pod, entry);
     if (protocol === Protocol.TCP && entry.tcpState > TCP_ESTABLISHED) return; // it is over; only late packets are left
+    const said = wouldDeny ?? refusal;
     this.context.counters.revoked++;
+    this.context.meter.denied(said.why, said.policy, said.rule, "deny");
     if (protocol === Protocol.TCP && entry.tcpState === TCP_ESTABLISHED) {
       this.probes.push(tcpProbe({ address, port }, { address: entry.origSource, port: entry.origSourcePort }));
     }
@@ -159,7 +161,7 @@ export class Live {
       this.context,
       pod,
       { source: entry.origSource, sourcePort: entry.origSourcePort, destination: address, destinationPort: port, protocol },
-      wouldDeny ?? refusal,
+      said,
       "deny",
       names,
       undefined,

@@ -26,6 +26,7 @@ const INPUT: StatusInput = {
   variant: "nft",
   startedMs: 0,
   states: [{ id: checkout.id, file: "", valid: false, problems: [], policy: checkout }],
+  rules: () => [],
   loose: [],
   pods: [{ pod: pod("a", "checkout"), attachment: { kind: "routed", interface: "cali1", index: 1 }, policies: [checkout.id] }],
   outside: [
