@@ -13,6 +13,7 @@ import { announcer } from "./control/announce.ts";
 import { bootId } from "./control/kept.ts";
 import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
+import { LoopDelay, measures } from "./control/measures.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
@@ -198,8 +199,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   source.watch(() => void queueReload(true));
   collect();
   const trim = heapTrimmer();
+  const loop = new LoopDelay(TICK_MS, performance.now());
   const timers = [
     setInterval(() => {
+      loop.tick(performance.now());
       trim(Date.now());
       keepUsage(usage.tick(Date.now()));
       if (enforcer.enforcing) losses.tick(readQueueList(), Date.now());
@@ -243,8 +246,22 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       lastUpdate: enforcer.lastUpdate,
     });
 
-  const server = await listen(options.socket, requests(status, history));
-  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
+  const server = await listen(options.socket, requests(status, history, usage));
+  const metrics =
+    options.metrics === undefined
+      ? undefined
+      : await serveMetrics(options.metrics, {
+          ready,
+          status,
+          measures: () =>
+            measures({
+              usage,
+              loop,
+              packetActiveMs: enforcer.packetActiveMs,
+              queueLengths: losses.lengths(readQueueList()),
+              startedMs,
+            }),
+        });
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 
   return {

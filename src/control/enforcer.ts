@@ -118,6 +118,10 @@ export class Enforcer {
     return this.thread;
   }
 
+  get packetActiveMs(): number | undefined {
+    return this.thread?.alive === true ? this.thread.activeMs : undefined;
+  }
+
   status(): Promise<WorkerStatus> | undefined {
     return this.thread?.status();
   }

@@ -334,11 +334,6 @@ export class RuleUsage {
     return counts;
   }
 
-  /** Uses of rules that have no slot. */
-  get others(): number {
-    return OUTCOMES.reduce((sum, [, word]) => sum + this.meter.slot(Slot.other, word), 0);
-  }
-
   denials(why: Why, verdict: "deny" | "would-deny"): number {
     return this.meter.denials(why, verdict) + (verdict === "would-deny" ? (this.discoverDenials.get(why) ?? 0) : 0);
   }

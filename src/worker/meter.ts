@@ -21,29 +21,31 @@ const SLOT_WORDS = 5;
 export const HISTOGRAMS = ["upcall", "dnsHold", "inspection", "loop"] as const;
 export type HistogramName = (typeof HISTOGRAMS)[number];
 
+/** Is it counted here? The others have counters of their own (`newCounters`). */
 const WHY = {
-  "denied-by-rule": 0,
-  "no-rule": 0,
-  "wrong-port": 0,
-  "no-name": 0,
-  "wrong-name": 0,
-  "stale-dns": 0,
-  "name-not-allowed": 0,
-  "wrong-server-name": 0,
-  "no-server-name": 0,
-  "wrong-protocol": 0,
-  "wrong-identity": 0,
-  "names-disagree": 0,
-  ech: 0,
-  evasion: 0,
-  incomplete: 0,
-  "spoofed-source": 0,
-  "unknown-pod": 0,
-  "upcall-limit": 0,
-  malformed: 0,
-  fault: 0,
-} satisfies Record<Why, 0>;
-export const WHYS = Object.keys(WHY) as readonly Why[];
+  "denied-by-rule": true,
+  "no-rule": true,
+  "wrong-port": true,
+  "no-name": true,
+  "wrong-name": true,
+  "stale-dns": true,
+  "name-not-allowed": true,
+  "wrong-server-name": true,
+  "no-server-name": true,
+  "wrong-protocol": true,
+  "wrong-identity": true,
+  "names-disagree": true,
+  ech: true,
+  evasion: true,
+  incomplete: true,
+  "spoofed-source": false,
+  "unknown-pod": false,
+  "upcall-limit": false,
+  malformed: true,
+  fault: false,
+} satisfies Record<Why, boolean>;
+const WHYS = Object.keys(WHY) as readonly Why[];
+export const DENIALS: readonly Why[] = WHYS.filter((why) => WHY[why]);
 const WHY_AT = new Map<Why, number>(WHYS.map((why, i) => [why, i]));
 
 const WHYS_AT = 2 + HISTOGRAMS.length * HISTOGRAM_WORDS;
