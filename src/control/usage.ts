@@ -88,7 +88,7 @@ export class RuleUsage {
   readonly meter = new Meter(this.block);
   /** Since when this node remembers. */
   sinceMs: number;
-  /** Rules in force beyond what can be remembered. */
+  /** Rules in force beyond what can be counted one by one. One of them gets a slot, when there is one, as its policy changes. */
   uncounted = 0;
   /** Why what was on disk is not believed. */
   readonly refused: string | undefined;

@@ -136,7 +136,7 @@ test("uses of rules: also those that the kernel answers alone; over a graceful r
         [...readFileSync(join(ROOT, "daemonset", "chart", file), "utf8").matchAll(/\bnamegate_\w+/g)].map(([name]) => name),
       );
       for (const name of asked) {
-        if (name.startsWith("namegate_alert_")) continue; // there are no sinks here: test/daemonset/manifests.test.ts has them
+        if (name.startsWith("namegate_alert_")) continue; // there are no sinks here: test/daemonset/prometheus.test.ts has them
         assert.ok(families.has(name.replace(/_(bucket|sum|count)$/, "")) || families.has(name), `${file}: ${name}`);
       }
     }
@@ -199,12 +199,3 @@ function written({ lab }: Shop, rule: string): boolean | undefined {
   const { rules } = JSON.parse(readFileSync(file, "utf8").split("\n")[1] ?? "{}") as { rules: [string, string, string, number][] };
   return rules.some(([, , name, count]) => name === rule && count > 0) ? true : undefined;
 }
-
-test("alerts.yaml is a rule file that promtool takes", (t) => {
-  if (!need(t, { commands: ["promtool"] })) return;
-  const { status, stdout, stderr } = spawnSync("promtool", ["check", "rules", join(ROOT, "daemonset", "chart", "alerts.yaml")], {
-    encoding: "utf8",
-  });
-  assert.equal(status, 0, `${stdout}${stderr}`);
-  assert.match(stdout, /SUCCESS: 16 rules found/);
-});
