@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { metricsText } from "../../src/metrics/text.ts";
+import { newCounters } from "../../src/worker/context.ts";
 import { parseExposition } from "../support/exposition.ts";
 import { FULL_MEASURES, FULL_STATUS } from "../support/measures.ts";
 import { need, ROOT } from "../support/need.ts";
@@ -118,4 +119,19 @@ test("alerts fire, and do not, on what they are about", (t) => {
   writeFileSync(file, JSON.stringify({ rule_files: [join(CHART, "alerts.yaml")], evaluation_interval: "1m", tests }));
   const { status, stdout, stderr } = spawnSync("promtool", ["test", "rules", file], { encoding: "utf8" });
   assert.equal(status, 0, `${stdout}${stderr}`);
+});
+
+test("the table of metrics has every metric, and no other", () => {
+  const readme = readFileSync(join(ROOT, "daemonset", "README.md"), "utf8");
+  const section = readme.slice(readme.indexOf("## Metrics"), readme.indexOf("No label has what a pod chooses"));
+  const told = new Set(
+    section.split("\n").flatMap((line) => {
+      if (line.startsWith("And `process_")) return [...line.matchAll(/`(\w+)`/g)].map(([, name]) => name);
+      const [, names = ""] = /^\| (`[^|]+) \|/.exec(line) ?? [];
+      return [...names.matchAll(/`([a-z_]+)`/g)].map(([, name]) => `namegate_${name}`);
+    }),
+  );
+  const counters = { ...newCounters(), bindingsEvicted: 0, setWrites: 0, setFull: 0, setFailures: 0 };
+  const real = new Set(parseExposition(metricsText({ ...FULL_STATUS, counters }, FULL_MEASURES)).keys());
+  assert.deepEqual([...told].sort(), [...real].sort());
 });
