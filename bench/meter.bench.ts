@@ -18,7 +18,13 @@ for (let p = 0; p < POLICIES; p++) {
   const slots = Array.from({ length: RULES }, (_, r) => [`rule-${r}`, Slot.first + p * RULES + r] as const);
   meter.know({ policy, slots });
   for (const [rule] of slots)
-    decisions.push({ kernel: "pass", verdict: { action: "allow", policy, rule }, mode: "Enforce", wouldDeny: undefined, shadow: undefined });
+    decisions.push({
+      kernel: "pass",
+      verdict: { action: "allow", policy, rule },
+      mode: "Enforce",
+      wouldDeny: undefined,
+      shadow: undefined,
+    });
 }
 
 /** Nanoseconds of one `work`. */

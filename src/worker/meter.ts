@@ -61,6 +61,9 @@ export interface PolicySlots {
   readonly slots: readonly (readonly [rule: string, slot: number])[];
 }
 
+/** Longer than a round of the comparison (worker/compare.ts) and what conntrack remembers of a connection that is over. */
+const WHILE_MS = 300_000;
+
 export type Outcome = "allow" | "deny" | "would-deny";
 const OUTCOME_WORD: Readonly<Record<Outcome, number>> = { allow: Word.allow, deny: Word.deny, "would-deny": Word.wouldDeny };
 
@@ -113,6 +116,12 @@ export class Meter {
 
   used(policy: PolicyId, rule: string, outcome: Outcome, count = 1): void {
     this.count(this.slots.get(policy)?.get(rule) ?? Slot.other, outcome, count);
+  }
+
+  /** It was used a short while ago, perhaps by a connection that has been counted: counts only where nothing was for longer than that. */
+  wasUsed(policy: PolicyId, rule: string): void {
+    const slot = this.slots.get(policy)?.get(rule) ?? Slot.other;
+    if (this.nowMs - this.slot(slot, Word.lastMs) > WHILE_MS) this.count(slot, "allow", 1);
   }
 
   private count(slot: number, outcome: Outcome, count: number): void {

@@ -304,7 +304,7 @@ export class GuardedPod {
     }
   }
 
-  /** The pod is gone, or no longer guarded: the kernel forgets it. */
+  /** The pod is gone, or no longer guarded: the kernel forgets it. Its names explain its last connections (worker/live.ts). */
   remove(): void {
     for (const { role, family: of, element } of this.fixed.values()) this.kernel.removeFixed(role, of, element);
     this.fixed.clear();
@@ -314,7 +314,6 @@ export class GuardedPod {
       if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
       this.dropElements(address, entry);
     }
-    this.guard.names.clear();
   }
 }
 

@@ -252,7 +252,7 @@ test("a file that is torn, altered, of another format or nonsense costs the memo
     [1, 2],
     null,
     ["p", "k", "n", -1, 0, 0, 0],
-    ["p", "k", "n", 1e999, 0, 0, 0],
+    ["p", "k", "n", 2.5, 0, 0, 0],
     ["shop/checkout", "a", "a", 3, START + DAY, -5, "x"],
   ];
   writeFileSync(file, sealed(JSON.stringify({ format: 1, boot: "boot-1", savedMs: START, sinceMs: START, rules: rows })));

@@ -133,5 +133,5 @@ test("the table of metrics has every metric, and no other", () => {
   );
   const counters = { ...newCounters(), bindingsEvicted: 0, setWrites: 0, setFull: 0, setFailures: 0 };
   const real = new Set(parseExposition(metricsText({ ...FULL_STATUS, counters }, FULL_MEASURES)).keys());
-  assert.deepEqual([...told].sort(), [...real].sort());
+  assert.deepEqual(told, real);
 });

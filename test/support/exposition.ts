@@ -47,7 +47,7 @@ export function parseExposition(text: string): ReadonlyMap<string, ParsedFamily>
     const plain = family?.type === "histogram" ? SUFFIXES.map((suffix) => open + suffix) : [open];
     assert.ok(plain.includes(name), `${line}: not of the family ${open}`);
     const labels = readLabels(labelText, line);
-    const key = `${name} ${JSON.stringify(Object.entries(labels).sort())}`;
+    const key = `${name} ${JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)))}`;
     assert.ok(!series.has(key), `${key} comes twice`);
     series.add(key);
     family?.samples.push({ name, labels, value: Number(value.replace("Inf", "Infinity")) });

@@ -176,6 +176,25 @@ test("uses of rules: also those that the kernel answers alone; over a graceful r
     assert.deepEqual(await uses(made), before);
   });
 
+  await t.test("a pod that is gone right after it used a rule", async () => {
+    const job = await lab.addPod({ name: "job", labels: { app: "checkout" } });
+    lab.writePodsFile();
+    await until(
+      "job is guarded",
+      async () => (await made.agent.status()).pods.some(({ name, guarded }) => name === job.name && guarded),
+      10_000,
+    );
+    const short = await made.client("job");
+    await short.resolve({ name: "bank.example.com", type: "A", server: dnsAddress.v4 });
+    assert.equal((await short.connect({ host: OUT.bank, port: 443, send: "hello", expect: 5 })).data, "hello");
+    await lab.removePod("job");
+    lab.writePodsFile();
+    await hits(made, "bank", 1);
+    assert.deepEqual(await unused(made), []);
+    const text = (await namegate(lab, "unused", "--socket", socketOf(lab))).stdout;
+    assert.match(text, /^every rule in force on this node was used in the last 30d\n/);
+  });
+
   await t.test("a torn file is refused and said, and counting goes on", async () => {
     await made.agent.stop();
     const file = join(lab.dir, "state", "usage.json");
