@@ -219,9 +219,12 @@ export class Comparison {
       return "decided";
     }
     if (this.context.kernel.marks.classOf(e.mark) !== elements[at + 1]) return "stranger";
-    if (pod.guard.address(family(e.address)) !== e.address2) return "named"; // one counter a pod
-    this.passed(pod, e, e.packets - (elements[at + 3] as number), now);
-    elements[at + 3] = e.packets;
+    const packets = elements[at + 3] as number;
+    // One count for all addresses of a pod: that of the first.
+    if (e.packets !== packets && pod.guard.address(family(e.address)) === e.address2) {
+      elements[at + 3] = e.packets;
+      this.passed(pod, e, e.packets - packets, now);
+    }
     return "named";
   };
 
