@@ -50,7 +50,6 @@ const WHY_AT = new Map<Why, number>(WHYS.map((why, i) => [why, i]));
 
 const WHYS_AT = 2 + HISTOGRAMS.length * HISTOGRAM_WORDS;
 const SLOTS_AT = WHYS_AT + 2 * WHYS.length;
-const WORDS = SLOTS_AT + (RULES_MAX + Slot.first) * SLOT_WORDS;
 /** Words that say whether anything has changed: uses of rules, and first uses. */
 const USES_AT = 0;
 const FIRST_USES_AT = 1;
@@ -67,8 +66,9 @@ const WHILE_MS = 300_000;
 export type Outcome = "allow" | "deny" | "would-deny";
 const OUTCOME_WORD: Readonly<Record<Outcome, number>> = { allow: Word.allow, deny: Word.deny, "would-deny": Word.wouldDeny };
 
-export function newBlock(): SharedArrayBuffer {
-  return new SharedArrayBuffer(8 * WORDS);
+/** Room for the slots of so many rules. */
+export function newBlock(rules = RULES_MAX): SharedArrayBuffer {
+  return new SharedArrayBuffer(8 * (SLOTS_AT + (rules + Slot.first) * SLOT_WORDS));
 }
 
 export class Meter {

@@ -75,7 +75,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
     pods: new PodTable(),
     limits: LIMITS_DEFAULT,
     counters: newCounters(),
-    meter: new Meter(newBlock()),
+    meter: new Meter(newBlock(0)),
     nowMs: real.nowMs,
     now: real.now,
     emit: () => undefined,
