@@ -73,6 +73,8 @@ const CLIENTS = {
   // A collector for the alerts (test/alerts/syslog-real.test.ts).
   rsyslogd: "rsyslog",
   "/usr/share/doc/rsyslog-openssl": "rsyslog-openssl",
+  // promtool reads /metrics and the alert rules (test/system/usage.test.ts).
+  promtool: "prometheus",
   // What renders the Helm chart (test/daemonset/helm): there is no helm in Debian.
   go: "golang-go",
   "/usr/share/gocode/src/github.com/Masterminds/sprig": "golang-github-masterminds-sprig-dev",
@@ -95,6 +97,7 @@ const SERVICES = {
   "nats-server": "nats-server",
   caddy: "caddy",
   rsyslog: "rsyslog",
+  prometheus: "prometheus",
   sniproxy: "sniproxy",
   haproxy: "haproxy",
 };

@@ -10,14 +10,17 @@ import { addon } from "./base/addon.ts";
 import { collect, heapTrimmer } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
+import { bootId } from "./control/kept.ts";
 import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
+import { LoopDelay, measures } from "./control/measures.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList, refuseSecondAgent } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
 import { listen } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
 import { buildStatus, strictest } from "./control/status.ts";
+import { RuleUsage } from "./control/usage.ts";
 import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
@@ -75,6 +78,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   mkdirSync(options.state, { recursive: true, mode: 0o700 });
 
   const keeper = new PolicyKeeper(options.state);
+  const usage = new RuleUsage(options.state, bootId(), startedMs);
+  if (usage.refused !== undefined) log.warn({ why: usage.refused }, "earlier uses of rules are not known: they are counted from now on");
   const losses = new QueueWatch(options.queueBase, emit);
   const onUnknown = (address: Ip, index: number): void => source.strange(address, index);
   let snapshot: Snapshot | undefined;
@@ -85,6 +90,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     emit,
     log,
     nowMs: Date.now,
+    usage,
     onUnknown,
     onCanary: (nonce) => enforcement.test.seen(nonce),
     onGuarded: (pods) => enforcement.watch(pods),
@@ -194,9 +200,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   source.watch(() => void queueReload(true));
   collect();
   const trim = heapTrimmer();
+  const loop = new LoopDelay(TICK_MS, performance.now());
   const timers = [
     setInterval(() => {
+      loop.tick(performance.now());
       trim(Date.now());
+      keepUsage(usage.tick(Date.now()));
       if (enforcer.enforcing) losses.tick(readQueueList(), Date.now());
       // A pod whose interface was not there yet.
       if (enforcer.tick(Date.now())) void lookAgain();
@@ -209,12 +218,19 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     setInterval(() => enforcer.checkRules(), options.checkMs),
   ];
 
+  let usageLost: string | undefined;
+  const keepUsage = (failed: string | undefined): void => {
+    if (failed !== undefined && failed !== usageLost) log.warn({ why: failed }, "uses of rules cannot be kept on disk");
+    usageLost = failed;
+  };
+
   const status = async (): Promise<unknown> =>
     buildStatus({
       ready: ready(),
       ...enforcement.state,
       variant: iptables.variant,
       startedMs,
+      rules: (policy) => usage.rules(policy),
       states: kept === undefined ? keeper.states : keptStates(snapshot),
       loose: [...keeper.loose, ...podProblems],
       pods: enforcer.pods,
@@ -231,8 +247,22 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       lastUpdate: enforcer.lastUpdate,
     });
 
-  const server = await listen(options.socket, requests(status, history));
-  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
+  const server = await listen(options.socket, requests(status, history, usage));
+  const metrics =
+    options.metrics === undefined
+      ? undefined
+      : await serveMetrics(options.metrics, {
+          ready,
+          status,
+          measures: () =>
+            measures({
+              usage,
+              loop,
+              packetActiveMs: enforcer.packetActiveMs,
+              queueLengths: losses.lengths(readQueueList()),
+              startedMs,
+            }),
+        });
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 
   return {
@@ -245,6 +275,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       server.close();
       metrics?.close();
       await enforcer.stop();
+      keepUsage(usage.save(Date.now()));
       await alerts?.close();
     },
   };

@@ -19,6 +19,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     does: "events of the running agent as they happen: [-o json] [--last N]",
     load: async () => (await import("./cli/observe.ts")).observe,
   },
+  unused: {
+    does: "rules that nobody used on this node: [--since 30d] [--policy NAME] [-o json]",
+    load: async () => (await import("./cli/unused.ts")).unused,
+  },
   check: { does: "are these policy files valid? FILE… [-o json]", load: async () => (await import("./cli/check.ts")).check },
   replay: {
     does: "judge a capture file offline: CAPTURE [--policies DIR] [--pods FILE] [-o json]",

@@ -175,9 +175,15 @@ async function unused(asked: Asked, out: Output): Promise<number> {
   if (asked.json) out.stdout.write(`${JSON.stringify({ unused: merged, notAsked: silent }, undefined, 2)}\n`);
   else {
     const lines = merged.map((row) =>
-      [text(row["policy"]), text(row["rule"]), text(row["hits"], "0"), text(row["lastHit"], "never")].map(plain),
+      [
+        text(row["policy"]),
+        text(row["rule"]),
+        text(row["hits"], "0"),
+        text(row["lastHit"], "never"),
+        `${text(row["observedSince"], "-")}${row["conclusive"] === false ? "  <-- observed for less" : ""}`,
+      ].map(plain),
     );
-    out.stdout.write(`${table([["POLICY", "RULE", "HITS", "LAST HIT"], ...lines]).join("\n")}\n`);
+    out.stdout.write(`${table([["POLICY", "RULE", "HITS", "LAST HIT", "OBSERVED SINCE"], ...lines]).join("\n")}\n`);
     if (silent.length > 0) out.stdout.write(`not asked, so they may need some of these: ${silent.map(plain).join(", ")}\n`);
   }
   return silent.length > 0 ? 1 : 0;

@@ -25,6 +25,7 @@ import { RuleGuard } from "./rules.ts";
 import type { GuardedInterface } from "./self-test.ts";
 import type { Outside } from "./source.ts";
 import { Unenforceable } from "./unenforceable.ts";
+import type { RuleUsage } from "./usage.ts";
 
 export interface EnforcerOptions {
   readonly markMask: number;
@@ -42,6 +43,7 @@ export interface EnforcerDeps {
   readonly emit: (draft: EventDraft) => void;
   readonly log: Logger;
   readonly nowMs: () => number;
+  readonly usage: RuleUsage;
   /** A packet of no known pod waits: from this address, by the interface of this index. */
   readonly onUnknown: (source: Ip, index: number) => void;
   /** A canary of the self-test has come to the packet thread. */
@@ -75,7 +77,12 @@ export class Enforcer {
     const { emit, log } = deps;
     this.options = options;
     this.deps = deps;
-    this.discovery = new Discovery(emit, (level, message) => log[level](message), deps.nowMs);
+    this.discovery = new Discovery(
+      emit,
+      (level, message) => log[level](message),
+      deps.nowMs,
+      (verdict) => deps.usage.discovered(verdict, deps.nowMs()),
+    );
     this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
     this.groups = new InterfaceGroups(groupSetter(new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route })));
     this.rules = new RuleGuard(
@@ -111,6 +118,10 @@ export class Enforcer {
     return this.thread;
   }
 
+  get packetActiveMs(): number | undefined {
+    return this.thread?.alive === true ? this.thread.activeMs : undefined;
+  }
+
   status(): Promise<WorkerStatus> | undefined {
     return this.thread?.status();
   }
@@ -130,6 +141,7 @@ export class Enforcer {
     { lookAgain = false, outside = [], hold = false }: { lookAgain?: boolean; outside?: readonly Outside[]; hold?: boolean } = {},
   ): Promise<void> {
     const update = this.changes.next(now, (name) => attachmentOf(name), lookAgain);
+    this.deps.usage.adopt(now.policies, this.deps.nowMs());
     this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
     const selected = this.changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
@@ -138,6 +150,7 @@ export class Enforcer {
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
       this.applied = true;
+      this.deps.usage.settle();
       this.unenforceable.set(outsideReasons(now, outside));
       return;
     }
@@ -207,7 +220,7 @@ export class Enforcer {
     if (this.thread !== undefined) await this.changeRules({ bridged, queries });
     const first = this.thread === undefined;
     this.thread ??= new PacketThread(
-      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups },
+      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups, block: deps.usage.block },
       deps.native,
       emit,
       log,
@@ -218,7 +231,9 @@ export class Enforcer {
     );
     this.thread.onCanary = deps.onCanary;
     // The thread was not there for earlier changes: it gets the whole state.
-    const applied = await this.thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
+    const whole = first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update;
+    const applied = await this.thread.update(whole === undefined ? undefined : { ...whole, slots: deps.usage.slots(whole.policies) });
+    deps.usage.settle();
     this.lastUpdate = applied;
     if (first) {
       await this.thread.bind();

@@ -145,6 +145,11 @@ export class PacketThread {
     return this.request(`status${id}`, { kind: "status", id });
   }
 
+  /** Milliseconds in which it was not waiting for something to do. */
+  get activeMs(): number {
+    return this.worker.performance.eventLoopUtilization().active;
+  }
+
   tick(nowMs: number): void {
     this.reader.tick(nowMs, this.alive);
   }

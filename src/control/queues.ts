@@ -59,6 +59,18 @@ export class QueueWatch {
     for (const name of this.names.values()) this.dropped[name] = 0;
   }
 
+  /** Packets that wait, by name of the queue: in the kernel's queue, read or not, without a verdict yet. */
+  lengths(list: string): Readonly<Record<string, number>> {
+    const lengths: Record<string, number> = {};
+    for (const line of list.split("\n")) {
+      const words = line.trim().split(/\s+/).map(Number);
+      const name = this.names.get(words[0] ?? -1);
+      const length = words[2] ?? 0;
+      if (name !== undefined && Number.isSafeInteger(length)) lengths[name] = length;
+    }
+    return lengths;
+  }
+
   tick(list: string, nowMs: number): void {
     for (const line of list.split("\n")) {
       const words = line.trim().split(/\s+/).map(Number);

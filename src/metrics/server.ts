@@ -1,11 +1,13 @@
 import { createServer, type Server } from "node:http";
 import { Fault, messageOf } from "../base/fault.ts";
+import type { Measures } from "./measures.ts";
 import { metricsText } from "./text.ts";
 
 export interface MetricsSource {
   readonly ready: () => boolean;
   /** As `status -o json` prints it. */
   readonly status: () => Promise<unknown>;
+  readonly measures: () => Measures;
 }
 
 /** `/metrics`, `/healthz` and `/readyz` on `ADDR:PORT`. */
@@ -24,7 +26,7 @@ export async function serveMetrics(at: string, source: MetricsSource): Promise<S
     else if (request.url === "/readyz") answer(source.ready() ? 200 : 503, source.ready() ? "ready\n" : "not ready\n");
     else if (request.url === "/metrics") {
       source.status().then(
-        (status) => answer(200, metricsText(status), "text/plain; version=0.0.4; charset=utf-8"),
+        (status) => answer(200, metricsText(status, source.measures()), "text/plain; version=0.0.4; charset=utf-8"),
         (error: unknown) => answer(503, `${messageOf(error)}\n`),
       );
     } else answer(404, "known: /metrics /healthz /readyz\n");

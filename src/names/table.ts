@@ -305,9 +305,4 @@ export class PodNames {
     }
     return looked;
   }
-
-  /** Forgets everything, telling `evicted` about each address: the pod is gone. */
-  clear(): void {
-    for (const [address, entry] of this.addresses) this.drop(address, entry, "expired");
-  }
 }

@@ -4,7 +4,7 @@ import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
 import { tcpResetBack } from "../dns/packets.ts";
 import type { NameSeen } from "../model/binding.ts";
-import { Protocol, TcpFlag } from "../model/packet.ts";
+import { Protocol, protocolText, TcpFlag } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { isCanary } from "./canary.ts";
@@ -23,7 +23,7 @@ import {
   PREROUTING,
   type Settlement,
 } from "./context.ts";
-import type { Decision } from "./guard.ts";
+import type { Decision, NetworkDecision } from "./guard.ts";
 import type { UnknownPods } from "./unknown.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -102,7 +102,9 @@ function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Sett
     }
   }
   report(context, pod, held, decision, names, undefined);
-  pod.work.spend(performance.now() - from);
+  const tookMs = performance.now() - from;
+  pod.work.spend(tookMs);
+  context.meter.histograms.upcall.observe(tookMs);
 }
 
 /** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
@@ -183,6 +185,7 @@ export function report(
     allowed(context, pod, decision, packet.destination, packet.destinationPort, packet.protocol, names, evidence, 1);
     return;
   }
+  context.meter.decided(decision);
   if (wouldDeny !== undefined) context.counters.wouldDeny++;
   denied(context, pod, packet, said, wouldDeny === undefined ? "deny" : "would-deny", names, evidence);
 }
@@ -219,11 +222,11 @@ export function denied(
   });
 }
 
-/** Counts a use of a rule; the first one by this pod is an event. */
+/** Counts uses of a rule; the first one by this pod is an event. */
 export function allowed(
   context: Context,
   pod: GuardedPod,
-  { verdict, mode }: Decision,
+  decision: Decision,
   address: Held["packet"]["destination"],
   port: number,
   protocol: number,
@@ -231,11 +234,9 @@ export function allowed(
   evidence: Evidence | undefined,
   count: number,
 ): void {
-  if (verdict.action === "deny") return;
-  const key = `${verdict.policy}/${verdict.rule}`;
-  const before = pod.ruleHits.get(key) ?? 0;
-  pod.ruleHits.set(key, before + count);
-  if (before > 0) return;
+  const { verdict, mode } = decision;
+  context.meter.decided(decision, count);
+  if (verdict.action === "deny" || !pod.firstUse(`${verdict.policy}/${verdict.rule}`, count)) return;
   emitFor(context, pod, {
     type: "connection",
     verdict: "allow",
@@ -246,6 +247,25 @@ export function allowed(
     source: { address: ipText(pod.guard.address(address.length === 4 ? 4 : 6) ?? address), port: 0, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
     message: `${describe(address, port, protocol, names)}: first use of ${verdict.policy}/${verdict.rule}`,
+    count,
+  });
+}
+
+/** The same for connections into a network that the kernel lets through alone; where to in it, nobody has seen. */
+export function allowedInto(context: Context, pod: GuardedPod, use: NetworkDecision, count: number): void {
+  const { allow, shadow, cidr, protocol, port } = use;
+  const mode = pod.guard.book.enforce === undefined ? "Monitor" : "Enforce";
+  context.meter.decided({ kernel: "pass", verdict: allow, mode, wouldDeny: undefined, shadow }, count);
+  if (allow.action !== "allow" || !pod.firstUse(`${allow.policy}/${allow.rule}`, count)) return;
+  emitFor(context, pod, {
+    type: "connection",
+    verdict: "allow",
+    mode,
+    policy: allow.policy,
+    rule: allow.rule,
+    destination: { address: null, port, protocol: protocolText(protocol), names: [] },
+    source: { address: ipText(pod.guard.address(cidr.ip.length === 4 ? 4 : 6) ?? cidr.ip), port: 0, interface: pod.attachment.interface },
+    message: `${ipText(cidr.ip)}/${cidr.bits} port ${port}/${protocolText(protocol)}: first use of ${allow.policy}/${allow.rule}`,
     count,
   });
 }

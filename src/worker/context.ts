@@ -6,6 +6,7 @@ import type { Event, EventDraft } from "../model/event.ts";
 import { type Packet, Protocol, protocolText } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Kernel } from "./kernel.ts";
+import type { Meter } from "./meter.ts";
 import type { GuardedPod, PodTable } from "./pods.ts";
 import type { Limits } from "./protocol.ts";
 
@@ -15,6 +16,7 @@ export interface Context {
   readonly pods: PodTable;
   readonly limits: Limits;
   readonly counters: Counters;
+  readonly meter: Meter;
   /** Milliseconds since the epoch. */
   nowMs(): number;
   /** Seconds since the epoch. */

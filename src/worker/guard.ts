@@ -1,4 +1,4 @@
-import { type Cidr, family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
+import { family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
 import type { Learned, NameSeen, Via } from "../model/binding.ts";
 import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
@@ -29,6 +29,15 @@ export interface Decision {
   readonly mode: Mode;
   /** The denial of the Monitor policies, where the connection goes through all the same. */
   readonly wouldDeny: (Verdict & { readonly action: "deny" }) | undefined;
+  /** What is decided with the Monitor policies counted, where Enforce policies decide; undefined: there are no others. */
+  readonly shadow: Verdict | undefined;
+}
+
+/** A network and port that the kernel answers for alone, and the rules that say so. */
+export interface NetworkDecision extends Omit<NetworkElement, "verdict" | "application"> {
+  readonly kernel: KernelClass;
+  /** As in Decision. */
+  readonly shadow: Verdict | undefined;
 }
 
 /** The compiled policies of one selection, shared by every pod that has the same. */
@@ -166,16 +175,16 @@ export class Guard {
     const question = { protocol, port, address, names, evidence };
     const { enforce, shadow, mode } = this.book;
     const real = enforce === undefined ? undefined : judge(enforce, question);
-    if (real?.action === "deny") return { kernel: "deny", verdict: real, mode: "Enforce", wouldDeny: undefined };
+    if (real?.action === "deny") return { kernel: "deny", verdict: real, mode: "Enforce", wouldDeny: undefined, shadow: undefined };
     const said = shadow === undefined ? undefined : judge(shadow, question);
     if (real === undefined) {
       const verdict = said as Verdict;
-      if (verdict.action === "deny") return { kernel: "pass", verdict, mode, wouldDeny: verdict };
-      return { kernel: verdict.action === "inspect" ? "watch" : "pass", verdict, mode, wouldDeny: undefined };
+      if (verdict.action === "deny") return { kernel: "pass", verdict, mode, wouldDeny: verdict, shadow: undefined };
+      return { kernel: verdict.action === "inspect" ? "watch" : "pass", verdict, mode, wouldDeny: undefined, shadow: undefined };
     }
-    if (real.action === "inspect") return { kernel: "inspect", verdict: real, mode: "Enforce", wouldDeny: undefined };
-    if (said?.action === "deny") return { kernel: "pass", verdict: real, mode: "Enforce", wouldDeny: said };
-    return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined };
+    if (real.action === "inspect") return { kernel: "inspect", verdict: real, mode: "Enforce", wouldDeny: undefined, shadow: undefined };
+    if (said?.action === "deny") return { kernel: "pass", verdict: real, mode: "Enforce", wouldDeny: said, shadow: said };
+    return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined, shadow: said };
   }
 
   /** Which of `applications` could the rules that decide (or, for `watch`, all that speak) take here? */
@@ -215,16 +224,18 @@ export class Guard {
    * The networks and ports that the kernel may answer for alone, whatever names are bound there. With both Enforce and
    * Monitor policies, only those about which both are certain.
    */
-  networks(): { readonly cidr: Cidr; readonly protocol: number; readonly port: number; readonly kernel: KernelClass }[] {
+  networks(): readonly NetworkDecision[] {
     const { enforce, shadow } = this.book;
     const said = shadow === undefined ? undefined : networkElements(shadow);
-    if (enforce === undefined) return (said ?? []).map((one) => ({ ...one, kernel: one.verdict === "inspect" ? "watch" : "pass" }));
+    if (enforce === undefined)
+      return (said ?? []).map((one) => ({ ...one, kernel: one.verdict === "inspect" ? "watch" : "pass", shadow: undefined }));
     const key = ({ cidr, protocol, port }: NetworkElement): string => `${cidr.ip}/${cidr.bits} ${protocol} ${port}`;
-    const watched = said === undefined ? undefined : new Map(said.map((one) => [key(one), one.verdict]));
-    return networkElements(enforce).flatMap((one): { cidr: Cidr; protocol: number; port: number; kernel: KernelClass }[] => {
-      const monitor = watched === undefined ? "pass" : watched.get(key(one));
-      if (monitor === undefined) return [];
-      return [{ ...one, kernel: one.verdict === "inspect" ? "inspect" : monitor === "inspect" ? "watch" : "pass" }];
+    const watched = said === undefined ? undefined : new Map(said.map((one) => [key(one), one]));
+    return networkElements(enforce).flatMap((one): NetworkDecision[] => {
+      const monitor = watched?.get(key(one));
+      if (watched !== undefined && monitor === undefined) return [];
+      const kernel = one.verdict === "inspect" ? "inspect" : monitor?.verdict === "inspect" ? "watch" : "pass";
+      return [{ ...one, kernel, shadow: monitor?.allow }];
     });
   }
 

@@ -139,7 +139,9 @@ export class Inspection implements Desk<GuardedPod> {
     const from = performance.now();
     context.counters.inspected++;
     const fate = flows.fromClient(owner, packet, held.id, held.mark, watch, nowMs);
-    owner.work.spend(performance.now() - from);
+    const tookMs = performance.now() - from;
+    owner.work.spend(tookMs);
+    context.meter.histograms.inspection.observe(tookMs);
     return fate;
   }
 
@@ -266,6 +268,7 @@ export class Inspection implements Desk<GuardedPod> {
     const names = this.names(flow);
     const said = decision.wouldDeny ?? decision.verdict;
     if (said.action !== "deny") return allowed(this.context, owner, decision, destination as Ip, port, protocol, names, evidence, 1);
+    this.context.meter.decided(decision);
     if (decision.wouldDeny === undefined) this.context.counters.inspectedDenied++;
     else this.context.counters.wouldDeny++;
     const packet = { source: flow.pod, sourcePort: flow.podPort, destination: destination as Ip, destinationPort: port, protocol };
@@ -315,5 +318,7 @@ function refusal(why: Reason, decision: Decision, watch: boolean): Decision {
     rule: undefined,
     nearest: "nearest" in decision.verdict ? decision.verdict.nearest : undefined,
   };
-  return watch ? { ...decision, kernel: "pass", wouldDeny: verdict } : { kernel: "deny", verdict, mode: "Enforce", wouldDeny: undefined };
+  return watch
+    ? { ...decision, kernel: "pass", wouldDeny: verdict }
+    : { kernel: "deny", verdict, mode: "Enforce", wouldDeny: undefined, shadow: undefined };
 }

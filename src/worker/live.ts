@@ -17,7 +17,9 @@ const TCP_ESTABLISHED = 3; // linux/netfilter/nf_conntrack_tcp.h
 const PODS_ONE_BY_ONE = 4;
 
 const NOBODY: ReadonlyMap<GuardedPod, boolean> = new Map();
-const NOTHING: ReadonlySet<Ip> = new Set();
+const NOTHING: ReadonlyMap<Ip, GuardedPod> = new Map();
+/** Connections of pods that are gone whose rules are looked for, of one reading. */
+const LAST_USES_MAX = 1000;
 
 /**
  * Live connections. The control thread reads conntrack when asked (an empty table of 262 144 buckets already takes the
@@ -33,10 +35,11 @@ export class Live {
   private readonly probes: Uint8Array[] = [];
   private waiting = new Map<GuardedPod, boolean>();
   /** Addresses of pods that are gone: their connections are forgotten. */
-  private waitingOrphans = new Set<Ip>();
+  private waitingOrphans = new Map<Ip, GuardedPod>();
   /** What the reading under way is about. */
   private judged: ReadonlyMap<GuardedPod, boolean> = new Map();
-  private orphans: ReadonlySet<Ip> = new Set();
+  private orphans: ReadonlyMap<Ip, GuardedPod> = NOTHING;
+  private lastUses = 0;
   private busy = false;
 
   /** `read` asks for all connections, or for those that these pod addresses opened. */
@@ -57,7 +60,7 @@ export class Live {
   /** The pod is gone: a later pod with its address must not inherit its connections. */
   release(pod: GuardedPod): void {
     this.waiting.delete(pod);
-    for (const address of pod.pod.addresses) this.waitingOrphans.add(address);
+    for (const address of pod.pod.addresses) this.waitingOrphans.set(address, pod);
   }
 
   /** Starts what is due. */
@@ -67,9 +70,10 @@ export class Live {
     this.judged = this.waiting;
     this.orphans = this.waitingOrphans;
     this.waiting = new Map();
-    this.waitingOrphans = new Set();
+    this.waitingOrphans = new Map();
+    this.lastUses = 0;
     const few = this.judged.size + this.orphans.size <= PODS_ONE_BY_ONE;
-    this.read(few ? [...this.orphans, ...[...this.judged.keys()].flatMap(({ pod }) => pod.addresses)] : undefined);
+    this.read(few ? [...this.orphans.keys(), ...[...this.judged.keys()].flatMap(({ pod }) => pod.addresses)] : undefined);
   }
 
   /** Some of the connections. `end` says that these were the last; a `failed` reading is begun again. */
@@ -79,11 +83,11 @@ export class Live {
     if (end === "more" || !this.busy) return;
     if (end === "failed") {
       for (const [pod, lenient] of this.judged) if (!this.waiting.has(pod)) this.waiting.set(pod, lenient);
-      for (const address of this.orphans) this.waitingOrphans.add(address);
+      for (const [address, pod] of this.orphans) this.waitingOrphans.set(address, pod);
     }
     this.busy = false;
     this.judged = new Map();
-    this.orphans = new Set();
+    this.orphans = NOTHING;
   }
 
   /** Connections nobody asked about: they keep their bindings. */
@@ -92,12 +96,15 @@ export class Live {
     this.apply();
   }
 
-  private look(entry: ConntrackEntry, judged: ReadonlyMap<GuardedPod, boolean>, orphans: ReadonlySet<Ip>): void {
+  private look(entry: ConntrackEntry, judged: ReadonlyMap<GuardedPod, boolean>, orphans: ReadonlyMap<Ip, GuardedPod>): void {
     const { marks } = this.context.kernel;
     const current = marks.classOf(entry.mark);
     const pod = this.context.pods.of(entry.origSource);
     if (pod === undefined) {
-      if (current !== 0 && orphans.has(entry.origSource)) this.changes.remove(entry, entry.id);
+      const gone = orphans.get(entry.origSource);
+      if (current === 0 || gone === undefined) return;
+      if (current === VerdictClass.pass) this.lastUse(gone, entry);
+      this.changes.remove(entry, entry.id);
       return;
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
@@ -106,6 +113,14 @@ export class Live {
     if ((entry.status & Status.destinationNat) !== 0 && current !== VerdictClass.pass) this.remember(pod, entry);
     const lenient = judged.get(pod);
     if (lenient !== undefined && current !== VerdictClass.dns) this.judgeOne(pod, entry, current, lenient);
+  }
+
+  /** The pod's elements went before they were read for the last time: its connections tell which rules were used. */
+  private lastUse({ guard }: GuardedPod, { protocol, origDestination: address, origDestinationPort: port }: ConntrackEntry): void {
+    if (++this.lastUses > LAST_USES_MAX) return;
+    const names = guard.seen(address, this.context.now()).map((seen) => ({ ...seen, fresh: true }));
+    const { kernel, verdict } = guard.decide(protocol, port, address, names);
+    if (kernel === "pass" && verdict.action === "allow") this.context.meter.wasUsed(verdict.policy, verdict.rule);
   }
 
   private remember(pod: GuardedPod, entry: ConntrackEntry): void {
@@ -151,7 +166,9 @@ export class Live {
     this.changes.end(entry, marks.value(VerdictClass.deny), marks.mask);
     this.remember(pod, entry);
     if (protocol === Protocol.TCP && entry.tcpState > TCP_ESTABLISHED) return; // it is over; only late packets are left
+    const said = wouldDeny ?? refusal;
     this.context.counters.revoked++;
+    this.context.meter.denied(said.why, said.policy, said.rule, "deny");
     if (protocol === Protocol.TCP && entry.tcpState === TCP_ESTABLISHED) {
       this.probes.push(tcpProbe({ address, port }, { address: entry.origSource, port: entry.origSourcePort }));
     }
@@ -159,7 +176,7 @@ export class Live {
       this.context,
       pod,
       { source: entry.origSource, sourcePort: entry.origSourcePort, destination: address, destinationPort: port, protocol },
-      wouldDeny ?? refusal,
+      said,
       "deny",
       names,
       undefined,

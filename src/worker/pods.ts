@@ -5,7 +5,7 @@ import type { Element } from "../firewall/ipset.ts";
 import type { Pod, PodKey } from "../model/snapshot.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import type { AddressNames, Binding } from "../names/table.ts";
-import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
+import { Guard, type KernelClass, type NetworkDecision, type Rulebook } from "./guard.ts";
 import { Asked } from "./asked.ts";
 import { Decisions } from "./decisions.ts";
 import { Owed } from "./owed.ts";
@@ -40,6 +40,8 @@ interface Fixed {
   readonly role: FixedRole;
   readonly family: Family;
   readonly element: Element;
+  /** Of `ng-net`: what connections that the kernel lets through by it are uses of. */
+  readonly use: NetworkDecision | undefined;
 }
 
 /** A guarded pod and everything the kernel holds for it. */
@@ -123,8 +125,8 @@ export class GuardedPod {
   /** What the fixed sets hold for this pod: who it is, and the networks that need no name. */
   writeFixed(covered: (iface: string) => boolean): void {
     const wanted = new Map<string, Fixed>();
-    const want = (role: FixedRole, of: Family, element: Element): void => {
-      wanted.set(`${role}${of}${elementKey(element)}`, { role, family: of, element });
+    const want = (role: FixedRole, of: Family, element: Element, use?: NetworkDecision): void => {
+      wanted.set(`${role}${of}${elementKey(element)}`, { role, family: of, element, use });
     };
     const { book, pod } = this.guard;
     const attachment = this.attachment;
@@ -138,12 +140,13 @@ export class GuardedPod {
         want("src", of, { address, bits: address.length * 8, iface, mark });
         want("guard", of, { address, mark: enforcing ? SourceClass.spoof : 0 });
         if (book.restrictsQueries) want("query", of, { address });
-        for (const { cidr, protocol, port, kernel } of networks) {
+        for (const use of networks) {
+          const { cidr, protocol, port, kernel } = use;
           if (cidr.ip.length !== address.length) continue;
           // The kernel has no /0 here: two halves.
           const halves = cidr.bits > 0 ? [cidr] : [cidr, { ip: (String.fromCharCode(128) + cidr.ip.slice(1)) as Ip, bits: 1 }];
           for (const half of halves)
-            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: VerdictClass[kernel] });
+            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: VerdictClass[kernel] }, use);
         }
       }
       // Without interface groups: whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
@@ -202,7 +205,9 @@ export class GuardedPod {
       let at = 0;
       while (at < old.length && old[at] !== portKey) at += ELEMENT_WORDS;
       const same = at < old.length && old[at + 1] === VerdictClass[kernel] && old[at + 2] === expires;
-      if (!same) for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernel], expires - now);
+      const fresh = at >= old.length;
+      if (!same)
+        for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernel], expires - now, fresh);
       next.push(portKey, VerdictClass[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
     }
     entry.elements = next.slice(); // without the room for more that pushing made
@@ -230,8 +235,10 @@ export class GuardedPod {
 
   /** The kernel may repeat this decision for a while. */
   remember(address: Ip, portKey: number, kernelClass: KernelClass, expires: number, now: number): void {
-    if (expires <= now || this.kernel.isResolver(address, portKey) || !this.decisions.put(address, portKey, expires)) return;
-    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernelClass], expires - now);
+    if (expires <= now || this.kernel.isResolver(address, portKey)) return;
+    const fresh = !this.decisions.has(address, portKey, 0);
+    if (!this.decisions.put(address, portKey, expires)) return;
+    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernelClass], expires - now, fresh);
   }
 
   rememberDenial(address: Ip, portKey: number, now: number): void {
@@ -242,6 +249,23 @@ export class GuardedPod {
   /** Is this decision (one without a name of its own) one that we gave? */
   decided(address: Ip, portKey: number, now: number): boolean {
     return this.decisions.has(address, portKey, now);
+  }
+
+  /** Counts uses of a rule (`policy/rule`). Are they the first? */
+  firstUse(rule: string, count: number): boolean {
+    const before = this.ruleHits.get(rule) ?? 0;
+    this.ruleHits.set(rule, before + count);
+    return before === 0;
+  }
+
+  /** Packets that the kernel's element of such a decision has counted: how many are new? */
+  countDecided(address: Ip, portKey: number, packets: number): number {
+    return this.decisions.count(address, portKey, packets);
+  }
+
+  /** The rules behind an element of `ng-net`. */
+  network(key: string): NetworkDecision | undefined {
+    return this.fixed.get(key)?.use;
   }
 
   /** Forgets what has run out. */
@@ -282,7 +306,7 @@ export class GuardedPod {
     }
   }
 
-  /** The pod is gone, or no longer guarded: the kernel forgets it. */
+  /** The pod is gone, or no longer guarded: the kernel forgets it. Its names explain its last connections (worker/live.ts). */
   remove(): void {
     for (const { role, family: of, element } of this.fixed.values()) this.kernel.removeFixed(role, of, element);
     this.fixed.clear();
@@ -292,7 +316,6 @@ export class GuardedPod {
       if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
       this.dropElements(address, entry);
     }
-    this.guard.names.clear();
   }
 }
 

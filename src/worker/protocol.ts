@@ -5,6 +5,7 @@ import type { Attachment } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
 import type { Pod, PodKey } from "../model/snapshot.ts";
+import type { PolicySlots } from "./meter.ts";
 
 /** What the control thread gives the packet thread at its start. */
 export interface WorkerOptions {
@@ -13,6 +14,8 @@ export interface WorkerOptions {
   readonly limits: Limits;
   /** The control thread keeps guarded pods' veths in interface groups. */
   readonly groups: boolean;
+  /** Where the packet thread counts (worker/meter.ts). */
+  readonly block: SharedArrayBuffer;
 }
 
 /** Bounds that an operator may set. */
@@ -40,6 +43,8 @@ export interface Update {
   readonly kind: "update";
   readonly id: number;
   readonly policies: readonly Policy[];
+  /** Where uses of the rules of these policies are counted. */
+  readonly slots?: readonly PolicySlots[];
   readonly removedPolicies: readonly PolicyId[];
   /** New, changed, or selected otherwise. */
   readonly pods: readonly PodUpdate[];

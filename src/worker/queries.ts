@@ -99,6 +99,7 @@ export class Queries {
     if (this.denied !== undefined) return false;
     this.denied = refused(bytes, start, end) ?? new Uint8Array(0);
     context.counters.queriesRefused++;
+    context.meter.denied(verdict?.why ?? "malformed", verdict?.policy, verdict?.rule, "deny");
     const packet = (this.held as Held).packet;
     emitFor(context, pod, {
       type: "dns",

@@ -11,6 +11,7 @@ import { type Context, type Counters, newCounters } from "./context.ts";
 import { rulebook } from "./guard.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
+import { Meter, newBlock } from "./meter.ts";
 import { GuardedPod, PodTable } from "./pods.ts";
 import { LIMITS_DEFAULT } from "./protocol.ts";
 import { Replies } from "./replies.ts";
@@ -74,6 +75,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
     pods: new PodTable(),
     limits: LIMITS_DEFAULT,
     counters: newCounters(),
+    meter: new Meter(newBlock(0)),
     nowMs: real.nowMs,
     now: real.now,
     emit: () => undefined,

@@ -49,11 +49,13 @@ export class Replies {
   }
 
   hold(queue: PacketQueue, count: number): void {
+    const from = performance.now();
     eachPacket(this.context, queue, count, NfVerdict.accept, (held, answer) => {
       answer.verdict = NfVerdict.accept;
       this.read(queue, held, answer);
     });
     this.context.kernel.commit();
+    this.context.meter.histograms.dnsHold.observe(performance.now() - from, count);
   }
 
   private read(queue: PacketQueue, { packet, index }: Held, answer: Settlement): void {

@@ -13,6 +13,7 @@ import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
+import { Meter } from "./meter.ts";
 import { settleOwed } from "./owed.ts";
 import { PodTable } from "./pods.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
@@ -52,8 +53,12 @@ function start(native: Addon): void {
   const socket = new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES });
   const sender = new native.RawSender();
   const kernel = new Kernel(socket, marks(options.markMask));
+  const meter = new Meter(options.block);
+  meter.nowMs = Date.now();
+  kernel.takingOver = meter.takingOver = true;
   const context: Context = {
     kernel,
+    meter,
     pods: new PodTable(),
     limits: options.limits,
     counters: newCounters(),
@@ -114,8 +119,13 @@ function start(native: Addon): void {
     }
   });
   let served = 0;
+  let tickedMs = performance.now();
   setInterval(() => {
     const nowMs = context.nowMs();
+    const lateMs = performance.now() - tickedMs - TICK_MS;
+    tickedMs += TICK_MS + lateMs;
+    meter.histograms.loop.observe(Math.max(0, lateMs));
+    meter.nowMs = nowMs;
     if (!desired.ready) return;
     live.tick();
     comparison.tick(nowMs);

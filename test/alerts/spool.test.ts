@@ -111,6 +111,7 @@ test("what is added comes out once, the most severe first and each severity in o
   assert.deepEqual(segments(path), []);
   assert.deepEqual(spool.status(), {
     bytes: 0,
+    maxBytes: 4 * MB,
     events: 0,
     lost: { info: 0, low: 0, medium: 0, high: 0, critical: 0 },
     damaged: 0,

@@ -99,7 +99,7 @@ const TWO: FakeCluster = {
       explain: { stdout: "checkout-0 may reach api.stripe.com\n" },
       unused: {
         stdout: JSON.stringify([
-          { policy: "shop/checkout", rule: "old", hits: 0, lastHit: null },
+          { policy: "shop/checkout", rule: "old", hits: 0, lastHit: null, observedSince: "2026-01-01T00:00:00.000Z", conclusive: true },
           { policy: "shop/checkout", rule: "b" },
         ]),
       },
@@ -107,7 +107,11 @@ const TWO: FakeCluster = {
     agentOf(2, {
       status: { stdout: statusOf([podOf("shop", "checkout-1", { enforced: false, why: "its interface is a macvlan" })]) },
       observe: { stdout: eventAt("2026-11-26T10:00:02.000Z", "shop", "checkout-1") },
-      unused: { stdout: '{"policy":"shop/checkout","rule":"old","hits":0}\n{"policy":"shop/checkout","rule":"c","hits":0}\n' },
+      unused: {
+        stdout:
+          '{"policy":"shop/checkout","rule":"old","hits":0,"observedSince":"2026-02-01T00:00:00.000Z","conclusive":false}\n' +
+          '{"policy":"shop/checkout","rule":"c","hits":0}\n',
+      },
     }),
   ],
 };
@@ -254,7 +258,17 @@ test("explain goes to the agent of the pod's node, with what is behind it", (t) 
 test("unused is what no node needed", (t) => {
   const got = run(t, TWO, "unused", "-o", "json");
   assert.deepEqual(JSON.parse(got.stdout), {
-    unused: [{ policy: "shop/checkout", rule: "old", hits: 0, lastHit: null, nodes: 2 }],
+    unused: [
+      {
+        policy: "shop/checkout",
+        rule: "old",
+        hits: 0,
+        lastHit: null,
+        observedSince: "2026-02-01T00:00:00.000Z",
+        conclusive: false,
+        nodes: 2,
+      },
+    ],
     notAsked: [],
   });
   const merged = mergeUnused([
