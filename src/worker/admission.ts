@@ -131,7 +131,7 @@ function spoofed(context: Context, held: Held): void {
     type: "spoofed" as const,
     verdict: "deny" as const,
     mode: "Enforce" as const,
-    why: "spoofed-source",
+    why: "spoofed-source" as const,
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, []),
     source: { address: ipText(packet.source), port: packet.sourcePort, interface: iface },
     message: `a packet left ${iface ?? "an interface"} with a source address that is not its pod's`,

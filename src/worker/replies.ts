@@ -4,6 +4,7 @@ import { learn } from "../dns/reply.ts";
 import { resealed } from "../dns/rewrite.ts";
 import type { Fed } from "../dns/tcp.ts";
 import type { Learned } from "../model/binding.ts";
+import type { Notice } from "../model/event.ts";
 import { type Packet, Protocol } from "../model/packet.ts";
 import type { DnsName } from "../base/name.ts";
 import { NAME_LIMITS } from "../names/table.ts";
@@ -139,7 +140,7 @@ export class Replies {
     pod.work.spend(performance.now() - from);
   };
 
-  private limited(pod: GuardedPod, why: string, message: string): void {
+  private limited(pod: GuardedPod, why: Notice, message: string): void {
     const now = this.context.now();
     if (now - (this.refusedAt.get(pod) ?? 0) < REFUSAL_EVENT_SECONDS) return;
     this.refusedAt.set(pod, now);

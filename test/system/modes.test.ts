@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Event } from "../../src/model/event.ts";
+import { ACCEPTED } from "../support/agent.ts";
 import type { Client } from "../support/client.ts";
 import { need } from "../support/need.ts";
 import { until } from "../support/lab.ts";
@@ -170,7 +171,7 @@ test("a mode may change while the agent runs, and status and events say so", asy
         it.agent
           .events()
           .slice(from)
-          .find(({ why }) => why === "policy-accepted")?.mode,
+          .find(({ why }) => ACCEPTED.has(why))?.mode,
         mode,
       );
     // Whatever the mode, a name that a rule has can be reached; in Enforce, at once.
