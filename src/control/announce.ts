@@ -54,7 +54,8 @@ function policyAnnouncer({ emit, origin, before }: AnnouncerDeps): (states: read
     emit({ ...common, why: "policy-changed", message: `${id}: ${what.join("; ")}${byWhom(change)}` });
     if (was === undefined || was.mode === policy.mode) return;
     const why = isLower(policy.mode, was.mode) ? "policy-mode-lowered" : "policy-mode-raised";
-    emit({ ...common, why, message: `${id}: mode ${was.mode} → ${policy.mode}${byWhom(change)}` });
+    const modes = `mode: ${was.mode} → ${policy.mode}`;
+    emit({ ...common, why, change: { ...change, what: [modes] }, message: `${id}: ${modes}${byWhom(change)}` });
   };
 
   return (states) => {

@@ -33,7 +33,12 @@ function deniesName(rule: CompiledRule): boolean {
 }
 
 /** Can this policy refuse a query? If none of a pod's can, its queries need not be looked at. */
-export function restrictsQueries({ mode, dns, rules }: Policy): boolean {
+export function restrictsQueries(policy: Policy): boolean {
+  return restrictsNames(policy) || (policy.mode === "Enforce" && policy.dns.limits?.action === "Refuse");
+}
+
+/** Can it for the name that is asked for, and not only for how much names carry? */
+export function restrictsNames({ mode, dns, rules }: Policy): boolean {
   const deniesNames = rules.some(({ action, names, ports }) => action === "Deny" && names.length > 0 && ports.length === 0);
   return mode === "Enforce" && (dns.queries === "AllowedOnly" || deniesNames);
 }
@@ -98,9 +103,11 @@ export function mentions(view: View, name: DnsName, via: Via): boolean {
   return false;
 }
 
+type Lifetimes = Omit<DnsSettings, "queries" | "limits">;
+
 /** The most patient of the policies with a rule for the name; the defaults where there is none. */
-export function dnsSettingsFor(view: View, name: DnsName): Omit<DnsSettings, "queries"> {
-  let found: Omit<DnsSettings, "queries"> | undefined;
+export function dnsSettingsFor(view: View, name: DnsName): Lifetimes {
+  let found: Lifetimes | undefined;
   for (const { policy } of naming(view, name)) {
     const { minTtlMs, maxTtlMs, graceMs } = policy.dns;
     found =

@@ -22,6 +22,7 @@ import {
   type Settlement,
 } from "./context.ts";
 import type { Decision } from "./guard.ts";
+import { sayDnsUse } from "./resolvers.ts";
 import type { UnknownPods } from "./unknown.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -177,6 +178,8 @@ export function report(
   const { verdict, wouldDeny } = decision;
   const said = wouldDeny ?? verdict;
   if (said.action === "inspect") return;
+  const became = said.action === "allow" ? "allow" : wouldDeny === undefined ? "deny" : "would-deny";
+  sayDnsUse(context, pod, packet, became, said, names, evidence);
   if (said.action === "allow") {
     allowed(context, pod, decision, packet.destination, packet.destinationPort, packet.protocol, names, evidence, 1);
     return;

@@ -1,6 +1,7 @@
 import type { PacketQueue } from "../base/addon.ts";
 import { RECORD_WORDS, RecordWord } from "../base/addon.ts";
 import { endpointText, type Ip, ipText } from "../base/address.ts";
+import type { NameList } from "../dns/elsewhere.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Event, EventDraft } from "../model/event.ts";
@@ -16,6 +17,8 @@ export interface Context {
   readonly pods: PodTable;
   readonly limits: Limits;
   readonly counters: Counters;
+  /** Names of DNS-over-HTTPS servers. */
+  readonly dnsServers: NameList;
   /** Milliseconds since the epoch. */
   nowMs(): number;
   /** Seconds since the epoch. */
@@ -37,6 +40,8 @@ export function newCounters() {
     bindingsRefused: 0,
     queries: 0,
     queriesRefused: 0,
+    dnsElsewhere: 0,
+    dnsTunnelSigns: 0,
     upcalls: 0,
     upcallsAllowed: 0,
     upcallsDenied: 0,

@@ -1,6 +1,6 @@
 import { type Cidr, family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
 import type { Learned, NameSeen, Via } from "../model/binding.ts";
-import type { Mode, Policy } from "../model/policy.ts";
+import type { DnsLimits, Mode, Policy, PolicyId } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
@@ -12,11 +12,12 @@ import {
   mentions,
   portsForName,
   type QueryVerdict,
+  restrictsNames,
   restrictsQueries,
   stripsAnyEch,
   stripsEch,
 } from "../policy/queries.ts";
-import { buildView, type View } from "../policy/view.ts";
+import { buildView, DNS_LIMITS, type View } from "../policy/view.ts";
 import type { DnsName } from "../base/name.ts";
 
 /** What the kernel is told to do with a connection (a VerdictClass). */
@@ -31,6 +32,13 @@ export interface Decision {
   readonly wouldDeny: (Verdict & { readonly action: "deny" }) | undefined;
 }
 
+/** `dns.limits` of one policy; `policy` undefined: the defaults, where no policy has any. */
+export interface PolicyLimits extends DnsLimits {
+  readonly policy: PolicyId | undefined;
+  readonly mode: Mode | undefined;
+  readonly becomes: "deny" | "would-deny" | "allow";
+}
+
 /** The compiled policies of one selection, shared by every pod that has the same. */
 export interface Rulebook {
   readonly policies: readonly Policy[];
@@ -42,7 +50,13 @@ export interface Rulebook {
   readonly shadow: View | undefined;
   /** Every rule that may matter: what is learned, and which ports are opened for it. */
   readonly wide: View;
+  /** Are queries looked at on their way out? `restrictsNames`: for the names in them, and not only for how much they carry. */
   readonly restrictsQueries: boolean;
+  readonly restrictsNames: boolean;
+  /** What names may be like, those that refuse first; never empty. */
+  readonly limits: readonly PolicyLimits[];
+  /** Is a query beyond a limit refused? */
+  readonly refusesData: boolean;
   /** Are there names whose replies lose their ECH keys? Only Enforce policies change anything. */
   readonly stripsEch: boolean;
 }
@@ -59,6 +73,7 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
   const enforcing = discover ? [] : counted.filter((policy) => policy.mode === "Enforce");
   const enforce = enforcing.length > 0 ? buildView(enforcing) : undefined;
   const shadow = enforcing.length < counted.length ? buildView(counted) : undefined;
+  const limits = limitsOf(counted);
   const mode = STRICTNESS[Math.max(...counted.map((policy) => STRICTNESS.indexOf(policy.mode)))] as Mode;
   return {
     policies,
@@ -67,8 +82,24 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
     shadow,
     wide: (shadow ?? enforce) as View,
     restrictsQueries: !discover && policies.some(restrictsQueries),
+    restrictsNames: !discover && policies.some(restrictsNames),
+    limits,
+    refusesData: limits.some(({ becomes }) => becomes === "deny"),
     stripsEch: enforce !== undefined && stripsAnyEch(enforce),
   };
+}
+
+const BECOMES: readonly PolicyLimits["becomes"][] = ["deny", "would-deny", "allow"];
+
+/** A policy that says nothing about limits has none; where none of a pod's policies does, the defaults hold. */
+function limitsOf(policies: readonly Policy[]): readonly PolicyLimits[] {
+  const found = policies.flatMap(({ id, mode, dns: { limits } }): PolicyLimits[] => {
+    if (limits === undefined) return [];
+    const becomes = limits.action === "Alert" ? "allow" : mode === "Enforce" ? "deny" : "would-deny";
+    return [{ ...limits, policy: id, mode, becomes }];
+  });
+  if (found.length === 0) return [{ ...DNS_LIMITS, policy: undefined, mode: undefined, becomes: "allow" }];
+  return found.sort((a, b) => BECOMES.indexOf(a.becomes) - BECOMES.indexOf(b.becomes));
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { RawSender } from "../base/addon.ts";
 import { family, type Ip } from "../base/address.ts";
+import { maybeDns } from "../dns/elsewhere.ts";
 import { tcpProbe } from "../dns/packets.ts";
 import { ConntrackBatch, type ConntrackEntry } from "../firewall/conntrack.ts";
 import { Status } from "../firewall/conntrack-entry.ts";
@@ -9,6 +10,7 @@ import { VerdictClass } from "../model/verdict.ts";
 import { denied } from "./admission.ts";
 import type { Context } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
+import { sayDnsUse } from "./resolvers.ts";
 
 /** A live connection's bindings last this much longer each time it is seen, when less than half of it is left. */
 const KEEP_SECONDS = 60;
@@ -102,10 +104,23 @@ export class Live {
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
     if (alive && current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.keep(pod, entry.origDestination);
+    if (current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.sayDns(pod, entry);
     // Behind DNAT its packets do not say what they asked for.
     if ((entry.status & Status.destinationNat) !== 0 && current !== VerdictClass.pass) this.remember(pod, entry);
     const lenient = judged.get(pod);
     if (lenient !== undefined && current !== VerdictClass.dns) this.judgeOne(pod, entry, current, lenient);
+  }
+
+  /** What the kernel lets go by itself comes to nobody's eyes but here. */
+  private sayDns(pod: GuardedPod, entry: ConntrackEntry): void {
+    const { origDestination: destination, origDestinationPort: port, protocol } = entry;
+    if (!maybeDns(port, pod.elsewhere.knows(destination))) return;
+    const spoken = { source: entry.origSource, sourcePort: entry.origSourcePort, destination, destinationPort: port, protocol };
+    const names = pod.guard.seen(destination, this.context.now());
+    const { kernel, verdict, wouldDeny } = pod.guard.decide(protocol, port, destination, names);
+    if (kernel === "deny") return; // it is judged again, and spoken of then
+    const became = wouldDeny === undefined ? "allow" : "would-deny";
+    sayDnsUse(this.context, pod, spoken, became, wouldDeny ?? verdict, names, undefined, false);
   }
 
   private remember(pod: GuardedPod, entry: ConntrackEntry): void {

@@ -13,6 +13,7 @@ import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { TCP_LIMITS, type TcpLimits, TcpMessages } from "../dns/tcp.ts";
 import { Patches } from "../dns/rewrite.ts";
+import { Elsewhere } from "./resolvers.ts";
 import type { Limits } from "./protocol.ts";
 
 /** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
@@ -59,6 +60,8 @@ export class GuardedPod {
   readonly asked = new Asked();
   /** Addresses that there was no time to tell the kernel of. */
   readonly owed = new Owed();
+  /** Its DNS with servers that are not trusted. */
+  readonly elsewhere = new Elsewhere();
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */

@@ -1,6 +1,8 @@
+import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import { NameList } from "../dns/elsewhere.ts";
 import { marks } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
@@ -13,6 +15,7 @@ import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
+import { NameWatch } from "./name-watch.ts";
 import { settleOwed } from "./owed.ts";
 import { PodTable } from "./pods.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
@@ -55,6 +58,7 @@ function start(native: Addon): void {
     kernel,
     pods: new PodTable(),
     limits: options.limits,
+    dnsServers: new NameList(options.dnsServers),
     counters: newCounters(),
     nowMs: () => Date.now(),
     now: () => Math.floor(Date.now() / 1000),
@@ -70,7 +74,8 @@ function start(native: Addon): void {
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
   const queues = new Map<string, PacketQueue>();
-  const queriesOf = new Queries(context, sender);
+  const watch = new NameWatch(context, randomBytes(4).readUInt32LE());
+  const queriesOf = new Queries(context, sender, watch);
   const unknown = new UnknownPods(context, queriesOf, (source, index) => send({ kind: "unknown", source, index }));
   const desired = new Desired({
     context,
@@ -93,7 +98,7 @@ function start(native: Addon): void {
         return;
       case "bind":
         try {
-          openQueues(native, context, queues, sender, new Replies(context), queriesOf, inspection, unknown);
+          openQueues(native, context, queues, sender, new Replies(context, watch), queriesOf, inspection, unknown);
           send({ kind: "bound" });
           inSlices(rehearse(context));
         } catch (error) {
@@ -124,6 +129,7 @@ function start(native: Addon): void {
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
       for (const pod of context.pods.byKey.values()) pod.sweep(context.now());
+      watch.sweep(nowMs);
       kernel.commit();
     }
   }, TICK_MS);

@@ -41,7 +41,10 @@ test("accepted, changed, invalid, removed: once each, with who and what", () => 
   assert.deepEqual(words(next(doc("Monitor"))), [["policy-accepted"]]);
   assert.deepEqual(next(doc("Monitor")), []);
   const raised = next(doc("Enforce"));
-  assert.deepEqual(words(raised), [["policy-changed", "mode: Monitor → Enforce"], ["policy-mode-raised"]]);
+  assert.deepEqual(words(raised), [
+    ["policy-changed", "mode: Monitor → Enforce"],
+    ["policy-mode-raised", "mode: Monitor → Enforce"],
+  ]);
   assert.deepEqual(
     [raised[0]?.change?.by, raised[0]?.change?.at, raised[0]?.mode],
     ["kubectl-edit (Update)", "2026-11-26T10:00:00.000Z", "Enforce"],
@@ -56,7 +59,7 @@ test("accepted, changed, invalid, removed: once each, with who and what", () => 
   // Valid again: what counts is the last version that was in force.
   assert.deepEqual(words(next(doc("Monitor", [other], "{ queries: AllowedOnly }"))), [
     ["policy-changed", "mode: Enforce → Monitor", "rule stripe: removed (Accept)"],
-    ["policy-mode-lowered"],
+    ["policy-mode-lowered", "mode: Enforce → Monitor"],
   ]);
   const gone = next(undefined);
   assert.deepEqual([words(gone), gone[0]?.policy, gone[0]?.mode], [[["policy-removed"]], "shop/one", "Monitor"]);
@@ -70,7 +73,7 @@ test("what changed while no agent ran is said when one starts", () => {
   assert.deepEqual(words(walk(new PolicyKeeper(undefined), inForce)(doc("Enforce"))), [["policy-accepted"]]);
   assert.deepEqual(words(walk(new PolicyKeeper(undefined), inForce)(doc("Discover"))), [
     ["policy-changed", "mode: Enforce → Discover"],
-    ["policy-mode-lowered"],
+    ["policy-mode-lowered", "mode: Enforce → Discover"],
   ]);
   assert.deepEqual(words(walk(new PolicyKeeper(undefined), inForce)(undefined)), [["policy-removed"]]);
 });

@@ -1,0 +1,96 @@
+import { type Ip, ipText } from "../base/address.ts";
+import { dnsUse, type DnsUse, maybeDns } from "../dns/elsewhere.ts";
+import type { NameSeen } from "../model/binding.ts";
+import type { EventVerdict } from "../model/event.ts";
+import type { Evidence, Verdict } from "../model/verdict.ts";
+import { type Context, describe, destinationOf, emitFor, evidenceOf } from "./context.ts";
+import type { GuardedPod } from "./pods.ts";
+
+/** The same server is spoken of again after this long, with the connections since. */
+const AGAIN_MS = 60_000;
+/** Servers of one pod that are remembered; beyond, the oldest is forgotten. */
+const SERVERS_MAX = 128;
+/** Addresses of DNS-over-HTTPS servers that one pod has resolved. */
+const ADDRESSES_MAX = 256;
+
+const MEANS: Readonly<Record<DnsUse, string>> = {
+  "untrusted-resolver": "it is no trusted resolver, and what it answers opens nothing",
+  "dns-over-tls": "what is asked and answered cannot be seen, and opens nothing",
+  "dns-over-https": "what is asked and answered there cannot be seen, and opens nothing",
+};
+
+/** What one pod does with DNS servers that are not trusted. */
+export class Elsewhere {
+  /** What the pod resolved names of DNS-over-HTTPS servers to. */
+  private readonly servers = new Set<Ip>();
+  private readonly said = new Map<string, { atMs: number; count: number }>();
+
+  learned(address: Ip): void {
+    if (this.servers.size < ADDRESSES_MAX) this.servers.add(address);
+  }
+
+  knows(address: Ip): boolean {
+    return this.servers.size > 0 && this.servers.has(address);
+  }
+
+  /** How many uses are to be spoken of now; 0: not yet. `begun`: this is one more, and not one under way that was met again. */
+  use(key: string, nowMs: number, begun: boolean): number {
+    const before = this.said.get(key);
+    const count = begun ? (before?.count ?? 0) + 1 : Math.max(1, before?.count ?? 0);
+    if (before !== undefined && nowMs - before.atMs < AGAIN_MS) {
+      if (begun) before.count = count;
+      return 0;
+    }
+    this.said.delete(key);
+    if (this.said.size >= SERVERS_MAX) this.said.delete(this.said.keys().next().value as string);
+    this.said.set(key, { atMs: nowMs, count: 0 });
+    return count;
+  }
+}
+
+/** A connection of a guarded pod, as far as it is known. */
+export interface Spoken {
+  readonly source: Ip;
+  readonly sourcePort: number;
+  readonly destination: Ip;
+  readonly destinationPort: number;
+  readonly protocol: number;
+}
+
+/**
+ * Says where a connection is DNS with somebody who is not trusted, whatever became of it. Decides nothing. For most connections it
+ * is a comparison of the port. `begun`: it is a new one, to be counted.
+ */
+export function sayDnsUse(
+  context: Context,
+  pod: GuardedPod,
+  spoken: Spoken,
+  verdict: EventVerdict,
+  said: Verdict,
+  names: readonly NameSeen[],
+  evidence: Evidence | undefined,
+  begun = true,
+): void {
+  const { destination, destinationPort: port, protocol } = spoken;
+  const known = pod.elsewhere.knows(destination);
+  if (evidence === undefined && !maybeDns(port, known)) return;
+  const use = dnsUse(protocol, port, known, evidence, context.dnsServers);
+  if (use === undefined || context.kernel.isResolver(destination, (protocol << 16) | port)) return;
+  if (begun) context.counters.dnsElsewhere++;
+  const count = pod.elsewhere.use(`${use} ${verdict} ${protocol} ${port} ${destination}`, context.nowMs(), begun);
+  if (count === 0) return;
+  const asked = evidence?.fields?.query;
+  emitFor(context, pod, {
+    type: "dns",
+    verdict,
+    mode: pod.guard.book.mode,
+    why: use,
+    policy: said.policy ?? null,
+    rule: said.rule ?? null,
+    destination: destinationOf(destination, port, protocol, names),
+    source: { address: ipText(spoken.source), port: spoken.sourcePort, interface: pod.attachment.interface },
+    evidence: evidenceOf(names, evidence),
+    count,
+    message: `DNS with ${describe(destination, port, protocol, names)}${asked === undefined ? "" : `, about ${asked}`}: ${MEANS[use]}`,
+  });
+}
