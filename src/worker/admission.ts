@@ -1,5 +1,5 @@
 import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
-import { ipText } from "../base/address.ts";
+import { family, ipText } from "../base/address.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
 import { tcpResetBack } from "../dns/packets.ts";
@@ -178,8 +178,6 @@ export function report(
   const { verdict, wouldDeny } = decision;
   const said = wouldDeny ?? verdict;
   if (said.action === "inspect") return;
-  const became = said.action === "allow" ? "allow" : wouldDeny === undefined ? "deny" : "would-deny";
-  sayDnsUse(context, pod, packet, became, said, names, evidence);
   if (said.action === "allow") {
     allowed(context, pod, decision, packet.destination, packet.destinationPort, packet.protocol, names, evidence, 1);
     return;
@@ -204,6 +202,7 @@ export function denied(
   evidence: Evidence | undefined,
   detail?: string,
 ): void {
+  sayDnsUse(context, pod, packet, verdict, said, names, evidence, 1);
   emitFor(context, pod, {
     type: "connection",
     verdict,
@@ -232,6 +231,9 @@ export function allowed(
   count: number,
 ): void {
   if (verdict.action === "deny") return;
+  const source = pod.guard.address(family(address)) ?? address;
+  const spoken = { source, sourcePort: 0, destination: address, destinationPort: port, protocol };
+  sayDnsUse(context, pod, spoken, "allow", verdict, names, evidence, count);
   const key = `${verdict.policy}/${verdict.rule}`;
   const before = pod.ruleHits.get(key) ?? 0;
   pod.ruleHits.set(key, before + count);
@@ -243,7 +245,7 @@ export function allowed(
     policy: verdict.policy,
     rule: verdict.rule,
     destination: destinationOf(address, port, protocol, names),
-    source: { address: ipText(pod.guard.address(address.length === 4 ? 4 : 6) ?? address), port: 0, interface: pod.attachment.interface },
+    source: { address: ipText(source), port: 0, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
     message: `${describe(address, port, protocol, names)}: first use of ${verdict.policy}/${verdict.rule}`,
     count,

@@ -14,7 +14,6 @@ import { allowed, denied, limited } from "./admission.ts";
 import { type Context, eachPacket, type Held, PREROUTING, type Settlement } from "./context.ts";
 import type { Decision, Guard } from "./guard.ts";
 import type { GuardedPod } from "./pods.ts";
-import { sayDnsUse } from "./resolvers.ts";
 
 /** Milliseconds between two looks at what is held. */
 const SWEEP_MS = 20;
@@ -212,12 +211,10 @@ export class Inspection implements Desk<GuardedPod> {
     const { owner, destination, destinationPort: port, transport: protocol } = flow;
     const names = this.names(flow);
     const said = decision.wouldDeny ?? decision.verdict;
-    const packet = { source: flow.pod, sourcePort: flow.podPort, destination: destination as Ip, destinationPort: port, protocol };
-    const became = said.action !== "deny" ? "allow" : decision.wouldDeny === undefined ? "deny" : "would-deny";
-    sayDnsUse(this.context, owner, packet, became, said, names, evidence);
     if (said.action !== "deny") return allowed(this.context, owner, decision, destination as Ip, port, protocol, names, evidence, 1);
     if (decision.wouldDeny === undefined) this.context.counters.inspectedDenied++;
     else this.context.counters.wouldDeny++;
+    const packet = { source: flow.pod, sourcePort: flow.podPort, destination: destination as Ip, destinationPort: port, protocol };
     const seen = `${seenText(evidence)}${detail === undefined ? "" : ` (${detail})`}; ${wantedText(this.decide(flow, undefined).verdict)}`;
     denied(this.context, owner, packet, said, decision.wouldDeny === undefined ? "deny" : "would-deny", names, evidence, seen);
   }

@@ -120,7 +120,7 @@ export class Live {
     const { kernel, verdict, wouldDeny } = pod.guard.decide(protocol, port, destination, names);
     if (kernel === "deny") return; // it is judged again, and spoken of then
     const became = wouldDeny === undefined ? "allow" : "would-deny";
-    sayDnsUse(this.context, pod, spoken, became, wouldDeny ?? verdict, names, undefined, false);
+    sayDnsUse(this.context, pod, spoken, became, wouldDeny ?? verdict, names, undefined, 0);
   }
 
   private remember(pod: GuardedPod, entry: ConntrackEntry): void {

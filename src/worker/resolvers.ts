@@ -8,6 +8,8 @@ import type { GuardedPod } from "./pods.ts";
 
 /** The same server is spoken of again after this long, with the connections since. */
 const AGAIN_MS = 60_000;
+/** One that only goes on is no news. */
+const MET_AGAIN_MS = 3_600_000;
 /** Servers of one pod that are remembered; beyond, the oldest is forgotten. */
 const SERVERS_MAX = 128;
 /** Addresses of DNS-over-HTTPS servers that one pod has resolved. */
@@ -33,18 +35,18 @@ export class Elsewhere {
     return this.servers.size > 0 && this.servers.has(address);
   }
 
-  /** How many uses are to be spoken of now; 0: not yet. `begun`: this is one more, and not one under way that was met again. */
-  use(key: string, nowMs: number, begun: boolean): number {
+  /** How many uses are to be spoken of now; 0: not yet. `begun`: new ones since the last call; 0: one that is under way was met. */
+  use(key: string, nowMs: number, begun: number): number {
     const before = this.said.get(key);
-    const count = begun ? (before?.count ?? 0) + 1 : Math.max(1, before?.count ?? 0);
-    if (before !== undefined && nowMs - before.atMs < AGAIN_MS) {
-      if (begun) before.count = count;
+    const count = (before?.count ?? 0) + begun;
+    if (before !== undefined && nowMs - before.atMs < (begun > 0 ? AGAIN_MS : MET_AGAIN_MS)) {
+      before.count = count;
       return 0;
     }
     this.said.delete(key);
     if (this.said.size >= SERVERS_MAX) this.said.delete(this.said.keys().next().value as string);
     this.said.set(key, { atMs: nowMs, count: 0 });
-    return count;
+    return Math.max(1, count);
   }
 }
 
@@ -59,7 +61,7 @@ export interface Spoken {
 
 /**
  * Says where a connection is DNS with somebody who is not trusted, whatever became of it. Decides nothing. For most connections it
- * is a comparison of the port. `begun`: it is a new one, to be counted.
+ * is a comparison of the port. `begun`: see Elsewhere.
  */
 export function sayDnsUse(
   context: Context,
@@ -69,14 +71,14 @@ export function sayDnsUse(
   said: Verdict,
   names: readonly NameSeen[],
   evidence: Evidence | undefined,
-  begun = true,
+  begun: number,
 ): void {
   const { destination, destinationPort: port, protocol } = spoken;
   const known = pod.elsewhere.knows(destination);
   if (evidence === undefined && !maybeDns(port, known)) return;
   const use = dnsUse(protocol, port, known, evidence, context.dnsServers);
   if (use === undefined || context.kernel.isResolver(destination, (protocol << 16) | port)) return;
-  if (begun) context.counters.dnsElsewhere++;
+  context.counters.dnsElsewhere += begun;
   const count = pod.elsewhere.use(`${use} ${verdict} ${protocol} ${port} ${destination}`, context.nowMs(), begun);
   if (count === 0) return;
   const asked = evidence?.fields?.query;
