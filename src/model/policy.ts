@@ -115,7 +115,7 @@ export interface DnsSettings {
   readonly maxTtlMs: number;
   readonly graceMs: number;
   /** undefined: the policy says nothing about it. */
-  readonly limits?: DnsLimits | undefined;
+  readonly limits?: DnsLimits;
 }
 
 /** One valid policy document, defaults filled in. Plain data: it crosses to the worker by structured clone. */

@@ -99,7 +99,7 @@ export function buildPolicy(kind: Kind, namespace: string, document: unknown): P
       minTtlMs: duration(dns.minTtl, DNS_DEFAULTS.minTtlMs),
       maxTtlMs: duration(dns.maxTtl, DNS_DEFAULTS.maxTtlMs),
       graceMs: duration(dns.grace, DNS_DEFAULTS.graceMs),
-      limits: dns.limits === undefined ? undefined : buildLimits(dns.limits),
+      ...(dns.limits !== undefined && { limits: buildLimits(dns.limits) }),
     },
     rules: (spec.egress ?? []).map((rule, i) => buildRule(rule, i)),
   };

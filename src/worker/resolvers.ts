@@ -1,5 +1,6 @@
 import { type Ip, ipText } from "../base/address.ts";
-import { dnsUse, type DnsUse, maybeDns } from "../dns/elsewhere.ts";
+import type { NamePattern } from "../base/name.ts";
+import { dnsUse, type DnsUse, maybeDns, NameList } from "../dns/elsewhere.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { EventVerdict } from "../model/event.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
@@ -20,6 +21,11 @@ const MEANS: Readonly<Record<DnsUse, string>> = {
   "dns-over-tls": "what is asked and answered cannot be seen, and opens nothing",
   "dns-over-https": "what is asked and answered there cannot be seen, and opens nothing",
 };
+
+/** Of DNS-over-HTTPS servers. */
+export function serversOf(patterns: readonly NamePattern[]): NameList {
+  return new NameList(patterns);
+}
 
 /** What one pod does with DNS servers that are not trusted. */
 export class Elsewhere {

@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { Fault, messageOf } from "../base/fault.ts";
-import { NameList } from "../dns/elsewhere.ts";
 import { marks } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
@@ -22,6 +21,7 @@ import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protoc
 import { Queries } from "./queries.ts";
 import { rehearse } from "./rehearsal.ts";
 import { Replies } from "./replies.ts";
+import { serversOf } from "./resolvers.ts";
 import { UnknownPods } from "./unknown.ts";
 
 /**
@@ -58,7 +58,7 @@ function start(native: Addon): void {
     kernel,
     pods: new PodTable(),
     limits: options.limits,
-    dnsServers: new NameList(options.dnsServers),
+    dnsServers: serversOf(options.dnsServers),
     counters: newCounters(),
     nowMs: () => Date.now(),
     now: () => Math.floor(Date.now() / 1000),

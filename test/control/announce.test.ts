@@ -51,7 +51,7 @@ test("accepted, changed, invalid, removed: once each, with who and what", () => 
   );
   assert.match(raised[0]?.message ?? "", /written by kubectl-edit \(Update\) at 2026/);
   const other = "{ name: other, action: Deny, to: [ { networks: [ 192.0.2.0/24 ] } ] }";
-  assert.deepEqual(words(next(doc("Enforce", [RULE.replace("api.", "*."), other], "{ queries: AllowedOnly }"))), [
+  assert.deepEqual(words(next(doc("Enforce", [RULE.replace("api.stripe.com", '"*.stripe.com"'), other], "{ queries: AllowedOnly }"))), [
     ["policy-changed", "dns.queries: All → AllowedOnly", "rule stripe: names changed", "rule other: added (Deny)"],
   ]);
   assert.deepEqual(words(next(doc("Enforc"))), [["policy-invalid"]]);
