@@ -2,7 +2,7 @@ import type { Event } from "../../model/event.ts";
 import { severityOf } from "../severity.ts";
 import type { BoundedEvent } from "./bound.ts";
 import type { Origin } from "./format.ts";
-import { destinationName, isAlert, isIp6, isRefused, present, protocolNumber, question, signature, TEN } from "./words.ts";
+import { destinationName, isAlert, isIp6, isRefused, present, protocolNumber, question, serverName, signature, TEN } from "./words.ts";
 
 const ECS_VERSION = "9.4.0";
 /** event.type: the allowed values of category `network`. */
@@ -30,8 +30,8 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
   const asked = question(event);
   const address = destination?.address ?? source?.address;
   const number = protocolNumber(destination?.protocol);
-  const serverName = evidence?.serverName ?? undefined;
-  const names = [...new Set([...(destination?.names ?? []), ...(serverName === undefined ? [] : [serverName])])];
+  const said = serverName(event);
+  const names = [...new Set([...(destination?.names ?? []), ...(said === undefined ? [] : [said])])];
   const ips = [destination?.address, source?.address].filter((one) => typeof one === "string");
   return {
     "@timestamp": event.time,
@@ -83,9 +83,9 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
         response_code: isRefused(event) ? "REFUSED" : undefined,
       }),
     }),
-    ...(serverName !== undefined && {
+    ...(said !== undefined && {
       tls: present({
-        client: { server_name: serverName },
+        client: { server_name: said },
         version: evidence?.application === "tls" ? evidence?.version : undefined,
       }),
     }),

@@ -3,7 +3,18 @@ import type { Event } from "../../model/event.ts";
 import { severityOf } from "../severity.ts";
 import type { BoundedEvent } from "./bound.ts";
 import type { Origin } from "./format.ts";
-import { destinationName, isAlert, isIp6, isRefused, nearestText, podName, present, protocolNumber, question } from "./words.ts";
+import {
+  destinationName,
+  isAlert,
+  isIp6,
+  isRefused,
+  nearestText,
+  podName,
+  present,
+  protocolNumber,
+  question,
+  serverName,
+} from "./words.ts";
 
 /**
  * Open Cybersecurity Schema Framework (github.com/ocsf/ocsf-schema): Network Activity (4001) for connections and spoofed
@@ -131,7 +142,7 @@ function network(event: BoundedEvent): object {
   const pod = podName(event);
   const address = destination?.address ?? source?.address;
   const name = destinationName(event);
-  const sni = evidence?.serverName ?? undefined;
+  const sni = serverName(event);
   return {
     src_endpoint: present({
       ip: source?.address,

@@ -103,9 +103,14 @@ export function nearestText({ nearest }: Event): string | undefined {
   return nearest === null ? undefined : `${nearest.policy}/${nearest.rule}: ${nearest.clause}`;
 }
 
+/** The name of the server that the client itself gave. (Of DNS the first bytes have a name too: what is asked for.) */
+export function serverName({ evidence }: Event): string | undefined {
+  return evidence?.application === "dns" ? undefined : (evidence?.serverName ?? undefined);
+}
+
 /** The name that the destination is best known by: what the client itself said, else what DNS did. */
-export function destinationName({ evidence, destination }: Event): string | undefined {
-  return evidence?.serverName ?? destination?.names[0];
+export function destinationName(event: Event): string | undefined {
+  return serverName(event) ?? event.destination?.names[0];
 }
 
 /** An address literal with a colon is IPv6. */
