@@ -139,6 +139,13 @@ export class Enforcer {
     // Discover alone touches no rule and no packet.
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
+      if (!this.applied)
+        this.deps.emit({
+          type: "agent",
+          verdict: "info",
+          why: "started",
+          message: "no policy in force asks for rules: nothing is touched",
+        });
       this.applied = true;
       this.unenforceable.set(outsideReasons(now, outside));
       return;

@@ -186,6 +186,23 @@ export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): v
   });
 }
 
+/** From time to time: what was held back of a pod that has been silent since, and so has not been told of. */
+export function sayHeldBack(context: Context, pod: GuardedPod): void {
+  const count = pod.heldBack;
+  if (count === 0) return;
+  pod.heldBack = 0;
+  context.emit({
+    type: "limit",
+    verdict: "info",
+    mode: pod.guard.book.mode,
+    why: "events-held-back",
+    pod: podOf(pod),
+    policies: policiesOf(pod),
+    count,
+    message: `${count} events of ${pod.pod.key} were held back: more than ${context.limits.eventsPerSecond} a second`,
+  });
+}
+
 /** Istio ambient's tunnel between nodes (HBONE): mTLS around HTTP CONNECT. */
 const HBONE_PORT = 15_008;
 

@@ -8,7 +8,7 @@ import type { EventDraft } from "../model/event.ts";
 import { admit } from "./admission.ts";
 import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
-import { type Context, newCounters } from "./context.ts";
+import { type Context, newCounters, sayHeldBack } from "./context.ts";
 import { Desired } from "./desired.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
@@ -128,7 +128,10 @@ function start(native: Addon): void {
     served = settleOwed(context, served);
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
-      for (const pod of context.pods.byKey.values()) pod.sweep(context.now());
+      for (const pod of context.pods.byKey.values()) {
+        pod.sweep(context.now());
+        sayHeldBack(context, pod);
+      }
       watch.sweep(nowMs);
       kernel.commit();
     }

@@ -147,7 +147,7 @@ test("rules and values", () => {
     [bare(`  dns: { limits: { action: Refuse, names: 500, entropy: 4.5, types: [ "NULL", TXT, TYPE65399 ] } }`), undefined],
     [bare("  dns: { limits: {} }"), undefined],
     [bare("  dns: { limits: { types: [ NULL ] } }"), /write the record type in quotes: "NULL"/],
-    [bare("  dns: { limits: { action: Deny } }"), /use `Alert` or `Refuse`/],
+    [bare("  dns: { limits: { action: Deny } }"), /use Alert or Refuse/],
     [bare("  dns: { limits: { types: [ txt ] } }"), /`txt` is no record type.*did you mean `TXT`/],
     [bare("  dns: { limits: { types: [ TYPE65536 ] } }"), /is no record type/],
     [bare("  dns: { limits: { names: 10001 } }"), /not in 1\.\.10000/],
