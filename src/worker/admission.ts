@@ -1,5 +1,5 @@
 import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
-import { family, ipText } from "../base/address.ts";
+import { family, type Ip, ipText } from "../base/address.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
 import { tcpResetBack } from "../dns/packets.ts";
@@ -22,7 +22,7 @@ import {
   type Settlement,
 } from "./context.ts";
 import type { Decision } from "./guard.ts";
-import { sayDnsUse } from "./resolvers.ts";
+import { mayBeDns, sayDnsUse } from "./resolvers.ts";
 import type { UnknownPods } from "./unknown.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -218,6 +218,9 @@ export function denied(
   });
 }
 
+/** The pod's address of the same family. */
+const ownOf = ({ guard }: GuardedPod, address: Ip): Ip => guard.address(family(address)) ?? address;
+
 /** Counts a use of a rule; the first one by this pod is an event. */
 export function allowed(
   context: Context,
@@ -231,9 +234,10 @@ export function allowed(
   count: number,
 ): void {
   if (verdict.action === "deny") return;
-  const source = pod.guard.address(family(address)) ?? address;
-  const spoken = { source, sourcePort: 0, destination: address, destinationPort: port, protocol };
-  sayDnsUse(context, pod, spoken, "allow", verdict, names, evidence, count);
+  if (mayBeDns(pod, address, port, evidence)) {
+    const spoken = { source: ownOf(pod, address), sourcePort: 0, destination: address, destinationPort: port, protocol };
+    sayDnsUse(context, pod, spoken, "allow", verdict, names, evidence, count);
+  }
   const key = `${verdict.policy}/${verdict.rule}`;
   const before = pod.ruleHits.get(key) ?? 0;
   pod.ruleHits.set(key, before + count);
@@ -245,7 +249,7 @@ export function allowed(
     policy: verdict.policy,
     rule: verdict.rule,
     destination: destinationOf(address, port, protocol, names),
-    source: { address: ipText(source), port: 0, interface: pod.attachment.interface },
+    source: { address: ipText(ownOf(pod, address)), port: 0, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
     message: `${describe(address, port, protocol, names)}: first use of ${verdict.policy}/${verdict.rule}`,
     count,

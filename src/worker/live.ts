@@ -1,6 +1,5 @@
 import type { RawSender } from "../base/addon.ts";
 import { family, type Ip } from "../base/address.ts";
-import { maybeDns } from "../dns/elsewhere.ts";
 import { tcpProbe } from "../dns/packets.ts";
 import { ConntrackBatch, type ConntrackEntry } from "../firewall/conntrack.ts";
 import { Status } from "../firewall/conntrack-entry.ts";
@@ -10,7 +9,7 @@ import { VerdictClass } from "../model/verdict.ts";
 import { denied } from "./admission.ts";
 import type { Context } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
-import { sayDnsUse } from "./resolvers.ts";
+import { mayBeDns, sayDnsUse } from "./resolvers.ts";
 
 /** A live connection's bindings last this much longer each time it is seen, when less than half of it is left. */
 const KEEP_SECONDS = 60;
@@ -114,7 +113,7 @@ export class Live {
   /** What the kernel lets go by itself comes to nobody's eyes but here. */
   private sayDns(pod: GuardedPod, entry: ConntrackEntry): void {
     const { origDestination: destination, origDestinationPort: port, protocol } = entry;
-    if (!maybeDns(port, pod.elsewhere.knows(destination))) return;
+    if (!mayBeDns(pod, destination, port, undefined)) return;
     const spoken = { source: entry.origSource, sourcePort: entry.origSourcePort, destination, destinationPort: port, protocol };
     const names = pod.guard.seen(destination, this.context.now());
     const { kernel, verdict, wouldDeny } = pod.guard.decide(protocol, port, destination, names);

@@ -56,6 +56,11 @@ export class Elsewhere {
   }
 }
 
+/** Is the connection to be looked at by `sayDnsUse`? Most are not: that is a comparison of the port. */
+export function mayBeDns({ elsewhere }: GuardedPod, address: Ip, port: number, evidence: Evidence | undefined): boolean {
+  return evidence !== undefined || maybeDns(port, elsewhere.knows(address));
+}
+
 /** A connection of a guarded pod, as far as it is known. */
 export interface Spoken {
   readonly source: Ip;
@@ -66,8 +71,7 @@ export interface Spoken {
 }
 
 /**
- * Says where a connection is DNS with somebody who is not trusted, whatever became of it. Decides nothing. For most connections it
- * is a comparison of the port. `begun`: see Elsewhere.
+ * Says where a connection is DNS with somebody who is not trusted, whatever became of it. Decides nothing. `begun`: see Elsewhere.
  */
 export function sayDnsUse(
   context: Context,
@@ -80,9 +84,8 @@ export function sayDnsUse(
   begun: number,
 ): void {
   const { destination, destinationPort: port, protocol } = spoken;
-  const known = pod.elsewhere.knows(destination);
-  if (evidence === undefined && !maybeDns(port, known)) return;
-  const use = dnsUse(protocol, port, known, evidence, context.dnsServers);
+  if (!mayBeDns(pod, destination, port, evidence)) return;
+  const use = dnsUse(protocol, port, pod.elsewhere.knows(destination), evidence, context.dnsServers);
   if (use === undefined || context.kernel.isResolver(destination, (protocol << 16) | port)) return;
   context.counters.dnsElsewhere += begun;
   const count = pod.elsewhere.use(`${use} ${verdict} ${protocol} ${port} ${destination}`, context.nowMs(), begun);

@@ -143,6 +143,8 @@ test("Discover touches no rule and no packet, and says what the policies would d
   assert.deepEqual([status.ready, status.mode, status.effectiveMode, status.pods[0]?.guarded], [true, "Discover", "Discover", false]);
 });
 
+const RANK = { Discover: 0, Monitor: 1, Enforce: 2 } as const;
+
 test("a mode may change while the agent runs, and status and events say so", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
   const it = await shop(t, { policies: { checkout: CHECKOUT } });
@@ -174,6 +176,13 @@ test("a mode may change while the agent runs, and status and events say so", asy
           .find(({ why }) => ACCEPTED.has(why))?.mode,
         mode,
       );
+    // A lowered mode is said by itself, of the policy and of the node, and so is who has written the file.
+    const lower = i > 0 && RANK[mode] < RANK[walk[i - 1]?.[0] ?? mode];
+    if (i > 0) {
+      const of = await it.agent.event("the policy's mode", ({ why }) => why === `policy-mode-${lower ? "lowered" : "raised"}`, { from });
+      assert.deepEqual([of.change?.by, of.change?.what], [`uid ${process.getuid?.()}`, [`mode: ${walk[i - 1]?.[0]} → ${mode}`]]);
+      await it.agent.event("the node's mode", ({ why }) => why === (lower ? "effective-mode-lowered" : "effective-mode"), { from });
+    }
     // Whatever the mode, a name that a rule has can be reached; in Enforce, at once.
     assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x", `${i}: ${mode}`);
   }
