@@ -178,6 +178,9 @@ function octetsOf(name: string, end: number): number {
   return octets;
 }
 
+/** Limits, put together from those of policies. */
+export type Limits = Omit<DnsLimits, "action" | "types"> & { readonly types: { has(type: number): boolean } };
+
 export interface Excess {
   readonly limit: Exclude<keyof DnsLimits, "action">;
   readonly most: number;
@@ -186,9 +189,9 @@ export interface Excess {
 }
 
 /** The first limit that this question is beyond, or that its domain is since this minute began; undefined: none. */
-export function exceeds(limits: DnsLimits, asked: Asked, domain: DomainCount): Excess | undefined {
+export function exceeds(limits: Limits, asked: Asked, domain: DomainCount): Excess | undefined {
   const { name, type, labelLength, domainAt } = asked;
-  if (limits.types.includes(type)) return { limit: "types", most: 0, found: type };
+  if (limits.types.has(type)) return { limit: "types", most: 0, found: type };
   if (labelLength > limits.labelLength) return { limit: "labelLength", most: limits.labelLength, found: labelLength };
   if (name.length > limits.nameLength) return { limit: "nameLength", most: limits.nameLength, found: name.length };
   const octets = domainAt < ENTROPY_OCTETS ? 0 : octetsOf(name, domainAt);

@@ -1,6 +1,6 @@
 import { type Cidr, family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
 import type { Learned, NameSeen, Via } from "../model/binding.ts";
-import type { DnsLimits, Mode, Policy, PolicyId } from "../model/policy.ts";
+import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
@@ -17,8 +17,9 @@ import {
   stripsAnyEch,
   stripsEch,
 } from "../policy/queries.ts";
-import { buildView, DNS_LIMITS, type View } from "../policy/view.ts";
+import { buildView, type View } from "../policy/view.ts";
 import type { DnsName } from "../base/name.ts";
+import { limitsOf, type PolicyLimits } from "./name-limits.ts";
 
 /** What the kernel is told to do with a connection (a VerdictClass). */
 export type KernelClass = "pass" | "inspect" | "deny" | "watch";
@@ -30,13 +31,6 @@ export interface Decision {
   readonly mode: Mode;
   /** The denial of the Monitor policies, where the connection goes through all the same. */
   readonly wouldDeny: (Verdict & { readonly action: "deny" }) | undefined;
-}
-
-/** `dns.limits` of one policy; `policy` undefined: the defaults, where no policy has any. */
-export interface PolicyLimits extends DnsLimits {
-  readonly policy: PolicyId | undefined;
-  readonly mode: Mode | undefined;
-  readonly becomes: "deny" | "would-deny" | "allow";
 }
 
 /** The compiled policies of one selection, shared by every pod that has the same. */
@@ -87,19 +81,6 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
     refusesData: limits.some(({ becomes }) => becomes === "deny"),
     stripsEch: enforce !== undefined && stripsAnyEch(enforce),
   };
-}
-
-const BECOMES: readonly PolicyLimits["becomes"][] = ["deny", "would-deny", "allow"];
-
-/** A policy that says nothing about limits has none; where none of a pod's policies does, the defaults hold. */
-function limitsOf(policies: readonly Policy[]): readonly PolicyLimits[] {
-  const found = policies.flatMap(({ id, mode, dns: { limits } }): PolicyLimits[] => {
-    if (limits === undefined) return [];
-    const becomes = limits.action === "Alert" ? "allow" : mode === "Enforce" ? "deny" : "would-deny";
-    return [{ ...limits, policy: id, mode, becomes }];
-  });
-  if (found.length === 0) return [{ ...DNS_LIMITS, policy: undefined, mode: undefined, becomes: "allow" }];
-  return found.sort((a, b) => BECOMES.indexOf(a.becomes) - BECOMES.indexOf(b.becomes));
 }
 
 /**

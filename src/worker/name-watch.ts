@@ -6,7 +6,7 @@ import type { EventVerdict } from "../model/event.ts";
 import { type Packet, protocolText } from "../model/packet.ts";
 import { octetText } from "../model/verdict.ts";
 import { type Context, emitFor } from "./context.ts";
-import type { PolicyLimits } from "./guard.ts";
+import type { PolicyLimits } from "./name-limits.ts";
 import type { GuardedPod } from "./pods.ts";
 
 /** Characters of a name in a message. */
@@ -78,9 +78,9 @@ export class NameWatch {
     emitFor(this.context, pod, {
       type: "dns",
       verdict: limits.becomes,
-      mode: limits.mode ?? pod.guard.book.mode,
+      mode: limits.becomes === "deny" ? "Enforce" : limits.becomes === "would-deny" ? "Monitor" : pod.guard.book.mode,
       why: "dns-tunnel",
-      policy: limits.policy ?? null,
+      policy: limits.by(excess.limit, asked.type) ?? null,
       destination: { address: ipText(server), port, protocol: protocolText(packet.protocol), names: asked.host ? [asked.name] : [] },
       source: { address: ipText(own), port: ownPort, interface: pod.attachment.interface },
       exceeded: { ...excess, domain: below },

@@ -8,27 +8,36 @@ import { recordType } from "../../src/base/record-type.ts";
 import { decodeIp, newPacket } from "../../src/capture/decode.ts";
 import { readCapture } from "../../src/capture/file.ts";
 import { domainStart, readAsked } from "../../src/dns/question.ts";
-import { DOMAINS_MAX, type Excess, exceeds, informationOf, POD_DOMAINS_MAX, Questions, WINDOW_MS } from "../../src/dns/tunnel.ts";
+import {
+  DOMAINS_MAX,
+  type Excess,
+  exceeds,
+  informationOf,
+  type Limits,
+  POD_DOMAINS_MAX,
+  Questions,
+  WINDOW_MS,
+} from "../../src/dns/tunnel.ts";
 import { Protocol } from "../../src/model/packet.ts";
-import type { DnsLimits } from "../../src/model/policy.ts";
 import { DNS_LIMITS } from "../../src/policy/view.ts";
 import { query } from "../support/dns.ts";
 import { need } from "../support/need.ts";
 
 const SEARCHES = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "eu-west-1.compute.internal"];
-const NO_LIMITS: DnsLimits = {
+const DEFAULTS: Limits = { ...DNS_LIMITS, types: new Set(DNS_LIMITS.types) };
+const NO_LIMITS: Limits = {
   ...DNS_LIMITS,
   nameLength: 255,
   entropy: 8,
   names: 10_000,
   data: 1_000_000,
-  types: [],
+  types: new Set(),
 };
 
 /** Asks for one name after the other, `perSecond` of them; the first limit that is exceeded, and at which name. */
 function ask(
   names: Iterable<string | readonly string[]>,
-  { perSecond = 10, type = "A", limits = DNS_LIMITS }: { perSecond?: number; type?: string; limits?: DnsLimits } = {},
+  { perSecond = 10, type = "A", limits = DEFAULTS }: { perSecond?: number; type?: string; limits?: Limits } = {},
 ): (Excess & { readonly at: number }) | undefined {
   const questions = new Questions<string>(7);
   let at = 0;
@@ -126,7 +135,7 @@ test("names of real captures exceed nothing", (t) => {
       if (asked === undefined) continue;
       names++;
       const pod = packet.destinationPort === 53 ? packet.source : packet.destination;
-      const excess = exceeds(DNS_LIMITS, asked, questions.count(pod, asked, time));
+      const excess = exceeds(DEFAULTS, asked, questions.count(pod, asked, time));
       if (excess !== undefined) found.push(`${file}: ${asked.name} ${JSON.stringify(excess)}`);
     }
   }
@@ -173,7 +182,7 @@ test("tunnels are seen within their first packets", () => {
 });
 
 test("each limit by itself", () => {
-  const below = (limits: Partial<DnsLimits>): DnsLimits => ({ ...NO_LIMITS, ...limits });
+  const below = (limits: Partial<Limits>): Limits => ({ ...NO_LIMITS, ...limits });
   assert.deepEqual(ask(["a.b.example", "ab.b.example"], { limits: below({ labelLength: 6 }) }), {
     limit: "labelLength",
     most: 6,
@@ -194,7 +203,12 @@ test("each limit by itself", () => {
   });
   // A minute later it counts anew.
   assert.equal(ask(Array(500).fill("a.example.com"), { limits: below({ queries: 100 }), perSecond: 1 }), undefined);
-  assert.deepEqual(ask(["a.example"], { limits: below({ types: [16] }), type: "TXT" }), { limit: "types", most: 0, found: 16, at: 0 });
+  assert.deepEqual(ask(["a.example"], { limits: below({ types: new Set([16]) }), type: "TXT" }), {
+    limit: "types",
+    most: 0,
+    found: 16,
+    at: 0,
+  });
   const text = labelled(base32(1, 200));
   assert.equal(ask([`${text}.example.com`], { limits: below({ entropy: 4.5 }) })?.limit, "entropy");
   assert.equal(ask([`${text.slice(0, 62)}.example.com`], { limits: below({ entropy: 4 }) }), undefined);
@@ -279,7 +293,7 @@ test("any octets: the question is read or it is not, and counts stay sane", () =
         assert.ok(asked.domainAt >= 0 && asked.domainAt <= asked.name.length);
         const domain = questions.count("pod", asked, nowMs);
         assert.ok(domain.names >= 1 && domain.data >= 0 && domain.queries >= 1);
-        const excess = exceeds(DNS_LIMITS, asked, domain);
+        const excess = exceeds(DEFAULTS, asked, domain);
         if (excess !== undefined) assert.ok(Number.isFinite(excess.found) && (excess.limit === "types" || excess.found > excess.most));
       },
     ),

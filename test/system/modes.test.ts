@@ -122,6 +122,7 @@ test("Discover touches no rule and no packet, and says what the policies would d
   const it = await shop(t, { agent: false, policies: { checkout: DISCOVER } });
   const before = await kernelState(it);
   await it.start();
+  assert.match((await it.agent.event("the start", ({ why }) => why === "started")).message ?? "", /nothing is touched$/);
   const client = await it.client("checkout");
   const from = it.agent.events().length;
   assert.equal((await client.resolve({ name: "evil.example.net" })).ok, true);

@@ -7,7 +7,7 @@ import { Protocol } from "../../src/model/packet.ts";
 import type { DnsLimits, Policy } from "../../src/model/policy.ts";
 import { readManifests } from "../../src/policy/read.ts";
 import { DNS_LIMITS } from "../../src/policy/view.ts";
-import { type Context, newCounters } from "../../src/worker/context.ts";
+import { type Context, newCounters, sayHeldBack } from "../../src/worker/context.ts";
 import { rulebook } from "../../src/worker/guard.ts";
 import { NameWatch } from "../../src/worker/name-watch.ts";
 import type { GuardedPod } from "../../src/worker/pods.ts";
@@ -59,7 +59,7 @@ const words = ({ verdict, policy, exceeded, count }: EventDraft): unknown[] => [
 
 test("without limits anywhere the defaults alert; with some, those of the policies that have them", () => {
   assert.deepEqual(
-    watching(policyOf("a", "Enforce"), policyOf("b", "Monitor")).book.limits.map(({ policy, becomes }) => [policy, becomes]),
+    watching(policyOf("a", "Enforce"), policyOf("b", "Monitor")).book.limits.map(({ by, becomes }) => [by("names", 1), becomes]),
     [[undefined, "allow"]],
   );
   const { book } = watching(
@@ -70,11 +70,30 @@ test("without limits anywhere the defaults alert; with some, those of the polici
     policyOf("e", "Discover", { action: "Refuse" }),
   );
   assert.deepEqual(
-    book.limits.map(({ policy, becomes, names }) => [policy, becomes, names]),
+    book.limits.map(({ by, becomes, names }) => [by("names", 1), becomes, names]),
     [
       ["shop/c", "deny", 7],
       ["shop/b", "would-deny", 1000],
       ["shop/a", "allow", 1000],
+    ],
+  );
+  // Of those with the same consequence the tightest counts, and is named; a number goes before none.
+  const [tight, more] = watching(
+    policyOf("a", "Enforce", { names: 50, data: 100, types: [16] }),
+    policyOf("b", "Enforce", { names: 20, data: 9000, queries: 5, types: [16, 99] }),
+  ).book.limits;
+  assert.equal(more, undefined);
+  assert.deepEqual([tight?.names, tight?.data, tight?.queries, tight?.nameLength], [20, 100, 5, 200]);
+  assert.deepEqual(
+    (["names", "data", "queries"] as const).map((limit) => tight?.by(limit, 1)),
+    ["shop/b", "shop/a", "shop/b"],
+  );
+  assert.deepEqual(
+    [16, 99, 10].map((type) => [tight?.types.has(type), tight?.by("types", type)]),
+    [
+      [true, "shop/a"],
+      [true, "shop/b"],
+      [false, undefined],
     ],
   );
   assert.deepEqual([book.refusesData, book.restrictsQueries, book.restrictsNames], [true, true, false]);
@@ -108,6 +127,22 @@ test("whose names are no text is shown what can be shown", () => {
   assert.deepEqual([event?.verdict, event?.mode, event?.destination?.names], ["would-deny", "Monitor", []]);
   assert.match(event?.message ?? "", /^[\x20-\x7e]+$/);
   assert.match(event?.message ?? "", /\\x1b\[31m\\xff\.evil\.example; Enforce would refuse$/);
+});
+
+test("what was held back of a pod that says no more is said all the same, once", () => {
+  const said: EventDraft[] = [];
+  const context = { emit: (draft: EventDraft) => said.push(draft), limits: { eventsPerSecond: 50 } } as unknown as Context;
+  const pod = {
+    pod: { key: "shop/p" },
+    guard: { book: { mode: "Enforce", policies: [{ id: "shop/a" }] } },
+    heldBack: 17,
+  } as unknown as GuardedPod;
+  sayHeldBack(context, pod);
+  sayHeldBack(context, pod);
+  assert.deepEqual(
+    said.map(({ type, why, count, policies }) => [type, why, count, policies]),
+    [["limit", "events-held-back", 17, ["shop/a"]]],
+  );
 });
 
 test("use of a server is said at once, then with the count since; one that only goes on is not", () => {
