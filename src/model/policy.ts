@@ -89,7 +89,7 @@ export interface Subject {
   readonly serviceAccountNames: readonly string[] | undefined;
 }
 
-/** How much names may look like data, defaults filled in. A domain is what somebody may have registered (dns/question.ts). */
+/** How much names may look like data, defaults filled in. A domain is what somebody may have registered (base/domain.ts). */
 export interface DnsLimits {
   /** What becomes of a query beyond a limit: an event, or also REFUSED (in mode Enforce). */
   readonly action: "Alert" | "Refuse";

@@ -118,6 +118,7 @@ export class Queries {
       why: refusal?.why ?? "malformed",
       policy: refusal?.policy ?? null,
       rule: refusal?.rule ?? null,
+      nearest: refusal?.nearest ?? null,
       destination: {
         address: ipText(packet.destination),
         port: packet.destinationPort,

@@ -4,10 +4,11 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
+import { domainStart } from "../../src/base/domain.ts";
 import { recordType } from "../../src/base/record-type.ts";
 import { decodeIp, newPacket } from "../../src/capture/decode.ts";
 import { readCapture } from "../../src/capture/file.ts";
-import { domainStart, readAsked } from "../../src/dns/question.ts";
+import { readAsked } from "../../src/dns/question.ts";
 import {
   DOMAINS_MAX,
   type Excess,
