@@ -81,7 +81,7 @@ export function dnsUse(
   const { application, alpn, fields, serverName } = evidence ?? {};
   if (alpn?.some((name) => name === "dot" || name === "doq") === true) return "dns-over-tls"; // RFC 7858, RFC 9250 §4.1
   if (application === "dns") return "untrusted-resolver";
-  const name = serverName ?? fields?.host;
+  const name = (serverName ?? fields?.host)?.toLowerCase();
   if (fields?.path?.startsWith(DNS_QUERY_PATH) === true || (port !== DNS_OVER_TLS_PORT && name !== undefined && servers.has(name)))
     return "dns-over-https";
   if (port === DNS_OVER_TLS_PORT) return "dns-over-tls";

@@ -24,7 +24,7 @@ test("what a connection shows of DNS", () => {
     [TCP, 853, false, saw({ application: "tls", serverName: "dns.google" }), "dns-over-tls"],
     [TCP, 443, false, saw({ application: "tls", serverName: "a.example", alpn: ["dot"] }), "dns-over-tls"],
     [UDP, 8853, false, saw({ application: "quic", serverName: "a.example", alpn: ["doq"] }), "dns-over-tls"],
-    [TCP, 443, false, saw({ application: "tls", serverName: "mozilla.cloudflare-dns.com", alpn: ["h2"] }), "dns-over-https"],
+    [TCP, 443, false, saw({ application: "tls", serverName: "Mozilla.Cloudflare-DNS.com", alpn: ["h2"] }), "dns-over-https"],
     [UDP, 443, false, saw({ application: "quic", serverName: "dns.google", alpn: ["h3"] }), "dns-over-https"],
     [TCP, 8080, false, saw({ application: "http1", fields: { path: "/dns-query", method: "POST" } }), "dns-over-https"],
     [TCP, 8080, false, saw({ application: "http1", fields: { path: "/", host: "doh.opendns.com" } }), "dns-over-https"],
