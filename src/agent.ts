@@ -25,9 +25,10 @@ import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
 import type { AlertSettings } from "./model/alerts.ts";
-import type { EventDraft } from "./model/event.ts";
+import type { Event, EventDraft } from "./model/event.ts";
 import type { Problem } from "./model/policy.ts";
 import type { Snapshot } from "./model/snapshot.ts";
+import { suggestionText } from "./policy/suggest.ts";
 
 /** The picture as code: inputs make a snapshot, its changes go to the packet thread, and events come back. */
 
@@ -62,7 +63,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const emit = (draft: EventDraft): void => {
     const event = stamp(draft, Date.now());
     history.push(event);
-    if (alerts === undefined) options.event(JSON.stringify(event));
+    if (alerts === undefined) options.event(lineOf(event));
     else alerts.push(event);
   };
   const alerts = options.alerts === undefined ? undefined : openAlerts(options, options.alerts, emit);
@@ -112,7 +113,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let kept: string | undefined;
   /** While nobody is known yet the kernel only makes wait: that is not what a policy asks for. */
   const ready = (): boolean => enforcer.ready && snapshot?.starting !== true;
-  const tell = announcer(emit, source.resolverHint);
+  const { resolverHint } = source;
+  const tell = announcer({ emit, resolverHint, origin: (file) => source.origin(file), before: keeper.inForce });
 
   const reload = async (again: boolean): Promise<void> => {
     const from = performance.now();
@@ -281,12 +283,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   };
 }
 
+function lineOf(event: Event): string {
+  const suggestion = suggestionText(event);
+  return JSON.stringify(suggestion === undefined ? event : { ...event, suggestion });
+}
+
 function openAlerts(
   { state, event }: AgentOptions,
   { settings, origin }: NonNullable<AgentOptions["alerts"]>,
   say: (draft: EventDraft) => void,
 ): Pipeline {
-  const deps = { state, origin, pid: process.pid, say, stdout: event, nowMs: Date.now, random: Math.random };
+  const deps = { state, origin, pid: process.pid, say, stdout: event, nowMs: Date.now, random: Math.random, suggest: suggestionText };
   try {
     return new Pipeline(settings, deps);
   } catch (error) {

@@ -5,6 +5,7 @@ import { type Agent, startAgent } from "../agent.ts";
 import { stdoutSink } from "../alerts/stdout.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import { filesSource } from "../control/inputs.ts";
+import { HTTPS_SERVERS } from "../dns/elsewhere.ts";
 import { MARK_MASK_DEFAULT } from "../firewall/marks.ts";
 import { QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
 import { NO_CONFIG, readConfig } from "../inputs/config/read.ts";
@@ -92,6 +93,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       bindings: number("max-bindings", values["max-bindings"], config.maxBindings ?? LIMITS_DEFAULT.bindings, 1, 1_000_000),
       eventsPerSecond: number("events", values.events, config.events ?? LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
     },
+    dnsServers: config.dnsOverHttps ?? HTTPS_SERVERS,
     checkMs: number("check-interval", values["check-interval"], (config.checkMs ?? 3000) / 1000, 0.1, 3600) * 1000,
     selfTestMs: selfTestMs(values["self-test-interval"], config.selfTestMs ?? SELF_TEST_MS),
     state: values.state ?? config.state ?? STATE_DEFAULT,

@@ -3,6 +3,7 @@ import { groupSetter } from "../attach/group.ts";
 import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
 import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
+import type { NamePattern } from "../base/name.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import type { BridgedPod } from "../firewall/bridge-rules.ts";
 import { rulesGeneration } from "../firewall/generation.ts";
@@ -31,6 +32,7 @@ export interface EnforcerOptions {
   readonly markMask: number;
   readonly queueBase: number;
   readonly limits: Limits;
+  readonly dnsServers: readonly NamePattern[];
   /** The packet thread is gone: the process is to end, so that its supervisor starts it again. */
   readonly onDeath: () => void;
 }
@@ -149,6 +151,13 @@ export class Enforcer {
     // Discover alone touches no rule and no packet.
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
+      if (!this.applied)
+        this.deps.emit({
+          type: "agent",
+          verdict: "info",
+          why: "started",
+          message: "no policy in force asks for rules: nothing is touched",
+        });
       this.applied = true;
       this.deps.usage.settle();
       this.unenforceable.set(outsideReasons(now, outside));
@@ -220,7 +229,14 @@ export class Enforcer {
     if (this.thread !== undefined) await this.changeRules({ bridged, queries });
     const first = this.thread === undefined;
     this.thread ??= new PacketThread(
-      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups, block: deps.usage.block },
+      {
+        markMask: options.markMask,
+        queueBase: options.queueBase,
+        limits: options.limits,
+        dnsServers: options.dnsServers,
+        groups: matches.groups,
+        block: deps.usage.block,
+      },
       deps.native,
       emit,
       log,

@@ -32,6 +32,11 @@ export class PolicyKeeper {
   /** Problems that belong to no document (a file that is not YAML, a folder that cannot be read). */
   loose: readonly Problem[] = [];
 
+  /** In force, each with the file that it comes from. */
+  get inForce(): readonly { readonly file: string; readonly policy: Policy }[] {
+    return [...this.good.values()];
+  }
+
   constructor(folder: string | undefined) {
     this.folder = folder;
     if (folder === undefined) return;

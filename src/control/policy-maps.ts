@@ -1,7 +1,9 @@
 import { TokenBucket } from "../base/bucket.ts";
 import type { PolicyMap } from "../inputs/kubernetes/objects.ts";
 import { NAMESPACE_CHARS_MAX } from "../inputs/kubernetes/text-budget.ts";
+import type { PolicyOrigin } from "../model/event.ts";
 import { mergeDocuments, readConfigMap, type ReadResult } from "../policy/read.ts";
+import { digestOf } from "./digest.ts";
 
 /**
  * Milliseconds of the control thread that the ConfigMaps of one namespace may have of each second, and at once: a tenant who
@@ -81,6 +83,21 @@ export class PolicyMaps {
     budget.spend(this.clock() - from);
     return { uid: map.uid, resourceVersion: map.resourceVersion, refused: refused.length, result };
   }
+}
+
+/** Of `configmap/NAMESPACE/NAME:KEY`; a ConfigMap that is gone says nothing any more. */
+export function originOf(file: string, maps: ReadonlyMap<string, PolicyMap>): PolicyOrigin {
+  const end = file.indexOf(":");
+  const map = maps.get(file.slice("configmap/".length, end));
+  const key = file.slice(end + 1);
+  const text = map !== undefined && Object.hasOwn(map.data, key) ? map.data[key] : undefined;
+  return {
+    source: file,
+    digest: text === undefined ? null : digestOf(text),
+    version: map?.resourceVersion ?? null,
+    by: map?.writer?.by ?? null,
+    at: map?.writer?.at ?? null,
+  };
 }
 
 function compare(a: string, b: string): number {

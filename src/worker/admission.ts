@@ -1,5 +1,5 @@
 import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
-import { ipText } from "../base/address.ts";
+import { family, type Ip, ipText } from "../base/address.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
 import { tcpResetBack } from "../dns/packets.ts";
@@ -24,6 +24,7 @@ import {
   type Settlement,
 } from "./context.ts";
 import type { Decision, NetworkDecision } from "./guard.ts";
+import { mayBeDns, sayDnsUse } from "./resolvers.ts";
 import type { UnknownPods } from "./unknown.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -135,7 +136,7 @@ function spoofed(context: Context, held: Held): void {
     type: "spoofed" as const,
     verdict: "deny" as const,
     mode: "Enforce" as const,
-    why: "spoofed-source",
+    why: "spoofed-source" as const,
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, []),
     source: { address: ipText(packet.source), port: packet.sourcePort, interface: iface },
     message: `a packet left ${iface ?? "an interface"} with a source address that is not its pod's`,
@@ -206,6 +207,7 @@ export function denied(
   evidence: Evidence | undefined,
   detail?: () => string,
 ): void {
+  sayDnsUse(context, pod, packet, verdict, said, names, evidence, 1);
   if (!mayEmit(context, pod)) return;
   emitNow(context, pod, {
     type: "connection",
@@ -222,6 +224,9 @@ export function denied(
   });
 }
 
+/** The pod's address of the same family. */
+const ownOf = ({ guard }: GuardedPod, address: Ip): Ip => guard.address(family(address)) ?? address;
+
 /** Counts uses of a rule; the first one by this pod is an event. */
 export function allowed(
   context: Context,
@@ -236,7 +241,12 @@ export function allowed(
 ): void {
   const { verdict, mode } = decision;
   context.meter.decided(decision, count);
-  if (verdict.action === "deny" || !pod.firstUse(`${verdict.policy}/${verdict.rule}`, count)) return;
+  if (verdict.action === "deny") return;
+  if (mayBeDns(pod, address, port, evidence)) {
+    const spoken = { source: ownOf(pod, address), sourcePort: 0, destination: address, destinationPort: port, protocol };
+    sayDnsUse(context, pod, spoken, "allow", verdict, names, evidence, count);
+  }
+  if (!pod.firstUse(`${verdict.policy}/${verdict.rule}`, count)) return;
   emitFor(context, pod, {
     type: "connection",
     verdict: "allow",
@@ -244,7 +254,7 @@ export function allowed(
     policy: verdict.policy,
     rule: verdict.rule,
     destination: destinationOf(address, port, protocol, names),
-    source: { address: ipText(pod.guard.address(address.length === 4 ? 4 : 6) ?? address), port: 0, interface: pod.attachment.interface },
+    source: { address: ipText(ownOf(pod, address)), port: 0, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
     message: `${describe(address, port, protocol, names)}: first use of ${verdict.policy}/${verdict.rule}`,
     count,

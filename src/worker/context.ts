@@ -1,5 +1,6 @@
 import { HOLD, type PacketQueue, RECORD_WORDS, RecordWord } from "../base/addon.ts";
 import { endpointText, type Ip, ipText } from "../base/address.ts";
+import type { NameList } from "../dns/elsewhere.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Event, EventDraft } from "../model/event.ts";
@@ -17,6 +18,8 @@ export interface Context {
   readonly limits: Limits;
   readonly counters: Counters;
   readonly meter: Meter;
+  /** Names of DNS-over-HTTPS servers. */
+  readonly dnsServers: NameList;
   /** Milliseconds since the epoch. */
   nowMs(): number;
   /** Seconds since the epoch. */
@@ -38,6 +41,8 @@ export function newCounters() {
     bindingsRefused: 0,
     queries: 0,
     queriesRefused: 0,
+    dnsElsewhere: 0,
+    dnsTunnelSigns: 0,
     upcalls: 0,
     upcallsAllowed: 0,
     upcallsDenied: 0,
@@ -225,6 +230,23 @@ export function emitNow(context: Context, pod: GuardedPod, draft: EventDraft): v
       heldBack === 0
         ? (draft.message ?? null)
         : `${draft.message ?? ""} (${heldBack} events of this pod were held back before this one)`.trim(),
+  });
+}
+
+/** From time to time: what was held back of a pod that has been silent since, and so has not been told of. */
+export function sayHeldBack(context: Context, pod: GuardedPod): void {
+  const count = pod.heldBack;
+  if (count === 0) return;
+  pod.heldBack = 0;
+  context.emit({
+    type: "limit",
+    verdict: "info",
+    mode: pod.guard.book.mode,
+    why: "events-held-back",
+    pod: podOf(pod),
+    policies: policiesOf(pod),
+    count,
+    message: `${count} events of ${pod.pod.key} were held back: more than ${context.limits.eventsPerSecond} a second`,
   });
 }
 

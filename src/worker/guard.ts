@@ -12,12 +12,14 @@ import {
   mentions,
   portsForName,
   type QueryVerdict,
+  restrictsNames,
   restrictsQueries,
   stripsAnyEch,
   stripsEch,
 } from "../policy/queries.ts";
 import { buildView, type View } from "../policy/view.ts";
 import type { DnsName } from "../base/name.ts";
+import { limitsOf, type PolicyLimits } from "./name-limits.ts";
 
 /** What the kernel is told to do with a connection (a VerdictClass). */
 export type KernelClass = "pass" | "inspect" | "deny" | "watch";
@@ -51,7 +53,13 @@ export interface Rulebook {
   readonly shadow: View | undefined;
   /** Every rule that may matter: what is learned, and which ports are opened for it. */
   readonly wide: View;
+  /** Are queries looked at on their way out? `restrictsNames`: for the names in them, and not only for how much they carry. */
   readonly restrictsQueries: boolean;
+  readonly restrictsNames: boolean;
+  /** What names may be like, those that refuse first; never empty. */
+  readonly limits: readonly PolicyLimits[];
+  /** Is a query beyond a limit refused? */
+  readonly refusesData: boolean;
   /** Are there names whose replies lose their ECH keys? Only Enforce policies change anything. */
   readonly stripsEch: boolean;
 }
@@ -68,6 +76,7 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
   const enforcing = discover ? [] : counted.filter((policy) => policy.mode === "Enforce");
   const enforce = enforcing.length > 0 ? buildView(enforcing) : undefined;
   const shadow = enforcing.length < counted.length ? buildView(counted) : undefined;
+  const limits = limitsOf(counted);
   const mode = STRICTNESS[Math.max(...counted.map((policy) => STRICTNESS.indexOf(policy.mode)))] as Mode;
   return {
     policies,
@@ -76,6 +85,9 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
     shadow,
     wide: (shadow ?? enforce) as View,
     restrictsQueries: !discover && policies.some(restrictsQueries),
+    restrictsNames: !discover && policies.some(restrictsNames),
+    limits,
+    refusesData: limits.some(({ becomes }) => becomes === "deny"),
     stripsEch: enforce !== undefined && stripsAnyEch(enforce),
   };
 }

@@ -9,6 +9,7 @@ import { VerdictClass } from "../model/verdict.ts";
 import { denied } from "./admission.ts";
 import type { Context } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
+import { mayBeDns, sayDnsUse } from "./resolvers.ts";
 
 /** A live connection's bindings last this much longer each time it is seen, when less than half of it is left. */
 const KEEP_SECONDS = 60;
@@ -109,6 +110,7 @@ export class Live {
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
     if (alive && current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.keep(pod, entry.origDestination);
+    if (current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.sayDns(pod, entry);
     // Behind DNAT its packets do not say what they asked for.
     if ((entry.status & Status.destinationNat) !== 0 && current !== VerdictClass.pass) this.remember(pod, entry);
     const lenient = judged.get(pod);
@@ -121,6 +123,18 @@ export class Live {
     const names = guard.seen(address, this.context.now()).map((seen) => ({ ...seen, fresh: true }));
     const { kernel, verdict } = guard.decide(protocol, port, address, names);
     if (kernel === "pass" && verdict.action === "allow") this.context.meter.wasUsed(verdict.policy, verdict.rule);
+  }
+
+  /** What the kernel lets go by itself comes to nobody's eyes but here. */
+  private sayDns(pod: GuardedPod, entry: ConntrackEntry): void {
+    const { origDestination: destination, origDestinationPort: port, protocol } = entry;
+    if (!mayBeDns(pod, destination, port, undefined)) return;
+    const spoken = { source: entry.origSource, sourcePort: entry.origSourcePort, destination, destinationPort: port, protocol };
+    const names = pod.guard.seen(destination, this.context.now());
+    const { kernel, verdict, wouldDeny } = pod.guard.decide(protocol, port, destination, names);
+    if (kernel === "deny") return; // it is judged again, and spoken of then
+    const became = wouldDeny === undefined ? "allow" : "would-deny";
+    sayDnsUse(this.context, pod, spoken, became, wouldDeny ?? verdict, names, undefined, 0);
   }
 
   private remember(pod: GuardedPod, entry: ConntrackEntry): void {

@@ -13,6 +13,7 @@ import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { TCP_LIMITS, type TcpLimits, TcpMessages } from "../dns/tcp.ts";
 import { Patches } from "../dns/rewrite.ts";
+import { Elsewhere } from "./resolvers.ts";
 import type { Limits } from "./protocol.ts";
 
 /** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
@@ -63,6 +64,8 @@ export class GuardedPod {
   readonly asked = new Asked();
   /** Addresses that there was no time to tell the kernel of. */
   readonly owed = new Owed();
+  /** Its DNS with servers that are not trusted. */
+  readonly elsewhere = new Elsewhere();
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */
@@ -329,7 +332,7 @@ export class PodTable {
   private readonly freeIndexes = new Map<number, number>();
   /** Bindings that there is certainly room for, without another look at every pod. */
   private spare = 0;
-  /** Whose turn it is to be swept. */
+  /** Whose turn it is. */
   private turn = this.byKey.values();
 
   setFree(address: Ip, attachment: Attachment | undefined): void {
@@ -360,12 +363,12 @@ export class PodTable {
     return this.byAddress.get(address);
   }
 
-  /** Lets a share (0 to 1) of the pods forget what has run out, the next ones each time. */
-  sweep(share: number, now: number): void {
+  /** A share (0 to 1) of the pods, the next ones each time. */
+  inTurn(share: number, visit: (pod: GuardedPod) => void): void {
     for (let left = Math.ceil(this.byKey.size * share); left > 0; left--) {
       let { value: pod } = this.turn.next();
       if (pod === undefined) ({ value: pod } = (this.turn = this.byKey.values()).next());
-      pod?.sweep(now);
+      if (pod !== undefined) visit(pod);
     }
   }
 

@@ -1,6 +1,7 @@
 import type { Endpoint, Ip } from "../base/address.ts";
 import type { ConntrackEntry } from "../firewall/conntrack.ts";
 import type { QueueStats } from "../base/addon.ts";
+import type { NamePattern } from "../base/name.ts";
 import type { Attachment } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
@@ -12,6 +13,8 @@ export interface WorkerOptions {
   readonly markMask: number;
   readonly queueBase: number;
   readonly limits: Limits;
+  /** Names of DNS-over-HTTPS servers, patterns allowed. */
+  readonly dnsServers: readonly NamePattern[];
   /** The control thread keeps guarded pods' veths in interface groups. */
   readonly groups: boolean;
   /** Where the packet thread counts (worker/meter.ts). */

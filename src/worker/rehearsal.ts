@@ -2,6 +2,7 @@ import { NfVerdict, type NetlinkSocket, type PacketQueue, RECORD_WORDS, RecordWo
 import { type Ip, parseIp, putIp } from "../base/address.ts";
 import { namePattern } from "../base/name.ts";
 import { newPacket } from "../capture/decode.ts";
+import { NameList } from "../dns/elsewhere.ts";
 import { tcpSegment, udpReply } from "../dns/packets.ts";
 import { Protocol, TcpFlag } from "../model/packet.ts";
 import type { Policy } from "../model/policy.ts";
@@ -12,6 +13,7 @@ import { rulebook } from "./guard.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Meter, newBlock } from "./meter.ts";
+import { NameWatch } from "./name-watch.ts";
 import { GuardedPod, PodTable } from "./pods.ts";
 import { LIMITS_DEFAULT } from "./protocol.ts";
 import { Replies } from "./replies.ts";
@@ -74,6 +76,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
     kernel: new Kernel(agreeable(), real.kernel.marks),
     pods: new PodTable(),
     limits: LIMITS_DEFAULT,
+    dnsServers: new NameList([]),
     counters: newCounters(),
     meter: new Meter(newBlock(0)),
     nowMs: real.nowMs,
@@ -97,7 +100,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
   if (book === undefined) return context.counters;
   context.pods.set(new GuardedPod(pod, book, { kind: "routed", interface: "rehearsal", index: 0 }, context.kernel, LIMITS_DEFAULT));
   const sender = { send: () => undefined, frame: () => undefined, close: () => undefined };
-  const replies = new Replies(context);
+  const replies = new Replies(context, new NameWatch(context, 0));
   const inspection = new Inspection(context, sender);
   const unknown = new UnknownPods(context, { mayGo: () => true }, () => undefined);
   const { marks } = context.kernel;

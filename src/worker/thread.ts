@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { Fault, messageOf } from "../base/fault.ts";
@@ -7,19 +8,21 @@ import type { EventDraft } from "../model/event.ts";
 import { admit } from "./admission.ts";
 import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
-import { type Context, newCounters } from "./context.ts";
+import { type Context, newCounters, sayHeldBack } from "./context.ts";
 import { Desired } from "./desired.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
 import { Meter } from "./meter.ts";
+import { NameWatch } from "./name-watch.ts";
 import { settleOwed } from "./owed.ts";
 import { PodTable } from "./pods.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
 import { Queries } from "./queries.ts";
 import { rehearse } from "./rehearsal.ts";
 import { Replies } from "./replies.ts";
+import { serversOf } from "./resolvers.ts";
 import { UnknownPods } from "./unknown.ts";
 
 /**
@@ -61,6 +64,7 @@ function start(native: Addon): void {
     meter,
     pods: new PodTable(),
     limits: options.limits,
+    dnsServers: serversOf(options.dnsServers),
     counters: newCounters(),
     nowMs: () => Date.now(),
     now: () => Math.floor(Date.now() / 1000),
@@ -76,7 +80,8 @@ function start(native: Addon): void {
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
   const queues = new Map<string, PacketQueue>();
-  const queriesOf = new Queries(context, sender);
+  const watch = new NameWatch(context, randomBytes(4).readUInt32LE());
+  const queriesOf = new Queries(context, sender, watch);
   const unknown = new UnknownPods(context, queriesOf, (source, index) => send({ kind: "unknown", source, index }));
   const desired = new Desired({
     context,
@@ -99,7 +104,7 @@ function start(native: Addon): void {
         return;
       case "bind":
         try {
-          openQueues(native, context, queues, sender, new Replies(context), queriesOf, inspection, unknown);
+          openQueues(native, context, queues, sender, new Replies(context, watch), queriesOf, inspection, unknown);
           send({ kind: "bound" });
           inSlices(rehearse(context));
         } catch (error) {
@@ -118,6 +123,7 @@ function start(native: Addon): void {
         message satisfies never;
     }
   });
+  let sweptMs = 0;
   let served = 0;
   let tickedMs = performance.now();
   setInterval(() => {
@@ -131,7 +137,15 @@ function start(native: Addon): void {
     comparison.tick(nowMs);
     inspection.sweep();
     served = settleOwed(context, served);
-    context.pods.sweep(TICK_MS / SWEEP_MS, context.now());
+    const now = context.now();
+    context.pods.inTurn(TICK_MS / SWEEP_MS, (pod) => {
+      pod.sweep(now);
+      sayHeldBack(context, pod);
+    });
+    if (nowMs - sweptMs > SWEEP_MS) {
+      sweptMs = nowMs;
+      watch.sweep(nowMs);
+    }
     kernel.commit();
   }, TICK_MS);
 }

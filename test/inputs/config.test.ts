@@ -33,6 +33,7 @@ queueBase: 5000
 checkInterval: 1.5s
 selfTestInterval: 1m
 limits: { upcalls: 100, bindings: 1000, events: 5 }
+dnsOverHttps: [ DNS.Example., "*.dns.example" ]
 clusterNamespace: namegate
 nodeName: worker-1.example
 kubeconfig: /etc/kubeconfig
@@ -72,6 +73,7 @@ kubernetesEvents: false
     upcalls: 100,
     maxBindings: 1e3,
     events: 5,
+    dnsOverHttps: ["dns.example", "*.dns.example"],
     alerts: undefined,
   });
   assert.deepEqual(

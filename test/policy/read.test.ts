@@ -9,6 +9,7 @@ import { cidrText } from "../../src/base/address.ts";
 import { TLS_DEFAULTS } from "../../src/policy/build.ts";
 import { mergeDocuments, PROBLEMS_MAX, readConfigMap, readManifests, type ReadResult } from "../../src/policy/read.ts";
 import { policySchema } from "../../src/policy/schema.ts";
+import { DNS_LIMITS } from "../../src/policy/view.ts";
 
 const fixture = (name: string): string => readFileSync(join("test/policy/fixtures", name), "utf8");
 
@@ -143,6 +144,15 @@ test("rules and values", () => {
     [bare("  dns: { minTtl: 2h }"), /minTtl is more than maxTtl.*default/],
     [bare("  dns: { minTtl: 1h30m, maxTtl: 2h, grace: 500ms }"), undefined],
     [bare("  dns: { grace: 30 }"), /add a unit: 30s/],
+    [bare(`  dns: { limits: { action: Refuse, names: 500, entropy: 4.5, types: [ "NULL", TXT, TYPE65399 ] } }`), undefined],
+    [bare("  dns: { limits: {} }"), undefined],
+    [bare("  dns: { limits: { types: [ NULL ] } }"), /write the record type in quotes: "NULL"/],
+    [bare("  dns: { limits: { action: Deny } }"), /use Alert or Refuse/],
+    [bare("  dns: { limits: { types: [ txt ] } }"), /`txt` is no record type.*did you mean `TXT`/],
+    [bare("  dns: { limits: { types: [ TYPE65536 ] } }"), /is no record type/],
+    [bare("  dns: { limits: { names: 10001 } }"), /not in 1\.\.10000/],
+    [bare("  dns: { limits: { name: 1 } }"), /did you mean `names`/],
+    [bare("  dns: { limits: { entropy: high } }"), /must be a number/],
     [bare("  egress:"), /not nothing/],
     [bare("  subject: { podSelector: { matchExpressions: [ { key: a, operator: In } ] } }"), /In needs `values`/],
     [bare("  subject: { podSelector: { matchExpressions: [ { key: a, operator: Exists, values: [ x ] } ] } }"), /Exists has no `values`/],
@@ -168,6 +178,19 @@ test("rules and values", () => {
         `${text}\n${said(result).join("\n")}`,
       );
   }
+});
+
+test("dns.limits: what is left out has the default, and without the section there is none", () => {
+  const limits = (text: string): unknown => readManifests("f", bare(`  dns: ${text}`)).policies[0]?.dns.limits;
+  assert.equal(limits("{}"), undefined);
+  assert.deepEqual(limits("{ limits: {} }"), DNS_LIMITS);
+  assert.deepEqual(limits("{ limits: { action: Refuse, queries: 9, types: [ TXT, TYPE300 ] } }"), {
+    ...DNS_LIMITS,
+    action: "Refuse",
+    queries: 9,
+    types: [16, 300],
+  });
+  assert.deepEqual(limits("{ limits: { types: [] } }"), { ...DNS_LIMITS, types: [] });
 });
 
 test("one slip, one problem", () => {

@@ -223,21 +223,17 @@ test("a bucket of work runs into debt and comes out of it with time", () => {
   assert.ok(bucket.has(1600));
 });
 
-test("pods are swept in turn, each once in a round, also while some come and go", () => {
+test("pods are visited in turn, each once in a round, also while some come and go", () => {
   const { table, add } = node(1000);
-  const swept: string[] = [];
-  const watched = (podName: string): GuardedPod => {
-    const pod = add(podName, policy(1, 1));
-    pod.sweep = () => void swept.push(podName);
-    return pod;
-  };
-  table.sweep(1, NOW); // nobody is there
-  for (const podName of ["a", "b", "c", "d", "e", "f"]) watched(podName);
-  for (let i = 0; i < 3; i++) table.sweep(1 / 3, NOW);
-  assert.deepEqual(swept.splice(0), ["a", "b", "c", "d", "e", "f"]);
-  table.sweep(1 / 3, NOW);
+  const visited: string[] = [];
+  const third = (): void => table.inTurn(1 / 3, ({ pod }) => void visited.push(pod.name));
+  third(); // nobody is there
+  for (const podName of ["a", "b", "c", "d", "e", "f"]) add(podName, policy(1, 1));
+  for (let i = 0; i < 3; i++) third();
+  assert.deepEqual(visited.splice(0), ["a", "b", "c", "d", "e", "f"]);
+  third();
   table.delete(table.byKey.get("shop/c" as never) as GuardedPod);
-  watched("g");
-  for (let i = 0; i < 3; i++) table.sweep(1 / 3, NOW);
-  assert.deepEqual(swept, ["a", "b", "d", "e", "f", "g", "a", "b"]);
+  add("g", policy(1, 1));
+  for (let i = 0; i < 3; i++) third();
+  assert.deepEqual(visited, ["a", "b", "d", "e", "f", "g", "a", "b"]);
 });
