@@ -1,3 +1,5 @@
+import { NameList } from "../../src/dns/elsewhere.ts";
+import { Meter, newBlock } from "../../src/worker/meter.ts";
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { HOLD, NfVerdict, type PacketQueue, RECORD_WORDS, RecordWord } from "../../src/base/addon.ts";
@@ -69,6 +71,8 @@ function room(t: TestContext) {
   }
   const context = {
     counters: newCounters(),
+    meter: new Meter(newBlock(0)),
+    dnsServers: new NameList([]),
     kernel,
     pods,
     limits: LIMITS_DEFAULT,
