@@ -12,6 +12,7 @@ import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
 import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
+import type { ExplainDeps } from "./control/explain.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
@@ -230,7 +231,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       lastUpdate: enforcer.lastUpdate,
     });
 
-  const server = await listen(options.socket, requests(status, history));
+  const whatIf: ExplainDeps = {
+    pods: () => enforcer.pods,
+    outside: () => outside,
+    snapshot: () => snapshot,
+    enforcing: () => enforcement.state.enforcing,
+    unenforceable: () => enforcement.unenforceable(enforcer.unenforceable.all),
+    judge: (question) => enforcer.explain(question),
+    find: (id) => history.find(id),
+    oldest: () => history.oldest?.time,
+  };
+  const server = await listen(options.socket, requests(status, history, whatIf));
   const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 

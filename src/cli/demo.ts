@@ -5,7 +5,7 @@ import { BEFORE, PARTS } from "./demo-scenes.ts";
 import { build, document, MAIN, OUTSIDE, POLICIES, type World } from "./demo-world.ts";
 import { createLab } from "./lab.ts";
 import type { Lab } from "./lab-types.ts";
-import { eventText } from "./observe.ts";
+import { eventText } from "./event-text.ts";
 import { table } from "./status.ts";
 import { options, type Output, Usage } from "./usage.ts";
 

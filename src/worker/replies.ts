@@ -115,6 +115,7 @@ export class Replies {
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
     if (pod.guard.book.stripsEch) this.strip(bytes, start, end, sequence);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
+    pod.heard.take(outcome, learned, (this.packet as Packet).source, Math.floor(nowMs / 1000), pod.pod.searches);
     const now = Math.ceil(nowMs / 1000); // the second that has begun may be nearly over: nothing lasts for less than its TTL
     let count = 0;
     for (const one of learned) {

@@ -9,6 +9,7 @@ import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { Desired } from "./desired.ts";
+import { explain } from "./explain.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
@@ -102,6 +103,9 @@ function start(native: Addon): void {
         return;
       case "status":
         send({ kind: "status", id: message.id, status: status(context, queues) });
+        return;
+      case "explain":
+        send({ kind: "explained", id: message.id, answer: explain(context, message.question) });
         return;
       case "stop":
         for (const queue of queues.values()) queue.close();
@@ -210,11 +214,11 @@ function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): Wor
 }
 
 function fail(error: unknown): void {
-  const fault = error instanceof Fault ? error : explain(error);
+  const fault = error instanceof Fault ? error : kernelFault(error);
   send({ kind: "failed", code: fault.code, message: fault.message, fix: fault.fix });
 }
 
-function explain(error: unknown): Fault {
+function kernelFault(error: unknown): Fault {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
   if (code === "EPERM" || code === "EACCES")
     return new Fault("no-privilege", `the kernel refused: ${messageOf(error)}`, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW");
