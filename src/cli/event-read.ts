@@ -70,7 +70,9 @@ function readEvidence(value: unknown): Event["evidence"] {
   const { dns, serverName, application, ja4, alpn, ech, version, upgrade, fields: more } = fields(value);
   const names = Array.isArray(dns) ? (dns as unknown[]).map(fields) : null;
   return {
-    dns: names?.flatMap(({ name, via, fresh }) => (typeof name === "string" ? [{ name, via: text(via) ?? "", fresh: fresh === true }] : [])) ?? null,
+    dns:
+      names?.flatMap(({ name, via, fresh }) => (typeof name === "string" ? [{ name, via: text(via) ?? "", fresh: fresh === true }] : [])) ??
+      null,
     serverName: text(serverName),
     application: text(application),
     ja4: text(ja4),

@@ -99,7 +99,8 @@ export function ruleText(event: Event): string {
   return `(no rule of ${policies.slice(0, POLICIES_SHOWN).join(", ")}${more} comes near)`;
 }
 
-export const clauseText = (clause: string): string => (Object.hasOwn(CLAUSES, clause) ? (CLAUSES[clause] as string) : `its ${clause} does not match`);
+export const clauseText = (clause: string): string =>
+  Object.hasOwn(CLAUSES, clause) ? (CLAUSES[clause] as string) : `its ${clause} does not match`;
 
 /** What only the message has. */
 function saidText({ type, destination, source, message }: Event): string {

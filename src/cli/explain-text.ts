@@ -10,7 +10,12 @@ const LABEL_WIDTH = 10;
 const RULES_SHOWN = 6;
 const NAMES_SHOWN = 6;
 /** RFC 1035 §4.1.1. */
-const RCODES: Readonly<Record<number, string>> = { 0: "it has no address of that kind", 2: "SERVFAIL", 3: "NXDOMAIN, there is no such name", 5: "REFUSED" };
+const RCODES: Readonly<Record<number, string>> = {
+  0: "it has no address of that kind",
+  2: "SERVFAIL",
+  3: "NXDOMAIN, there is no such name",
+  5: "REFUSED",
+};
 
 /** From DNS to the verdict, a step a line, and the rule to paste. */
 export function explanationText(answer: Explanation, paint: Paint): string {
@@ -18,7 +23,9 @@ export function explanationText(answer: Explanation, paint: Paint): string {
   const shown = replay ?? now;
   const lines = [
     ...head(answer, paint),
-    ...(event === null ? [] : step("event", [`${event.time.slice(0, 10)} ${eventText(event, { paint, today: undefined, ids: true })}`, ...messageOf(answer)])),
+    ...(event === null
+      ? []
+      : step("event", [`${event.time.slice(0, 10)} ${eventText(event, { paint, today: undefined, ids: true })}`, ...messageOf(answer)])),
     ...podLines(answer),
     ...(shown === null ? [] : walk(shown, answer, paint)),
     ...(event !== null && replay !== null && now !== null ? step("now", [verdictText(now.cases[0], paint)]) : []),
@@ -34,7 +41,9 @@ function step(label: string, texts: readonly string[]): string[] {
 
 function head({ pod, to, event, now }: Explanation, paint: Paint): string[] {
   if (event !== null || pod === null || to === null) return [];
-  const place = to.protocol.startsWith("ICMP") ? `${to.host} ${to.protocol} type ${to.port >> 8}` : `${bracketed(to.host)}:${to.port}/${to.protocol}`;
+  const place = to.protocol.startsWith("ICMP")
+    ? `${to.host} ${to.protocol} type ${to.port >> 8}`
+    : `${bracketed(to.host)}:${to.port}/${to.protocol}`;
   const refused = now?.query?.action === "refuse";
   const verdict = refused ? paint(RED, "its query would be refused") : verdictText(now?.cases[0], paint);
   return [`${paint(BOLD, plain(`${pod.namespace}/${pod.name} → ${place}`))}: ${now === null ? "not judged" : verdict}`];
@@ -48,7 +57,9 @@ function messageOf({ event }: Explanation): string[] {
 
 function podLines({ pod, event, to }: Explanation): string[] {
   if (pod === null)
-    return event?.pod == null || to === null ? [] : step("pod", ["it is not on this node any more: only the event itself can be explained"]);
+    return event?.pod == null || to === null
+      ? []
+      : step("pod", ["it is not on this node any more: only the event itself can be explained"]);
   const mode = pod.mode === null ? "no policy selects it" : `mode ${pod.mode}`;
   const state = !pod.guarded ? "" : pod.enforced ? ", enforced" : `, NOT ENFORCED: ${pod.why ?? "the agent is not ready"}`;
   return step("pod", [plain(`${pod.namespace}/${pod.name}: ${mode}${state}`)]);
@@ -69,24 +80,35 @@ function walk(shown: Explained, { replay, event }: Explanation, paint: Paint): s
   if (first === undefined) return [];
   const once = replay === null ? "" : " (with the event's names and first bytes, and the policies of now)";
   return [
-    ...step("DNS", [...queryLines(shown), ...shown.heard.flatMap(heardLines)]),
-    ...step("binding", bindingLines(shown, first, event !== null && replay !== null ? event.evidence?.dns ?? [] : undefined)),
-    ...step("policies", [shown.policies.map(({ id, mode, tier }) => plain(`${id} (${mode}${tier === "Namespace" ? "" : `, ${tier}`})`)).join(", ")]),
+    ...step("DNS", [...queryLines(shown, event), ...shown.heard.flatMap(heardLines)]),
+    ...step("binding", bindingLines(shown, first, event !== null && replay !== null ? (event.evidence?.dns ?? []) : undefined)),
+    ...step("policies", [
+      shown.policies.map(({ id, mode, tier }) => plain(`${id} (${mode}${tier === "Namespace" ? "" : `, ${tier}`})`)).join(", "),
+    ]),
     ...(first.resolver ? [] : step("rules", ruleLines(shown, paint))),
     ...step("evidence", [evidenceText(first, shown)]),
-    ...step("verdict", [`${verdictText(first, paint)}${once}`, ...differs(first, event, replay)]),
+    ...step("verdict", [`${refusedText(shown, paint)}${verdictText(first, paint)}${once}`, ...differs(first, event, replay)]),
     ...others.map((one) => `${" ".repeat(LABEL_WIDTH)}${plain(one.address)}: ${verdictText(one, paint)}`),
     ...(shown.more > 0 ? [`${" ".repeat(LABEL_WIDTH)}and ${shown.more} more addresses, not looked at`] : []),
   ];
 }
 
+function refusedText({ query, cases: [first] }: Explained, paint: Paint): string {
+  if (query?.action !== "refuse") return "";
+  return `${paint(RED, `deny: its query is refused (${query.why})`)}; ${first?.assumed === true ? "if it had an address" : "with the address that it has"}: `;
+}
+
 function differs(first: Case, event: Explanation["event"], replay: Explained | null): string[] {
   if (event === null || replay === null) return [];
   const same = first.verdict === event.verdict && first.why === event.why;
-  return same || first.verdict === "inspect" ? [] : [`this is not what the event says (${plain(event.why ?? event.verdict)}): the policies have changed since, or what was read is not all in the event`];
+  return same || first.verdict === "inspect"
+    ? []
+    : [
+        `this is not what the event says (${plain(event.why ?? event.verdict)}): the policies have changed since, or what was read is not all in the event`,
+      ];
 }
 
-function queryLines({ query, restrictsQueries, heard, cases }: Explained): string[] {
+function queryLines({ query, restrictsQueries, heard, cases }: Explained, event: Explanation["event"]): string[] {
   const assumed = cases[0]?.assumed === true;
   const lines: string[] = [];
   if (query?.action === "allow") lines.push(restrictsQueries ? "the policies let it ask for the name" : "it may ask for any name");
@@ -94,7 +116,10 @@ function queryLines({ query, restrictsQueries, heard, cases }: Explained): strin
     const by = query.rule === undefined ? "no rule has it, and queries are AllowedOnly" : `${query.policy}/${query.rule} denies it`;
     lines.push(plain(`a query for the name is answered with REFUSED: ${query.why} (${by})`));
   }
-  if (assumed) lines.push(heard.some(({ answered }) => answered !== null) ? "it has no address for the name now" : "it has not resolved the name, as far as is known; what follows supposes that it does");
+  const supposes = `what follows supposes that it does${event === null ? "" : ", and TCP port 443"}`;
+  if (assumed && heard.some(({ answered }) => answered !== null))
+    lines.push(`it has no address for the name any more; what follows supposes one`);
+  else if (assumed) lines.push(`it has not resolved the name, as far as is known; ${supposes}`);
   if (lines.length === 0 && heard.length === 0) lines.push("nothing that it asked for lately leads there");
   return lines;
 }
@@ -116,12 +141,18 @@ function bindingLines({ lifetime }: Explained, first: Case, then: SeenThen | und
   if (first.assumed) return ["none"];
   if (then !== undefined) {
     if (then.length === 0) return [plain(`${first.address}: it had resolved nothing to this address then`)];
-    return then.slice(0, NAMES_SHOWN).map(({ name, via, fresh }) => plain(`${first.address} was ${name}${via === "cname" ? " (down a CNAME chain)" : ""} then, ${fresh ? "fresh" : "too old"}`));
+    return then
+      .slice(0, NAMES_SHOWN)
+      .map(({ name, via, fresh }) =>
+        plain(`${first.address} was ${name}${via === "cname" ? " (down a CNAME chain)" : ""} then, ${fresh ? "fresh" : "too old"}`),
+      );
   }
   if (first.names.length === 0) return [plain(`${first.address}: it has resolved nothing to this address`)];
   const more = first.names.length - NAMES_SHOWN;
   const settings = lifetime === null ? "" : ` (a reply lasts its TTL, at least ${lifetime.minTtl} s, and ${lifetime.grace} s more)`;
-  const lines = first.names.slice(0, NAMES_SHOWN).map((one, i) => plain(`${first.address} is ${one.name}${nameText(one)}${i === 0 ? settings : ""}`));
+  const lines = first.names
+    .slice(0, NAMES_SHOWN)
+    .map((one, i) => plain(`${first.address} is ${one.name}${nameText(one)}${i === 0 ? settings : ""}`));
   return more > 0 ? [...lines, `and ${more} more names`] : lines;
 }
 
@@ -152,25 +183,33 @@ function ruleText({ policy, rule, action, outcome, failed, wants }: RuleTrace, p
     case "not-asked":
       return paint(DIM, `-  ${name} is not asked any more: ${has}`);
     case "no":
-      return `${paint(DIM, "x ")} ${name} no: ${failed.map(failedText).join(" and ")}. It has: ${has}`;
+      return `${paint(DIM, "x ")} ${name}: ${failedText(failed)}: ${has}`;
     default:
       return outcome satisfies never;
   }
 }
 
-const FAILED: Readonly<Record<string, string>> = {
-  name: "its names are not what the pod resolved to the address",
-  network: "its networks do not have the address",
-  port: clauseText("port"),
-  stale: clauseText("stale"),
-};
-const failedText = (clause: string): string => (Object.hasOwn(FAILED, clause) ? (FAILED[clause] as string) : `its first bytes do not do (${clause})`);
+const PARTS: Readonly<Record<string, string>> = { name: "names", network: "networks", port: "ports" };
 
-function evidenceText({ verdict, resolver, policy, rule }: Case, { rules }: Explained): string {
+function failedText(failed: RuleTrace["failed"]): string {
+  if (failed.includes("stale")) return "the name matches, but the DNS answer is too old";
+  const parts = failed.flatMap((clause) => PARTS[clause] ?? []);
+  return parts.length > 0 ? `${parts.join(" and ")} do not match` : `the first bytes do not (${failed.join(", ")})`;
+}
+
+function evidenceText({ verdict, why, resolver, policy, rule }: Case, { rules }: Explained): string {
   const wanted = rules.find(({ outcome }) => outcome === "decides")?.wants.application ?? null;
   if (resolver) return "the queries in it are judged one by one";
-  if (verdict === "inspect") return plain(`the first bytes are held and read: ${policy}/${rule} wants ${wanted ?? "to see them"}; --server-name and --application suppose some`);
-  return wanted === null ? "no rule that came so far wants to see the first bytes" : plain(`the first bytes agree with what ${policy}/${rule} wants: ${wanted}`);
+  if (verdict === "inspect")
+    return plain(
+      `the first bytes are held and read: ${policy}/${rule} wants ${wanted ?? "to see them"}; --server-name and --application suppose some`,
+    );
+  if (verdict === "allow")
+    return wanted === null ? "none wanted" : plain(`the first bytes agree with what ${policy}/${rule} wants: ${wanted}`);
+  const read = rules.some(({ failed }) => failed.some((clause) => clause === why));
+  return read && why !== "stale-dns"
+    ? "the first bytes were read: see the rules"
+    : "the first bytes do not matter: it is denied by its address and port";
 }
 
 function verdictText(one: Case | undefined, paint: Paint): string {
@@ -197,7 +236,12 @@ function suggestionLines(suggestion: Suggestion | null, paint: Paint): string[] 
   if (suggestion.kind === "none") return ["", `No rule to paste: ${plain(suggestion.why)}`];
   const where = suggestion.policy === undefined ? "a policy that selects the pod" : plain(suggestion.policy);
   const yaml = suggestion.yaml.trimEnd().split("\n");
-  return ["", `To allow it, under spec.egress of ${where}:`, ...yaml.map((line) => paint(BOLD, plain(line))), ...suggestion.notes.map((note) => `# ${plain(note)}`)];
+  return [
+    "",
+    `To allow it, under spec.egress of ${where}:`,
+    ...yaml.map((line) => paint(BOLD, plain(line))),
+    ...suggestion.notes.map((note) => `# ${plain(note)}`),
+  ];
 }
 
 function ageText(seconds: number): string {

@@ -40,7 +40,8 @@ export async function explain(argv: readonly string[], out: Output): Promise<num
   const [id, ...more] = positionals;
   if (more.length > 0) throw wrong(`${JSON.stringify(more[0])}: one event at a time`);
   const supposes = values["server-name"] ?? values.application;
-  if (id === undefined && (values.pod === undefined || values.to === undefined)) throw wrong("explain wants an event's ID, or --pod and --to");
+  if (id === undefined && (values.pod === undefined || values.to === undefined))
+    throw wrong("explain wants an event's ID, or --pod and --to");
   if (id !== undefined && (values.pod ?? values.to ?? supposes) !== undefined) throw wrong("an event's ID, or --pod and --to, not both");
   if (values.file !== undefined && id === undefined) throw wrong("--file wants an event's ID");
   const target = values.to === undefined ? undefined : parseTarget(values.to);
@@ -50,7 +51,9 @@ export async function explain(argv: readonly string[], out: Output): Promise<num
       ? await fromFile(values.file, id)
       : await fromAgent(
           values.socket ?? SOCKET_DEFAULT,
-          id !== undefined ? { id } : { pod: values.pod, to: values.to, serverName: values["server-name"], application: values.application },
+          id !== undefined
+            ? { id }
+            : { pod: values.pod, to: values.to, serverName: values["server-name"], application: values.application },
         );
   out.stdout.write(json ? `${JSON.stringify(answer, undefined, 2)}\n` : explanationText(answer, painter(out.stdout, process.env)));
   return 0;
@@ -76,5 +79,9 @@ async function fromFile(path: string, id: string): Promise<Explanation> {
     }
     if (event?.id === id) return { pod: null, to: null, event, replay: null, now: null, suggestion: suggestRule(event) };
   }
-  throw new Fault("no-event", `no event ${JSON.stringify(id)} in ${path}`, "is it of another node or day? `namegate observe --file` lists what is there");
+  throw new Fault(
+    "no-event",
+    `no event ${JSON.stringify(id)} in ${path}`,
+    "is it of another node or day? `namegate observe --file` lists what is there",
+  );
 }

@@ -26,7 +26,16 @@ export async function observe(asked: Asked, { last, follow, filter, view: look }
       `kubectl namegate: ${asked.agents.length} nodes are too many to follow at once (${STREAMS_MAX}): name a pod or a --node\n`,
     );
   const view = openView(look, "", out, { live: follow, several: asked.agents.length > 1 });
-  const command = ["observe", "-o", "json", "--last", String(last), ...(follow ? [] : ["--no-follow"]), ...filterArgs(filter.terms), ...asked.rest];
+  const command = [
+    "observe",
+    "-o",
+    "json",
+    "--last",
+    String(last),
+    ...(follow ? [] : ["--no-follow"]),
+    ...filterArgs(filter.terms),
+    ...asked.rest,
+  ];
   const kept: { node: string; event: Event; raw: unknown }[] = [];
   const take = (node: string, line: string): void => {
     const raw = parsed(line);

@@ -72,7 +72,9 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
   const json = (command === "observe" ? viewKind(values.output, USAGE) : format(values.output)) === "json";
   const nowMs = Date.now();
   // Of `namespace` there is one, and of explain `to` is no filter.
-  const filterTokens = tokens.filter((token) => token.kind === "option" && token.name !== "namespace" && !(explains !== undefined && token.name === "to"));
+  const filterTokens = tokens.filter(
+    (token) => token.kind === "option" && token.name !== "namespace" && !(explains !== undefined && token.name === "to"),
+  );
   const filter = readFilter(filterTokens, USAGE, nowMs);
   if (command !== "observe" && (filter.terms.length > 0 || values.top !== undefined))
     throw new Usage(`kubectl namegate: filters and --top go with observe\n${USAGE}`);
@@ -126,7 +128,11 @@ interface ExplainWhat {
 function explainOf(
   command: (typeof COMMANDS)[number],
   which: string | undefined,
-  values: { readonly to?: readonly string[] | undefined; readonly "server-name"?: string | undefined; readonly application?: string | undefined },
+  values: {
+    readonly to?: readonly string[] | undefined;
+    readonly "server-name"?: string | undefined;
+    readonly application?: string | undefined;
+  },
 ): ExplainWhat | undefined {
   const { to, "server-name": serverName, application } = values;
   if (command !== "explain") {
@@ -138,7 +144,8 @@ function explainOf(
   const args = Object.entries({ to: to?.[0], "server-name": serverName, application }).flatMap(([flag, value]) =>
     value === undefined ? [] : [`--${flag}=${value}`],
   );
-  if (to === undefined && args.length > 0) throw new Usage(`kubectl namegate: --server-name and --application go with a pod and --to\n${USAGE}`);
+  if (to === undefined && args.length > 0)
+    throw new Usage(`kubectl namegate: --server-name and --application go with a pod and --to\n${USAGE}`);
   if (to === undefined && !/^[a-z0-9]{1,40}-[0-9]{1,16}$/.test(which))
     throw new Usage(`kubectl namegate: ${JSON.stringify(which)} is no event's id; of a pod, --to HOST:PORT is wanted\n${USAGE}`);
   return { id: to === undefined ? which : undefined, args };

@@ -11,7 +11,8 @@ const LINE_CHARS_MAX = 1024 * 1024;
 export function withRotated(path: string): string[] {
   if (path === "-") return [path];
   const [folder, name] = [dirname(path), basename(path)];
-  if (!existsSync(path)) throw new Fault("no-file", `there is no file ${path}`, "name a file of JSON events, one a line, or - for the standard input");
+  if (!existsSync(path))
+    throw new Fault("no-file", `there is no file ${path}`, "name a file of JSON events, one a line, or - for the standard input");
   const older = readdirSync(folder).flatMap((other): [number, string][] => {
     const found = other.startsWith(`${name}.`) ? /^(\d{1,4})(\.gz)?$/.exec(other.slice(name.length + 1)) : null;
     return found === null ? [] : [[Number(found[1]), join(folder, other)]];
@@ -28,7 +29,12 @@ export async function* linesOf(paths: readonly string[], stdin: Readable): Async
     try {
       yield* split(text);
     } catch (error) {
-      throw new Fault("file", `${path} cannot be read: ${messageOf(error)}`, packed ? "is the gzip file whole?" : "may you read it?", error);
+      throw new Fault(
+        "file",
+        `${path} cannot be read: ${messageOf(error)}`,
+        packed ? "is the gzip file whole?" : "may you read it?",
+        error,
+      );
     }
   }
 }

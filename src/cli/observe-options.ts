@@ -43,7 +43,11 @@ interface Token {
 }
 
 /** The filters in the order in which they stand there, times as absolute ones. */
-export function readFilter(tokens: readonly Token[], usage: string, nowMs: number): { readonly terms: readonly Term[]; readonly passes: Passes } {
+export function readFilter(
+  tokens: readonly Token[],
+  usage: string,
+  nowMs: number,
+): { readonly terms: readonly Term[]; readonly passes: Passes } {
   const terms: Term[] = [];
   let not = false;
   for (const { kind, name, value } of tokens) {
@@ -52,7 +56,11 @@ export function readFilter(tokens: readonly Token[], usage: string, nowMs: numbe
       if (not) throw new Usage(`namegate: --not --not: once is enough\n${usage}`);
       not = true;
     } else if (TERM_KINDS.some((one) => one === name) && typeof value === "string") {
-      terms.push({ kind: name as TermKind, value: name === "since" || name === "until" ? absolute(value, nowMs) : value, ...(not && { not }) });
+      terms.push({
+        kind: name as TermKind,
+        value: name === "since" || name === "until" ? absolute(value, nowMs) : value,
+        ...(not && { not }),
+      });
       not = false;
     }
   }

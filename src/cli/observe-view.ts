@@ -41,7 +41,12 @@ const ROWS_MAX = 10_000;
 const REDRAW_MS = 1000;
 
 /** `live`: events still come when this one is shown. `several`: of several nodes. */
-export function openView(values: ViewValues, usage: string, out: Output, { live, several = false }: { live: boolean; several?: boolean }): View {
+export function openView(
+  values: ViewValues,
+  usage: string,
+  out: Output,
+  { live, several = false }: { live: boolean; several?: boolean },
+): View {
   const kind = viewKind(values.output, usage);
   if (values.top === undefined) {
     if (values.sort !== undefined || values.rows !== undefined) throw new Usage(`namegate: --sort and --rows go with --top\n${usage}`);
@@ -53,7 +58,8 @@ export function openView(values: ViewValues, usage: string, out: Output, { live,
     return found;
   });
   const rows = Number(values.rows ?? ROWS_DEFAULT);
-  if (!Number.isInteger(rows) || rows < 1 || rows > ROWS_MAX) throw new Usage(`namegate: --rows ${values.rows}: a whole number from 1 to ${ROWS_MAX} is wanted\n${usage}`);
+  if (!Number.isInteger(rows) || rows < 1 || rows > ROWS_MAX)
+    throw new Usage(`namegate: --rows ${values.rows}: a whole number from 1 to ${ROWS_MAX} is wanted\n${usage}`);
   if (kind === "table") throw new Usage(`namegate: --top is a table, or with -o json JSON\n${usage}`);
   return counts(keys, orderOf(values.sort, usage), rows, kind === "json", out, live);
 }
@@ -123,7 +129,9 @@ function counts(keys: readonly TopKey[], order: TopOrder, rows: number, json: bo
     take: (event) => top.take(event),
     end: () => {
       clearInterval(timer);
-      stdout.write(draws ? `\u001b[H\u001b[2J${top.text(screen())}` : json ? `${JSON.stringify(top.json(rows), undefined, 2)}\n` : top.text(rows));
+      stdout.write(
+        draws ? `\u001b[H\u001b[2J${top.text(screen())}` : json ? `${JSON.stringify(top.json(rows), undefined, 2)}\n` : top.text(rows),
+      );
     },
   };
 }

@@ -64,13 +64,18 @@ export async function observe(argv: readonly string[], out: Output): Promise<num
     view.end();
   }
   if (follow && !stop.signal.aborted)
-    throw new Fault("agent-gone", "the agent has ended the stream", "it was stopped, or we read too slowly: see `namegate status`, and ask again");
+    throw new Fault(
+      "agent-gone",
+      "the agent has ended the stream",
+      "it was stopped, or we read too slowly: see `namegate status`, and ask again",
+    );
   return 0;
 }
 
 function lastOf(value: string | undefined, otherwise: number): number {
   const last = value === undefined ? otherwise : Number(value);
-  if (value !== undefined && (!Number.isInteger(last) || last < 0)) throw new Usage(`namegate: --last ${value}: a whole number is wanted\n${USAGE}`);
+  if (value !== undefined && (!Number.isInteger(last) || last < 0))
+    throw new Usage(`namegate: --last ${value}: a whole number is wanted\n${USAGE}`);
   return last;
 }
 

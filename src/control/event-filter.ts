@@ -22,11 +22,12 @@ const READERS = {
   "to-name": nameTerm,
   to: addressTerm,
   port: portTerm,
-  verdict: (value) =>
-    VERDICTS.includes(value) ? (event: Event) => event.verdict === value : `it is one of ${VERDICTS.join(", ")}`,
+  verdict: (value) => (VERDICTS.includes(value) ? (event: Event) => event.verdict === value : `it is one of ${VERDICTS.join(", ")}`),
   policy: (value) => (event) =>
     event.policies.includes(value) ||
-    [event, ...(event.nearest === null ? [] : [event.nearest])].some(({ policy, rule }) => value === policy || value === `${policy}/${rule}`),
+    [event, ...(event.nearest === null ? [] : [event.nearest])].some(
+      ({ policy, rule }) => value === policy || value === `${policy}/${rule}`,
+    ),
   why: wordTerm((event) => event.why),
   type: wordTerm((event) => event.type),
   since: timeTerm((time, limit) => time >= limit),
@@ -50,7 +51,8 @@ export function filterOf(terms: readonly Term[]): Passes {
   const unwanted: Passes[] = [];
   for (const { kind, value, not } of terms) {
     const passes = value === "" ? "it is empty" : value.length > VALUE_CHARS_MAX ? "it is too long" : READERS[kind](value);
-    if (typeof passes === "string") throw new Fault("filter", `--${kind} ${JSON.stringify(value.slice(0, 100))}: ${passes}`, "see `namegate observe --help`");
+    if (typeof passes === "string")
+      throw new Fault("filter", `--${kind} ${JSON.stringify(value.slice(0, 100))}: ${passes}`, "see `namegate observe --help`");
     if (not === true) unwanted.push(passes);
     else wanted.set(kind, [...(wanted.get(kind) ?? []), passes]);
   }
@@ -118,7 +120,8 @@ function portTerm(value: string): Passes | string {
   if (!/^\d{1,5}$/.test(first) || !/^\d{1,5}$/.test(last) || Number(first) > Number(last) || Number(last) > 65_535) return wrong;
   const [from, to] = [Number(first), Number(last)];
   return ({ destination }) => {
-    if (destination === null || destination.port === null || (protocol !== undefined && destination.protocol?.toUpperCase() !== protocol)) return false;
+    if (destination === null || destination.port === null || (protocol !== undefined && destination.protocol?.toUpperCase() !== protocol))
+      return false;
     return from <= destination.port && destination.port <= to;
   };
 }

@@ -111,8 +111,16 @@ async function explainEvent(id: string, deps: ExplainDeps): Promise<Explanation>
   return { ...base, to: placeOf(event), replay, now };
 }
 
-function podOf(key: PodKey, { pods, outside }: ExplainDeps): { readonly pod: Pod; readonly policies: readonly string[] | undefined; readonly why?: string } | undefined {
-  return pods().find(({ pod }) => pod.key === key) ?? outside().map((one) => ({ ...one, policies: undefined })).find(({ pod }) => pod.key === key);
+function podOf(
+  key: PodKey,
+  { pods, outside }: ExplainDeps,
+): { readonly pod: Pod; readonly policies: readonly string[] | undefined; readonly why?: string } | undefined {
+  return (
+    pods().find(({ pod }) => pod.key === key) ??
+    outside()
+      .map((one) => ({ ...one, policies: undefined }))
+      .find(({ pod }) => pod.key === key)
+  );
 }
 
 function podState(key: PodKey, deps: ExplainDeps): NonNullable<Explanation["pod"]> {
@@ -131,7 +139,10 @@ function podState(key: PodKey, deps: ExplainDeps): NonNullable<Explanation["pod"
       : found.policies.flatMap((id) => all.get(id) ?? []);
   const mode = strictest(selecting.map((policy) => policy.mode));
   const guarded = mode === "Enforce" || mode === "Monitor";
-  const why = deps.unenforceable().get(key) ?? found.why ?? (guarded && !deps.enforcing() ? "the rules are not in force: see `namegate status`" : null);
+  const why =
+    deps.unenforceable().get(key) ??
+    found.why ??
+    (guarded && !deps.enforcing() ? "the rules are not in force: see `namegate status`" : null);
   return {
     namespace: found.pod.namespace,
     name: found.pod.name,
@@ -174,7 +185,11 @@ function targetOf({ destination, type }: Event): Target | undefined {
 }
 
 function placeOf({ destination }: Event): Explanation["to"] {
-  return { host: destination?.names[0] ?? destination?.address ?? "?", port: destination?.port ?? 0, protocol: destination?.protocol ?? "?" };
+  return {
+    host: destination?.names[0] ?? destination?.address ?? "?",
+    port: destination?.port ?? 0,
+    protocol: destination?.protocol ?? "?",
+  };
 }
 
 function namesOf({ evidence }: Event): NameSeen[] {
@@ -223,7 +238,12 @@ function suggestFor(
     rule: one.rule,
     policies: pod.policies,
     nearest: one.nearest,
-    destination: { address: one.address, port, protocol: protocolText(protocol), names: name === undefined ? bound.map(({ name: n }) => n) : [name] },
+    destination: {
+      address: one.address,
+      port,
+      protocol: protocolText(protocol),
+      names: name === undefined ? bound.map(({ name: n }) => n) : [name],
+    },
     source: null,
     evidence: { dns, serverName: evidence?.serverName ?? null, application: evidence?.application ?? null, ja4: null },
     message: null,

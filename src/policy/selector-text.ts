@@ -43,9 +43,13 @@ function split(text: string): string[] | undefined {
 function requirement(text: string): LabelExpression | string {
   const bracket = text.indexOf("(");
   if (bracket >= 0) {
-    const [key = "", word = "", ...more] = text.slice(0, bracket).split(/\s/).filter((one) => one !== "");
+    const [key = "", word = "", ...more] = text
+      .slice(0, bracket)
+      .split(/\s/)
+      .filter((one) => one !== "");
     const operator = word === "in" ? "In" : word === "notin" ? "NotIn" : undefined;
-    if (operator === undefined || more.length > 0 || !text.endsWith(")")) return `${JSON.stringify(text)}: KEY in (A, B) or KEY notin (A, B) is wanted`;
+    if (operator === undefined || more.length > 0 || !text.endsWith(")"))
+      return `${JSON.stringify(text)}: KEY in (A, B) or KEY notin (A, B) is wanted`;
     const values = text
       .slice(bracket + 1, -1)
       .split(",")

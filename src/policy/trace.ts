@@ -78,7 +78,9 @@ export function trace(view: View, question: Question, max: number): Trace {
 const rulesOf = ({ denies, accepts, passes }: Level): CompiledRule[] => [...denies, ...accepts, ...passes];
 
 function decider(level: Level, question: Question, serverName: DnsName | undefined): CompiledRule | undefined {
-  return level.denies.find((rule) => matches(rule, question, serverName)) ?? level.accepts.find((rule) => matches(rule, question, serverName));
+  return (
+    level.denies.find((rule) => matches(rule, question, serverName)) ?? level.accepts.find((rule) => matches(rule, question, serverName))
+  );
 }
 
 /** Would the rule decide if it were asked? Of an Accept rule without evidence yet: it would ask for it. */
@@ -137,6 +139,7 @@ function networkText({ cidr, except }: Rule["networks"][number]): string {
 function portText({ protocol, first, last }: PortMatch): string {
   const name = protocolText(protocol);
   if (first === 0 && last === 65_535) return name;
-  if (protocol === Protocol.ICMP || protocol === Protocol.ICMPv6) return `${name} type ${first >> 8}${first === last ? ` code ${first & 255}` : ""}`;
+  if (protocol === Protocol.ICMP || protocol === Protocol.ICMPv6)
+    return `${name} type ${first >> 8}${first === last ? ` code ${first & 255}` : ""}`;
   return first === last ? `${name} ${first}` : `${name} ${first}-${last}`;
 }

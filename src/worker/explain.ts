@@ -40,7 +40,12 @@ export interface KnownName {
 /** What resolvers said last about a name. Ages are in seconds. */
 export interface HeardName {
   readonly name: string;
-  readonly answered: { readonly secondsAgo: number; readonly resolver: string; readonly ttl: number; readonly chain: readonly string[] } | null;
+  readonly answered: {
+    readonly secondsAgo: number;
+    readonly resolver: string;
+    readonly ttl: number;
+    readonly chain: readonly string[];
+  } | null;
   readonly empty: { readonly secondsAgo: number; readonly resolver: string; readonly rcode: number } | null;
 }
 
