@@ -37,7 +37,7 @@ export function eventText(event: Event, { paint, today, ids }: Look = BARE): str
     plain(podText(event)),
     plain(destinationText(event)),
     plain(seenText(event)),
-    paint(denied ? BOLD : 0, plain(event.why ?? "")),
+    denied ? paint(BOLD, plain(event.why ?? "")) : plain(event.why ?? ""),
     plain(detailText(event)),
     plain(ruleText(event)),
     plain(saidText(event)),

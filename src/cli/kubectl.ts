@@ -184,7 +184,7 @@ async function explain(asked: Asked, { id, args }: ExplainWhat, out: Output): Pr
   const found = got.filter((text) => text !== "");
   for (const text of found) show(text);
   if (found.length > 0) return 0;
-  for (const line of silent) out.stderr.write(`${plain(line.trimEnd())}\n`);
+  for (const line of silent.sort()) out.stderr.write(`${plain(line.trimEnd())}\n`);
   return 1;
 }
 

@@ -63,8 +63,10 @@ export function trace(view: View, question: Question, max: number): Trace {
     const asked: CompiledRule | undefined = skipped ? undefined : decider(level, question, serverName);
     const passed: CompiledRule | undefined =
       asked === undefined && !skipped && !left ? level.passes.find((rule) => matches(rule, question, serverName)) : undefined;
+    let over = skipped;
     for (const rule of rulesOf(level)) {
-      const outcome = skipped ? "not-asked" : rule === asked ? "decides" : rule === passed ? "passes" : "no";
+      const outcome = over ? "not-asked" : rule === asked ? "decides" : rule === passed ? "passes" : "no";
+      over ||= outcome !== "no";
       steps.push({ rule, outcome, rank: rankOf(rule, outcome, question, serverName) });
     }
     decided ||= asked !== undefined;

@@ -156,6 +156,6 @@ test("filter(not x) is the complement of filter(x), and several filters are what
         assert.equal(readTerms(JSON.parse(JSON.stringify(all)))?.(event), expected, "over the socket too");
       },
     ),
-    { numRuns: 3000 },
+    { numRuns: 500 },
   );
 });
