@@ -52,12 +52,12 @@ function head({ pod, to, event, now }: Explanation, paint: Paint): string[] {
 const bracketed = (host: string): string => (host.includes(":") ? `[${host}]` : host);
 
 function messageOf({ event }: Explanation): string[] {
-  return event?.message == null ? [] : [plain(event.message)];
+  return event === null || event.message === null ? [] : [plain(event.message)];
 }
 
 function podLines({ pod, event, to }: Explanation): string[] {
   if (pod === null)
-    return event?.pod == null || to === null
+    return event === null || event.pod === null || to === null
       ? []
       : step("pod", ["it is not on this node any more: only the event itself can be explained"]);
   const mode = pod.mode === null ? "no policy selects it" : `mode ${pod.mode}`;

@@ -105,8 +105,8 @@ async function explainEvent(id: string, deps: ExplainDeps): Promise<Explanation>
     return { ...base, to: destination === null ? null : placeOf(event), replay: null, now: null };
   const question = { pod: key, ...target, evidence: evidenceOf(event) };
   // As it was known then; a connection by name is one to an address by now.
-  const replayed = event.type !== "connection" || (why !== null && NOT_REPLAYED.has(why));
-  const replay = replayed ? null : ((await deps.judge({ ...question, names: namesOf(event) })) ?? null);
+  const replays = event.type === "connection" && !(why !== null && NOT_REPLAYED.has(why));
+  const replay = replays ? ((await deps.judge({ ...question, names: namesOf(event) })) ?? null) : null;
   const now = (await deps.judge({ ...question, names: undefined })) ?? null;
   return { ...base, to: placeOf(event), replay, now };
 }
@@ -169,7 +169,8 @@ function assumedEvidence({ serverName, application }: Readonly<Record<string, un
 }
 
 function targetOf({ destination, type }: Event): Target | undefined {
-  if (destination === null) return undefined;
+  // A packet with a stolen address says nothing about what its pod may do.
+  if (destination === null || type === "spoofed") return undefined;
   const protocol = Object.hasOwn(Protocol, destination.protocol ?? "")
     ? Protocol[destination.protocol as keyof typeof Protocol]
     : Number(destination.protocol ?? NaN);

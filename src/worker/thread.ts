@@ -9,7 +9,7 @@ import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters } from "./context.ts";
 import { Desired } from "./desired.ts";
-import { explain } from "./explain.ts";
+import { explain, type Explained, type WhatIf } from "./explain.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
@@ -105,7 +105,7 @@ function start(native: Addon): void {
         send({ kind: "status", id: message.id, status: status(context, queues) });
         return;
       case "explain":
-        send({ kind: "explained", id: message.id, answer: explain(context, message.question) });
+        send({ kind: "explained", id: message.id, answer: explained(context, message.question) });
         return;
       case "stop":
         for (const queue of queues.values()) queue.close();
@@ -131,6 +131,17 @@ function start(native: Addon): void {
       kernel.commit();
     }
   }, TICK_MS);
+}
+
+/** A question never ends the thread. */
+function explained(context: Context, question: WhatIf): Explained | undefined {
+  try {
+    return explain(context, question);
+  } catch (error) {
+    context.counters.faults++;
+    context.log("error", "a question could not be answered", { error: messageOf(error) });
+    return undefined;
+  }
 }
 
 /** Runs `work` to its end, with a turn for packets every PLAY_MS. */
