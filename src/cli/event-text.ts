@@ -23,7 +23,7 @@ const CLAUSES: Readonly<Record<string, string>> = {
   identity: "its users, databases, paths and so on do not match",
 };
 /** Where the evidence alone does not tell what was wrong. */
-const WITH_DETAIL: ReadonlySet<string> = new Set(["wrong-protocol", "evasion", "incomplete", "names-disagree", "fault"]);
+const WITH_DETAIL: ReadonlySet<string> = new Set(["evasion", "incomplete", "names-disagree", "fault"]);
 const NAMES_SHOWN = 1;
 const POLICIES_SHOWN = 3;
 const FIELDS_SHOWN = 4;
@@ -91,8 +91,11 @@ function detailText({ why, message }: Event): string {
 }
 
 export function ruleText(event: Event): string {
-  const { rule, policy, nearest, policies, verdict, type } = event;
+  const { rule, policy, nearest, policies, verdict, type, why, message } = event;
   if (rule !== null) return `by ${policy}/${rule}`;
+  // worker/inspection.ts says what the rule would have liked to see.
+  const wanted = why === "wrong-protocol" ? (message?.lastIndexOf("; ") ?? -1) : -1;
+  if (nearest !== null && wanted >= 0) return `(nearest: ${message?.slice(wanted + 2)})`;
   if (nearest !== null) return `(nearest: ${nearest.policy}/${nearest.rule}, ${clauseText(nearest.clause)})`;
   if ((verdict !== "deny" && verdict !== "would-deny") || (type !== "connection" && type !== "dns") || policies.length === 0) return "";
   const more = policies.length > POLICIES_SHOWN ? ` and ${policies.length - POLICIES_SHOWN} more` : "";

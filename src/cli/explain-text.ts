@@ -147,7 +147,12 @@ function bindingLines({ lifetime }: Explained, first: Case, then: SeenThen | und
         plain(`${first.address} was ${name}${via === "cname" ? " (down a CNAME chain)" : ""} then, ${fresh ? "fresh" : "too old"}`),
       );
   }
-  if (first.names.length === 0) return [plain(`${first.address}: it has resolved nothing to this address`)];
+  if (first.names.length === 0)
+    return [
+      plain(
+        `${first.address}: it has resolved nothing to this address${first.neverByName ? ": no name opens such an address (DNS rebinding), only `networks` do" : ""}`,
+      ),
+    ];
   const more = first.names.length - NAMES_SHOWN;
   const settings = lifetime === null ? "" : ` (a reply lasts its TTL, at least ${lifetime.minTtl} s, and ${lifetime.grace} s more)`;
   const lines = first.names
@@ -221,7 +226,7 @@ function verdictText(one: Case | undefined, paint: Paint): string {
     case "allow":
       return `${paint(GREEN, "allow")}${resolver ? ": a trusted resolver" : by}`;
     case "inspect":
-      return `${paint(YELLOW, mode === "Enforce" ? "allow, if the first bytes agree" : "allow (Monitor looks at the first bytes)")}${by}`;
+      return `${paint(YELLOW, "allow")}${by}, ${mode === "Enforce" ? "if the first bytes agree" : "and Monitor looks at the first bytes"}`;
     case "deny":
       return `${paint(RED, `deny: ${plain(why ?? "")}`)}${by}${near}`;
     case "would-deny":

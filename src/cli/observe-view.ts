@@ -1,5 +1,5 @@
 import type { Event } from "../model/event.ts";
-import { eventText, placeText, podText, ruleText, timeText } from "./event-text.ts";
+import { eventText, placeText, podText, timeText } from "./event-text.ts";
 import { plain } from "./kubectl-merge.ts";
 import { Top, type TopKey, TOP_KEYS, type TopOrder } from "./observe-top.ts";
 import { isTerminal, painter } from "./terminal.ts";
@@ -76,7 +76,7 @@ function orderOf(value: string | undefined, usage: string): TopOrder {
   throw new Usage(`namegate: --sort ${value}: denied or all\n${usage}`);
 }
 
-const HEAD = ["TIME", "VERDICT", "POD", "NAME", "TO", "WHY", "RULE, OR THE NEAREST", "COUNT"];
+const HEAD = ["TIME", "VERDICT", "POD", "NAME", "TO", "WHY", "RULE, OR NEAREST (CLAUSE)", "COUNT"];
 const WIDTHS = [12, 10, 32, 32, 26, 18, 30];
 
 function lines(kind: ViewKind, { stdout }: Output, several: boolean): View {
@@ -107,7 +107,14 @@ const today = (): string => new Date().toISOString().slice(0, 10);
 function cellsOf(event: Event): string[] {
   const { destination, evidence, rule, policy, nearest, verdict, why, message, count, time } = event;
   const place = destination === null ? "-" : placeText(destination);
-  const nearby = rule !== null ? `${policy}/${rule}` : nearest !== null ? ruleText(event) : destination === null ? (message ?? "-") : "-";
+  const nearby =
+    rule !== null
+      ? `${policy}/${rule}`
+      : nearest !== null
+        ? `${nearest.policy}/${nearest.rule} (${nearest.clause})`
+        : destination === null
+          ? (message ?? "-")
+          : "-";
   return [
     timeText(time, undefined),
     verdict,

@@ -1,5 +1,5 @@
 import { type Ip, ipText, parseIp } from "../base/address.ts";
-import type { DnsName } from "../base/name.ts";
+import { dnsName, type DnsName } from "../base/name.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Mode } from "../model/policy.ts";
 import type { PodKey } from "../model/snapshot.ts";
@@ -8,7 +8,7 @@ import { type QueryVerdict, dnsSettingsFor } from "../policy/queries.ts";
 import { type RuleTrace, trace } from "../policy/trace.ts";
 import type { View } from "../policy/view.ts";
 import type { Context } from "./context.ts";
-import type { Decision } from "./guard.ts";
+import { type Decision, neverByName } from "./guard.ts";
 import type { Answered } from "./heard.ts";
 import type { GuardedPod } from "./pods.ts";
 
@@ -56,6 +56,8 @@ export interface Case {
   readonly assumed: boolean;
   /** It is a trusted resolver's address and port: the kernel lets it pass, and the queries in it are judged by their names. */
   readonly resolver: boolean;
+  /** Loopback, link-local, multicast: no name opens it, whatever DNS says. */
+  readonly neverByName: boolean;
   readonly names: readonly KnownName[];
   readonly verdict: "allow" | "deny" | "would-deny" | "inspect";
   readonly why: string | null;
@@ -67,6 +69,8 @@ export interface Case {
 }
 
 export interface Explained {
+  /** The name that was looked at: that of the question, or with a search suffix of the pod's. null: the question has an address. */
+  readonly name: string | null;
   readonly mode: Mode;
   /** In order of judgement. */
   readonly policies: readonly { readonly id: string; readonly mode: Mode; readonly tier: string; readonly priority: number }[];
@@ -101,12 +105,11 @@ export function explain(context: Context, question: WhatIf): Explained | undefin
   const { guard } = pod;
   const now = context.now();
   const until = performance.now() + WORK_MS;
-  const { name } = question;
-  const found = question.address === undefined ? guard.addressesOf(name as DnsName, CASES_MAX + 1) : [question.address];
+  const { name, addresses: found } = placesOf(pod, question, now);
   const decided: { readonly one: Case; readonly decision: Decision; readonly names: readonly NameSeen[]; readonly address: Ip }[] = [];
-  for (const address of found.length > 0 ? found.slice(0, CASES_MAX) : [nowhere(pod)]) {
+  const assumed = found.length === 0;
+  for (const address of assumed ? [nowhere(pod)] : found.slice(0, CASES_MAX)) {
     if (decided.length > 0 && performance.now() > until) break;
-    const assumed = found.length === 0;
     const names: readonly NameSeen[] =
       question.names ?? (assumed ? [{ name: name as DnsName, via: "asked", fresh: true }] : guard.seen(address, now));
     const decision = guard.decide(question.protocol, question.port, address, names, question.evidence);
@@ -120,6 +123,7 @@ export function explain(context: Context, question: WhatIf): Explained | undefin
   const { rules, of } = trace(view, { protocol, port, address: first.address, names: first.names, evidence }, RULES_MAX);
   const settings = name === undefined || !guard.mentions(name, "asked") ? undefined : dnsSettingsFor(guard.book.wide, name);
   return {
+    name: name ?? null,
     mode: guard.book.mode,
     policies: guard.book.policies.map(({ id, mode, tier, priority }) => ({ id, mode, tier, priority })),
     query: name === undefined ? null : guard.query(name),
@@ -131,6 +135,24 @@ export function explain(context: Context, question: WhatIf): Explained | undefin
     rules,
     rulesOf: of,
   };
+}
+
+/** Where a connection would go: the addresses that the name has for this pod, with a search suffix too, or of its last answer. */
+function placesOf(
+  { guard, heard, pod }: GuardedPod,
+  { name, address }: WhatIf,
+  now: number,
+): { readonly name: DnsName | undefined; readonly addresses: readonly Ip[] } {
+  if (name === undefined) return { name, addresses: address === undefined ? [] : [address] };
+  for (const one of [name, ...pod.searches.flatMap((suffix) => dnsName(`${name}.${suffix}`) ?? [])]) {
+    const addresses = guard.addressesOf(one, CASES_MAX + 1);
+    if (addresses.length > 0) return { name: one, addresses };
+    // Answered, and nothing learned: an address that no name opens, or that there was no room for.
+    const { answered } = heard.get(one) ?? {};
+    if (answered !== undefined && now - answered.at < guard.lifetime(one, answered.ttl))
+      return { name: one, addresses: [answered.address] };
+  }
+  return { name, addresses: [] };
 }
 
 const nowhere = ({ guard }: GuardedPod): Ip => NOWHERE[guard.address(4) === undefined && guard.address(6) !== undefined ? 6 : 4];
@@ -155,6 +177,7 @@ function caseOf(
     address: ipText(address),
     assumed,
     resolver,
+    neverByName: neverByName(address),
     names: guard.bindingsOf(address).map((one) => ({
       name: one.name,
       via: one.via,

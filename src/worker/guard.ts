@@ -86,7 +86,7 @@ const NEVER_BY_NAME = [
   "ff00::/8",
 ].flatMap((text) => parseCidr(text) ?? []);
 
-function neverByName(address: Ip): boolean {
+export function neverByName(address: Ip): boolean {
   return NEVER_BY_NAME.some((cidr) => inCidr(address, cidr));
 }
 

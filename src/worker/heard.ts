@@ -5,7 +5,7 @@ import type { ReplyOutcome } from "../dns/reply.ts";
 import type { Learned } from "../model/binding.ts";
 
 /** Names of one pod whose last replies are remembered. */
-const NAMES_MAX = 64;
+const NAMES_MAX = 32;
 /** Pairs of a reply that are looked at for its chain. */
 const PAIRS_LOOKED_MAX = 64;
 const NO_CHAIN: readonly DnsName[] = [];
@@ -15,7 +15,8 @@ export interface Answered {
   readonly at: number;
   /** Who answered: behind a Service the resolver itself, not the Service's address. */
   readonly resolver: Ip;
-  /** Seconds, of the first address. */
+  /** The first address, and its TTL in seconds. */
+  readonly address: Ip;
   readonly ttl: number;
   /** Where the name leads: the targets of its CNAMEs, in order. */
   readonly chain: readonly DnsName[];
@@ -42,7 +43,7 @@ export class HeardReplies {
     const of = this.names.get(qname) ?? { answered: undefined, empty: undefined };
     this.names.delete(qname);
     this.names.set(qname, of);
-    if (first !== undefined) of.answered = { at, resolver, ttl: first.ttl, chain: chainOf(qname, learned) };
+    if (first !== undefined) of.answered = { at, resolver, address: first.address, ttl: first.ttl, chain: chainOf(qname, learned) };
     else if (kind === "negative" || outcome.rcode !== Rcode.NOERROR) of.empty = { at, resolver, rcode: outcome.rcode };
     if (this.names.size <= NAMES_MAX) return;
     for (const oldest of this.names.keys()) {

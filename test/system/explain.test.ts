@@ -43,6 +43,7 @@ const NAMES = {
   "other.example.net": { A: [OUT.bank] },
   "far.example.com": { A: [OUT.far], ttl: 1 },
   "evil.example.net": { A: [OUT.evil] },
+  "rebound.stripe.com": { A: ["169.254.169.254"] },
 };
 
 const made = (t: Parameters<typeof shop>[0]): Promise<Shop> =>
@@ -155,7 +156,7 @@ test("explain says what happens, before it happens, and changes nothing", async 
   await t.test("a wrong server name: asked, supposed, and as an event", async () => {
     const asked = await explain({ pod: "shop/checkout", to: "web.example.com:8443" });
     assert.equal(said(asked), "inspect web");
-    assert.match(asked.text, /allow, if the first bytes agree by shop\/checkout\/web/);
+    assert.match(asked.text, /allow by shop\/checkout\/web, if the first bytes agree/);
     const place = { pod: "shop/checkout", to: "web.example.com:8443" };
     assert.equal(said(await explain({ ...place, serverName: "web.example.com" })), "allow web");
     assert.equal(said(await explain({ ...place, serverName: "paste.example.net" })), "deny wrong-server-name");
@@ -200,6 +201,9 @@ test("explain says what happens, before it happens, and changes nothing", async 
     const denied = await explain({ pod: "shop/checkout", to: "new.example.org:443" });
     assert.equal(said(denied), "deny wrong-name");
     assert.match(denied.text, /domainNames: \["new\.example\.org"\]/);
+    const rebound = await explain({ pod: "shop/checkout", to: "rebound.stripe.com:443" });
+    assert.equal(said(rebound), "deny no-name", "it has been resolved, and opens nothing");
+    assert.match(rebound.text, /169\.254\.169\.254: it has resolved nothing to this address: no name opens such an address/);
     await client.resolve({ name: "nowhere.stripe.com" });
     assert.match((await explain({ pod: "shop/checkout", to: "nowhere.stripe.com:443" })).text, /ago [\d.]+ said NXDOMAIN/);
   });
