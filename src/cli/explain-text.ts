@@ -88,8 +88,17 @@ function walk(shown: Explained, { replay, event }: Explanation, paint: Paint): s
     ...(first.resolver ? [] : step("rules", ruleLines(shown, paint))),
     ...step("evidence", [evidenceText(first, shown)]),
     ...step("verdict", [`${refusedText(shown, paint)}${verdictText(first, paint)}${once}`, ...differs(first, event, replay)]),
-    ...others.map((one) => `${" ".repeat(LABEL_WIDTH)}${plain(one.address)}: ${verdictText(one, paint)}`),
+    ...step("", otherLines(first, others, paint)),
     ...(shown.more > 0 ? [`${" ".repeat(LABEL_WIDTH)}and ${shown.more} more addresses, not looked at`] : []),
+  ];
+}
+
+function otherLines(first: Case, others: readonly Case[], paint: Paint): string[] {
+  const said = verdictText(first, paint);
+  const same = others.filter((one) => verdictText(one, paint) === said);
+  return [
+    ...(same.length === 0 ? [] : [plain(`the same for ${same.map(({ address }) => address).join(", ")}`)]),
+    ...others.filter((one) => !same.includes(one)).map((one) => `but ${plain(one.address)}: ${verdictText(one, paint)}`),
   ];
 }
 
