@@ -12,6 +12,7 @@ import { readEvent } from "../../src/cli/event-read.ts";
 import { eventText } from "../../src/cli/event-text.ts";
 import { observe } from "../../src/cli/observe.ts";
 import { Top } from "../../src/cli/observe-top.ts";
+import { openView } from "../../src/cli/observe-view.ts";
 import { painter } from "../../src/cli/terminal.ts";
 import { Usage } from "../../src/cli/usage.ts";
 import type { Event } from "../../src/model/event.ts";
@@ -180,6 +181,16 @@ test("top: counts by what is asked for, bounded, and nothing is lost from the su
   assert.match(text[1] ?? "", /^often\.example +3000 +0 +3000 /);
   const others = /^\((\d+) others\) +(\d+) /.exec(text[2] ?? "");
   assert.deepEqual([Number(others?.[1]), Number(others?.[2])], [30_000, 30_000]);
+});
+
+test("top on a terminal: drawn anew, no longer than the screen", () => {
+  let text = "";
+  const stdout = { isTTY: true, rows: 6, write: (more: string) => void (text += more) };
+  const view = openView({ top: "why" }, "", { stdout, stderr: stdout }, { live: true });
+  for (const event of EVENTS) view.take(event, event);
+  view.end();
+  assert.match(text, /^\u001b\[H\u001b\[2JWHY +DENIED/);
+  assert.equal(text.split("\n").length, 1 + 3 + 1 + 1, "the head, three groups, the others");
 });
 
 test("an agent that knows no filters: what comes is sorted out here", async (t) => {
