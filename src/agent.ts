@@ -209,6 +209,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     setInterval(() => enforcer.checkRules(), options.checkMs),
   ];
 
+  const whatIf: ExplainDeps = {
+    pods: () => enforcer.pods,
+    outside: () => outside,
+    snapshot: () => snapshot,
+    enforcing: () => enforcement.state.enforcing,
+    unenforceable: () => enforcement.unenforceable(enforcer.unenforceable.all),
+    judge: (question) => enforcer.explain(question),
+    find: (id) => history.find(id),
+    oldest: () => history.oldest?.time,
+  };
+
   const status = async (): Promise<unknown> =>
     buildStatus({
       ready: ready(),
@@ -231,16 +242,6 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       lastUpdate: enforcer.lastUpdate,
     });
 
-  const whatIf: ExplainDeps = {
-    pods: () => enforcer.pods,
-    outside: () => outside,
-    snapshot: () => snapshot,
-    enforcing: () => enforcement.state.enforcing,
-    unenforceable: () => enforcement.unenforceable(enforcer.unenforceable.all),
-    judge: (question) => enforcer.explain(question),
-    find: (id) => history.find(id),
-    oldest: () => history.oldest?.time,
-  };
   const server = await listen(options.socket, requests(status, history, whatIf));
   const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
