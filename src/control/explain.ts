@@ -54,6 +54,8 @@ export interface ExplainDeps {
 const ID_CHARS_MAX = 64;
 /** Reasons that are not the policies', or whose bytes are not in the event. */
 const NOT_REPLAYED: ReadonlySet<string> = new Set(["incomplete", "upcall-limit", "malformed", "fault", "unknown-pod", "spoofed-source"]);
+/** Reasons for which a query is refused. */
+const OF_QUERIES: ReadonlySet<string> = new Set(["name-not-allowed", "denied-by-rule"]);
 /** Reasons that only first bytes can give. */
 const BY_FIRST_BYTES: ReadonlySet<string> = new Set([
   "wrong-protocol",
@@ -168,7 +170,7 @@ function assumedEvidence({ serverName, application }: Readonly<Record<string, un
   return { application: seen, serverName: name };
 }
 
-function targetOf({ destination, type }: Event): Target | undefined {
+function targetOf({ destination, type, why }: Event): Target | undefined {
   // A packet with a stolen address says nothing about what its pod may do.
   if (destination === null || type === "spoofed") return undefined;
   const protocol = Object.hasOwn(Protocol, destination.protocol ?? "")
@@ -176,8 +178,8 @@ function targetOf({ destination, type }: Event): Target | undefined {
     : Number(destination.protocol ?? NaN);
   const port = destination.port ?? 0;
   if (!Number.isInteger(protocol) || protocol < 0 || protocol > 255) return undefined;
-  // Of a query the name is the matter, not the resolver.
-  if (type === "dns") {
+  // Of a query that was refused the name is the matter, not the resolver.
+  if (type === "dns" && why !== null && OF_QUERIES.has(why)) {
     const name = dnsName(destination.names[0] ?? "");
     return name === undefined ? undefined : { name, address: undefined, port: 443, protocol: Protocol.TCP };
   }
