@@ -13,6 +13,7 @@ import { announcer } from "./control/announce.ts";
 import { bootId } from "./control/kept.ts";
 import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
+import type { ExplainDeps } from "./control/explain.ts";
 import { LoopDelay, measures } from "./control/measures.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList, refuseSecondAgent } from "./control/queues.ts";
@@ -226,6 +227,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     usageLost = failed;
   };
 
+  const whatIf: ExplainDeps = {
+    pods: () => enforcer.pods,
+    outside: () => outside,
+    snapshot: () => snapshot,
+    enforcing: () => enforcement.state.enforcing,
+    unenforceable: () => enforcement.unenforceable(enforcer.unenforceable.all),
+    judge: (question) => enforcer.explain(question),
+    find: (id) => history.find(id),
+    oldest: () => history.oldest?.time,
+  };
+
   const status = async (): Promise<unknown> =>
     buildStatus({
       ready: ready(),
@@ -249,7 +261,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       lastUpdate: enforcer.lastUpdate,
     });
 
-  const server = await listen(options.socket, requests(status, history, usage));
+  const server = await listen(options.socket, requests(status, history, whatIf, usage));
   const metrics =
     options.metrics === undefined
       ? undefined

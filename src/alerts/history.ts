@@ -29,6 +29,15 @@ export class History {
     return ordered.slice(Math.max(0, ordered.length - count));
   }
 
+  find(id: string): Event | undefined {
+    return this.ring.find((event) => event.id === id);
+  }
+
+  /** The oldest that is still here. */
+  get oldest(): Event | undefined {
+    return this.ring[this.ring.length < HISTORY_MAX ? 0 : this.at];
+  }
+
   /** False when there are too many. */
   follow(follower: Follower): boolean {
     if (this.followers.size >= FOLLOWERS_MAX) return false;

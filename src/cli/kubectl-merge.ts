@@ -35,9 +35,9 @@ const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? (va
 export const text = (value: unknown, otherwise = ""): string =>
   typeof value === "string" ? value : typeof value === "number" || typeof value === "boolean" ? String(value) : otherwise;
 
-/** Nothing that a terminal would obey, C1 and bidirectional controls included. */
+/** Nothing that a terminal would obey, C1, bidirectional controls and line separators included. */
 export function plain(value: string): string {
-  return value.replace(/[\p{Cc}\p{Bidi_Control}]/gu, (one) => `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`);
+  return value.replace(/[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (one) => `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`);
 }
 
 /** Does this object (a pod of a status, `pod` of an event) lie in the scope? */

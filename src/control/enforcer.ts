@@ -17,6 +17,7 @@ import type { Mode, Policy, PolicyId } from "../model/policy.ts";
 import type { Snapshot } from "../model/snapshot.ts";
 import { restrictsQueries } from "../policy/queries.ts";
 import { selectPolicies } from "../policy/select.ts";
+import type { Explained, WhatIf } from "../worker/explain.ts";
 import type { Limits, PodUpdate, WorkerStatus } from "../worker/protocol.ts";
 import { Changes } from "./changes.ts";
 import { Discovery } from "./discover.ts";
@@ -126,6 +127,11 @@ export class Enforcer {
 
   status(): Promise<WorkerStatus> | undefined {
     return this.thread?.status();
+  }
+
+  /** undefined: no packet thread is wanted, for nothing is judged, or it guards no such pod. */
+  async explain(question: WhatIf): Promise<Explained | undefined> {
+    return this.thread?.explain(question);
   }
 
   /** Rules that an earlier agent left. */

@@ -1,11 +1,14 @@
 import { Fault } from "../base/fault.ts";
+import type { Event } from "../model/event.ts";
+import { readTerms } from "./event-filter.ts";
+import { explain, type ExplainDeps } from "./explain.ts";
 import type { Handler, Request } from "./socket.ts";
 
 /** The events so far, and those to come (alerts/history.ts). */
 interface Events {
-  last(count: number): readonly unknown[];
-  follow(write: (value: unknown) => boolean): boolean;
-  unfollow(write: (value: unknown) => boolean): void;
+  last(count: number): readonly Event[];
+  follow(write: (event: Event) => boolean): boolean;
+  unfollow(write: (event: Event) => boolean): void;
 }
 
 /** What `namegate unused` asks (control/usage.ts). */
@@ -17,7 +20,7 @@ interface Usage {
 }
 
 /** What clients of the socket may ask. */
-export function requests(status: () => Promise<unknown>, history: Events, usage: Usage): Handler {
+export function requests(status: () => Promise<unknown>, history: Events, whatIf: ExplainDeps, usage: Usage): Handler {
   return async (request, write) => {
     switch (request.command) {
       case "status":
@@ -25,16 +28,22 @@ export function requests(status: () => Promise<unknown>, history: Events, usage:
         return undefined;
       case "observe": {
         const count = typeof request["last"] === "number" ? request["last"] : 0;
-        for (const event of history.last(count)) write(event);
+        const passes = readTerms(request["filter"]);
+        const matching = passes === undefined ? history.last(count) : history.last(Infinity).filter(passes);
+        for (const event of matching.slice(Math.max(0, matching.length - count))) write(event);
         if (request["follow"] !== true) return undefined;
-        if (!history.follow(write)) throw new Fault("too-many", "too many observers", "close one of them");
-        return () => history.unfollow(write);
+        const follower = (event: Event): boolean => passes?.(event) === false || write(event);
+        if (!history.follow(follower)) throw new Fault("too-many", "too many observers", "close one of them");
+        return () => history.unfollow(follower);
       }
+      case "explain":
+        write(await explain(request, whatIf));
+        return undefined;
       case "unused":
         unused(request, usage, write);
         return undefined;
       default:
-        throw new Fault("request", `unknown command ${String(request.command)}`, "known: status, observe, unused");
+        throw new Fault("request", `unknown command ${String(request.command)}`, "known: status, observe, explain, unused");
     }
   };
 }

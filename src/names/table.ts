@@ -294,6 +294,13 @@ export class PodNames {
     return seen;
   }
 
+  /** The addresses that `name` has here, the one used last first, `max` at most. A walk over the table. */
+  addressesOf(name: DnsName, max: number): Ip[] {
+    const found: Ip[] = [];
+    for (const [address, { bindings }] of this.addresses) if (bindings.some((binding) => binding.name === name)) found.push(address);
+    return found.reverse().slice(0, max);
+  }
+
   /** Drops what has been stale for long enough. Returns how many addresses it looked at (the whole table). */
   sweep(now: number): number {
     const looked = this.addresses.size;

@@ -3,7 +3,7 @@ import type { Learned, NameSeen, Via } from "../model/binding.ts";
 import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
-import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
+import { type Binding, type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
 import { type NetworkElement, networkElements } from "../policy/elements.ts";
 import { isProxy, judge, mayTake, type Question } from "../policy/evaluate.ts";
 import {
@@ -107,7 +107,7 @@ const NEVER_BY_NAME = [
   "ff00::/8",
 ].flatMap((text) => parseCidr(text) ?? []);
 
-function neverByName(address: Ip): boolean {
+export function neverByName(address: Ip): boolean {
   return NEVER_BY_NAME.some((cidr) => inCidr(address, cidr));
 }
 
@@ -181,6 +181,16 @@ export class Guard {
     const known = this.names.seen(address, now);
     const heard = this.hearsay.seen(address, now);
     return heard.length === 0 ? known : known.length === 0 ? heard : [...known, ...heard];
+  }
+
+  /** The bindings of an address, expired ones and those that no rule mentions too. */
+  bindingsOf(address: Ip): readonly Readonly<Binding>[] {
+    return [...(this.names.get(address)?.bindings ?? []), ...(this.hearsay.get(address)?.bindings ?? [])];
+  }
+
+  /** Where `name` leads, the address used last first; `max` at most. */
+  addressesOf(name: DnsName, max: number): readonly Ip[] {
+    return [...this.names.addressesOf(name, max), ...this.hearsay.addressesOf(name, max)].slice(0, max);
   }
 
   decide(protocol: number, port: number, address: Ip, names: readonly NameSeen[], evidence?: Evidence): Decision {

@@ -8,6 +8,7 @@ import type { AddressNames, Binding } from "../names/table.ts";
 import { Guard, type KernelClass, type NetworkDecision, type Rulebook } from "./guard.ts";
 import { Asked } from "./asked.ts";
 import { Decisions } from "./decisions.ts";
+import { HeardReplies } from "./heard.ts";
 import { Owed } from "./owed.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
@@ -62,6 +63,8 @@ export class GuardedPod {
   readonly replyPatches = new Patches();
   /** What its connections asked for, where they are seen behind DNAT only. */
   readonly asked = new Asked();
+  /** What resolvers said last, for `namegate explain`. */
+  readonly heard = new HeardReplies();
   /** Addresses that there was no time to tell the kernel of. */
   readonly owed = new Owed();
   /** Its DNS with servers that are not trusted. */

@@ -6,6 +6,7 @@ import type { Attachment } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
 import type { Pod, PodKey } from "../model/snapshot.ts";
+import type { Explained, WhatIf } from "./explain.ts";
 import type { PolicySlots } from "./meter.ts";
 
 /** What the control thread gives the packet thread at its start. */
@@ -71,6 +72,7 @@ export type ToWorker =
   | Connections
   | { readonly kind: "bind" }
   | { readonly kind: "status"; readonly id: number }
+  | { readonly kind: "explain"; readonly id: number; readonly question: WhatIf }
   | { readonly kind: "stop" };
 
 export interface WorkerStatus {
@@ -92,6 +94,8 @@ export type FromWorker =
   | { readonly kind: "unknown"; readonly source: Ip; readonly index: number }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
+  /** undefined: it guards no such pod. */
+  | { readonly kind: "explained"; readonly id: number; readonly answer: Explained | undefined }
   /** A canary came to our rules. */
   | { readonly kind: "canary"; readonly nonce: string }
   | {

@@ -125,6 +125,7 @@ export class Replies {
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
     if (learned.length > 0 && outcome.qname !== undefined && context.dnsServers.has(outcome.qname))
       for (const { address } of learned) pod.elsewhere.learned(address);
+    pod.heard.take(outcome, learned, (this.packet as Packet).source, Math.floor(nowMs / 1000), pod.pod.searches);
     const now = Math.ceil(nowMs / 1000); // the second that has begun may be nearly over: nothing lasts for less than its TTL
     let count = 0;
     for (const one of learned) {

@@ -10,6 +10,7 @@ import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
 import { type Context, newCounters, sayHeldBack } from "./context.ts";
 import { Desired } from "./desired.ts";
+import { explain, type Explained, type WhatIf } from "./explain.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
@@ -114,6 +115,9 @@ function start(native: Addon): void {
       case "status":
         send({ kind: "status", id: message.id, status: status(context, queues) });
         return;
+      case "explain":
+        send({ kind: "explained", id: message.id, answer: explained(context, message.question) });
+        return;
       case "stop":
         for (const queue of queues.values()) queue.close();
         flushEvents();
@@ -148,6 +152,17 @@ function start(native: Addon): void {
     }
     kernel.commit();
   }, TICK_MS);
+}
+
+/** A question never ends the thread. */
+function explained(context: Context, question: WhatIf): Explained | undefined {
+  try {
+    return explain(context, question);
+  } catch (error) {
+    context.counters.faults++;
+    context.log("error", "a question could not be answered", { error: messageOf(error) });
+    return undefined;
+  }
 }
 
 /** Runs `work` to its end, with a turn for packets every PLAY_MS. */
@@ -231,11 +246,11 @@ function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): Wor
 }
 
 function fail(error: unknown): void {
-  const fault = error instanceof Fault ? error : explain(error);
+  const fault = error instanceof Fault ? error : kernelFault(error);
   send({ kind: "failed", code: fault.code, message: fault.message, fix: fault.fix });
 }
 
-function explain(error: unknown): Fault {
+function kernelFault(error: unknown): Fault {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
   if (code === "EPERM" || code === "EACCES")
     return new Fault("no-privilege", `the kernel refused: ${messageOf(error)}`, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW");
