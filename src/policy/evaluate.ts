@@ -54,14 +54,16 @@ export function judge(view: View, question: Question): Verdict {
   return explain(view, question, serverName, leftAdmin);
 }
 
-/** Could some rule take first bytes of `application` here, whatever else they say? Then it is worth waiting for all of them. */
-export function mayTake(view: View, question: Question, application: string): boolean {
-  return view.levels.some(({ accepts }) =>
-    accepts.some((rule) => {
-      const { application: wanted, tls } = rule.rule;
-      if (wanted !== undefined && !mayBeApplication(wanted, application, question.protocol, tls)) return false;
-      return portMatches(rule, question) && destinationMatches(rule, question);
-    }),
+/**
+ * Those of `applications` whose first bytes some rule could take here, whatever else they say: it is worth waiting for all of
+ * them.
+ */
+export function mayTake(view: View, question: Question, applications: readonly string[]): readonly string[] {
+  const rules = view.levels.flatMap(({ accepts }) =>
+    accepts.filter((rule) => portMatches(rule, question) && destinationMatches(rule, question)).map(({ rule }) => rule),
+  );
+  return applications.filter((application) =>
+    rules.some(({ application: wanted, tls }) => wanted === undefined || mayBeApplication(wanted, application, question.protocol, tls)),
   );
 }
 

@@ -1,5 +1,4 @@
-import type { PacketQueue } from "../base/addon.ts";
-import { RECORD_WORDS, RecordWord } from "../base/addon.ts";
+import { HOLD, type PacketQueue, RECORD_WORDS, RecordWord } from "../base/addon.ts";
 import { endpointText, type Ip, ipText } from "../base/address.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { NameSeen } from "../model/binding.ts";
@@ -97,31 +96,63 @@ export function eachPacket(
   const { records, verdicts, packets } = queue;
   for (let i = 0; i < count; i++) {
     const at = i * RECORD_WORDS;
-    answer.verdict = fault;
+    held.index = i;
+    held.id = records[at + RecordWord.id] as number;
     held.mark = records[at + RecordWord.mark] as number;
-    answer.mark = held.mark;
-    try {
-      const start = records[at + RecordWord.offset] as number;
-      if (decodeIp(packets, start, start + (records[at + RecordWord.length] as number), packet)) {
-        held.index = i;
-        held.id = records[at + RecordWord.id] as number;
-        held.indev = records[at + RecordWord.indev] as number;
-        held.physindev = records[at + RecordWord.physindev] as number;
-        held.hook = (records[at + RecordWord.hook] as number) >>> 16;
-        handle(held, answer);
-      } else {
-        context.counters.malformed++;
-      }
-    } catch (error) {
-      answer.verdict = fault;
-      answer.mark = held.mark;
-      context.counters.faults++;
-      context.log("error", "a packet could not be judged; it got the safe verdict", {
-        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
-      });
-    }
+    held.indev = records[at + RecordWord.indev] as number;
+    held.physindev = records[at + RecordWord.physindev] as number;
+    held.hook = (records[at + RecordWord.hook] as number) >>> 16;
+    const start = records[at + RecordWord.offset] as number;
+    judge(context, packets, start, start + (records[at + RecordWord.length] as number), fault, handle);
     verdicts[2 * i] = answer.verdict;
     verdicts[2 * i + 1] = answer.mark;
+  }
+}
+
+/** A packet of an earlier batch: it was held, and this is a copy of it. */
+export interface Kept {
+  readonly queue: PacketQueue;
+  readonly bytes: Uint8Array;
+  readonly id: number;
+  readonly mark: number;
+  readonly indev: number;
+  readonly physindev: number;
+  readonly hook: number;
+}
+
+export function keep(queue: PacketQueue, { packet: { bytes, start, end }, id, mark, indev, physindev, hook }: Held): Kept {
+  return { queue, bytes: bytes.slice(start, end), id, mark, indev, physindev, hook };
+}
+
+/** As `eachPacket`, for one packet that was kept. It has no `index`: it cannot be replaced. */
+export function keptPacket(context: Context, kept: Kept, fault: number, handle: (held: Held, answer: Settlement) => void): void {
+  const { queue, bytes, id, mark, indev, physindev, hook } = kept;
+  Object.assign(held, { index: -1, id, mark, indev, physindev, hook });
+  judge(context, bytes, 0, bytes.length, fault, handle);
+  if (answer.verdict !== HOLD) queue.settle(id, answer.verdict, answer.mark);
+}
+
+/** Leaves the settlement in `answer`. */
+function judge(
+  context: Context,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  fault: number,
+  handle: (held: Held, answer: Settlement) => void,
+): void {
+  answer.verdict = fault;
+  answer.mark = held.mark;
+  try {
+    if (decodeIp(bytes, start, end, packet)) handle(held, answer);
+    else context.counters.malformed++;
+  } catch (error) {
+    answer.verdict = fault;
+    answer.mark = held.mark;
+    context.counters.faults++;
+    context.log("error", "a packet could not be judged; it got the safe verdict", {
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
   }
 }
 

@@ -178,11 +178,11 @@ export class Guard {
     return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined };
   }
 
-  /** Could the rules that decide (or, for `watch`, all that speak) take first bytes of `application` here? */
-  mayTake(question: Question, application: string, watch: boolean): boolean {
+  /** Which of `applications` could the rules that decide (or, for `watch`, all that speak) take here? */
+  mayTake(question: Question, applications: readonly string[], watch: boolean): readonly string[] {
     const { enforce, wide } = this.book;
     const view = watch ? wide : enforce;
-    return view !== undefined && mayTake(view, question, application);
+    return view === undefined ? [] : mayTake(view, question, applications);
   }
 
   /** Is each request of a connection to be judged? `watch`: Monitor policies count. */

@@ -161,7 +161,7 @@ function openQueues(
       copyRange,
       maxLength: 16_384,
       receiveBuffer: 4 * SOCKET_BYTES,
-      batch: copyRange > 8192 ? 32 : 64,
+      batch: name === "reply" ? 32 : 64,
       gso: true,
       failOpen: monitor,
       deadlineMs: DEADLINE_MS,
