@@ -48,7 +48,7 @@ const FLOW_OCTETS = 1024;
 const OVER_MAX = 4096;
 
 /** Flows of one lane whose time is over, in one sweep: a refusal with its resets takes about 30 µs. */
-const SWEPT_MAX = 32;
+const SWEPT_MAX = 16;
 
 /** Acts on the first ones that are due. True: more of them are. */
 export function firstOf<T>(all: Iterable<T>, due: (one: T) => boolean, act: (one: T) => void): boolean {

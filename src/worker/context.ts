@@ -112,6 +112,8 @@ export function eachPacket(
 /** A packet of an earlier batch: it was held, and this is a copy of it. */
 export interface Kept {
   readonly queue: PacketQueue;
+  /** It is Monitor's queue. */
+  readonly watch: boolean;
   readonly bytes: Uint8Array;
   readonly id: number;
   readonly mark: number;
@@ -120,14 +122,19 @@ export interface Kept {
   readonly hook: number;
 }
 
-export function keep(queue: PacketQueue, { packet: { bytes, start, end }, id, mark, indev, physindev, hook }: Held): Kept {
-  return { queue, bytes: bytes.slice(start, end), id, mark, indev, physindev, hook };
+export function keep(queue: PacketQueue, watch: boolean, { packet: { bytes, start, end }, id, mark, indev, physindev, hook }: Held): Kept {
+  return { queue, watch, bytes: bytes.slice(start, end), id, mark, indev, physindev, hook };
 }
 
 /** As `eachPacket`, for one packet that was kept. It has no `index`: it cannot be replaced. */
 export function keptPacket(context: Context, kept: Kept, fault: number, handle: (held: Held, answer: Settlement) => void): void {
   const { queue, bytes, id, mark, indev, physindev, hook } = kept;
-  Object.assign(held, { index: -1, id, mark, indev, physindev, hook });
+  held.index = -1;
+  held.id = id;
+  held.mark = mark;
+  held.indev = indev;
+  held.physindev = physindev;
+  held.hook = hook;
   judge(context, bytes, 0, bytes.length, fault, handle);
   if (answer.verdict !== HOLD) queue.settle(id, answer.verdict, answer.mark);
 }

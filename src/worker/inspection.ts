@@ -22,10 +22,6 @@ const APPLICATIONS = applications();
 const SWEEP_MS = 20;
 const TOO_MANY = "more packets of connections without a verdict than this pod's share of the packet thread can read";
 
-interface Deferred extends Kept {
-  readonly watch: boolean;
-}
-
 /**
  * First payload bytes of connections whose rule wants evidence: from the queues to the flow engine (inspect/flows.ts) and
  * back. `watch` is Monitor's side: it only speaks.
@@ -34,7 +30,7 @@ export class Inspection implements Desk<GuardedPod> {
   readonly flows: Flows<GuardedPod>;
   private readonly context: Context;
   private readonly sender: RawSender;
-  private readonly turns: Turns<GuardedPod, Deferred>;
+  private readonly turns: Turns<GuardedPod, Kept>;
   private queue: PacketQueue | undefined;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -64,7 +60,7 @@ export class Inspection implements Desk<GuardedPod> {
 
   private defer(owner: GuardedPod, held: Held, answer: Settlement, watch: boolean, queue: PacketQueue): void {
     if (this.turns.hasRoom(owner)) {
-      this.turns.wait(owner, { ...keep(queue, held), watch });
+      this.turns.wait(owner, keep(queue, watch, held));
       answer.verdict = HOLD;
       return;
     }
@@ -73,7 +69,7 @@ export class Inspection implements Desk<GuardedPod> {
     this.settlement(watch ? "go" : "drop", held.mark, answer);
   }
 
-  private readonly readLater = (kept: Deferred): void => {
+  private readonly readLater = (kept: Kept): void => {
     const { watch } = kept;
     keptPacket(this.context, kept, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) =>
       this.readOne(this.ownerOf(held), held, answer, watch, undefined),

@@ -7,8 +7,8 @@
  * alone may use half of it all, many leave room for one more, and there is nothing to be tuned to their number.
  */
 
-/** Packets handled in one turn of the event loop: of a batch, and of the lines. With what each causes in the kernel, about half a millisecond. */
-export const TURN_PACKETS = 16;
+/** Packets handled in one turn of the event loop: of a batch, and of the lines. With what each causes in the kernel, about a quarter of a millisecond. */
+export const TURN_PACKETS = 8;
 /** Milliseconds after which a turn ends, whatever it has handled. */
 const TURN_MS = 1;
 /** Packets and bytes in all lines: about 80 ms of work, which no sender takes for a loss. */

@@ -108,7 +108,10 @@ function room(t: TestContext) {
     },
     /** As many turns of the event loop. */
     async turns(count: number) {
-      for (let i = 0; i < count; i++) await new Promise(setImmediate);
+      for (let i = 0; i < count; i++) {
+        await new Promise(setImmediate);
+        t.mock.timers.tick(1);
+      }
     },
     /** All that is still held comes to its end. */
     async end() {

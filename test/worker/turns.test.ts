@@ -54,13 +54,13 @@ test("a small batch is handled at once, and nothing waits", () => {
 
 test("who sends one packet waits for no more than one of each other's, however many those have", () => {
   const it = room();
-  const hogs = Array.from({ length: 8 }, () => ({}));
+  const hogs = Array.from({ length: 6 }, () => ({}));
   it.turns.begin();
   it.batch(hogs.flatMap((hog, i) => many(hog, `hog${i}-`, 100)));
   it.batch([[{}, "victim"]]);
   const first = it.turn() as string[];
   assert.equal(first.length, TURN_PACKETS);
-  assert.ok(first.slice(0, 9).includes("victim"), first.join());
+  assert.ok(first.slice(0, 7).includes("victim"), first.join());
 });
 
 test("whose line is empty is handled at once, also when all others wait", () => {
@@ -97,7 +97,7 @@ test("an owner's packets keep their order, and each is handled once", () => {
 test("a turn ends with its time, in a batch and in the lines, and always gets somewhere", () => {
   const it = room(0.3);
   it.turns.begin();
-  const fates = it.batch(many({}, "a", TURN_PACKETS));
+  const fates = it.batch(many({}, "a", 2 * TURN_PACKETS));
   assert.ok(count(fates, "now") < TURN_PACKETS && count(fates, "now") > 1, fates.join());
   assert.equal(it.turn()?.length, 4);
   const slow = room(50);
