@@ -3,7 +3,7 @@
  * each owner has a line of its own, and the lines are served in turn, a packet each, with a turn of the event loop in between.
  * So the queue that all share stays short, and who sends more than there is time for waits for himself.
  *
- * A line may have an eighth of the room that is left (after Choudhury and Hahne, "Dynamic queue length thresholds", 1998): one
+ * A line may be as long as the room that is left (after Choudhury and Hahne, "Dynamic queue length thresholds", 1998): one
  * alone may use half of it all, many leave room for one more, and there is nothing to be tuned to their number.
  */
 
@@ -11,12 +11,12 @@
 export const TURN_PACKETS = 8;
 /** Milliseconds after which a turn ends, whatever it has handled. */
 const TURN_MS = 1;
-/** Packets and bytes in all lines: about 80 ms of work, which no sender takes for a loss. */
-const PACKETS_MAX = 2048;
+/** Packets and bytes in all lines: about 100 ms of work, which no sender takes for a loss. */
+const PACKETS_MAX = 4096;
 const OCTETS_MAX = 8 * 1024 * 1024;
-/** The part of the room left that one line may have, and what it may have anyway. */
-const SHARE = 8;
+/** What a line may have however little room is left. */
 const PACKETS_ANYWAY = 4;
+const OCTETS_ANYWAY = 32 * 1024;
 /** What a packet costs beside its bytes. */
 const PACKET_OCTETS = 256;
 
@@ -35,6 +35,7 @@ export class Turns<Owner extends object, Item extends { readonly bytes: Uint8Arr
   #octets = 0;
   #left = 0;
   #until = 0;
+  #awake = false;
 
   /** `later`: after the next look at the queues. `clock`: milliseconds. */
   constructor(
@@ -73,21 +74,21 @@ export class Turns<Owner extends object, Item extends { readonly bytes: Uint8Arr
   /** Has the owner's line room for one more packet? */
   hasRoom(owner: Owner): boolean {
     const line = this.#lines.get(owner);
-    const packets = line?.items.length ?? 0;
-    if (packets === 0) return true;
-    if (packets < PACKETS_ANYWAY && (line as Line<Item>).octets < OCTETS_MAX / 256) return true;
-    return packets < (PACKETS_MAX - this.#packets) / SHARE && (line as Line<Item>).octets < (OCTETS_MAX - this.#octets) / SHARE;
+    if (line === undefined) return true;
+    const packets = Math.max(PACKETS_ANYWAY, PACKETS_MAX - this.#packets);
+    const octets = Math.max(OCTETS_ANYWAY, OCTETS_MAX - this.#octets);
+    return line.items.length < packets && line.octets < octets;
   }
 
   /** Puts it at the end of the owner's line; ask `hasRoom` before. */
   wait(owner: Owner, item: Item): void {
     let line = this.#lines.get(owner);
     if (line === undefined) {
-      if (this.#lines.size === 0) this.#later(this.#serve);
       this.#lines.set(owner, (line = { items: [], octets: 0 }));
     }
     line.items.push(item);
     this.#count(line, item, 1);
+    this.#wake();
   }
 
   /** Forgets what `which` says. */
@@ -100,11 +101,18 @@ export class Turns<Owner extends object, Item extends { readonly bytes: Uint8Arr
     }
   }
 
+  #wake(): void {
+    if (this.#awake || this.#lines.size === 0) return;
+    this.#awake = true;
+    this.#later(this.#serve);
+  }
+
   readonly #serve = (): void => {
+    this.#awake = false;
     const until = this.#clock() + TURN_MS;
     for (let served = 0; served < TURN_PACKETS && (served === 0 || this.#clock() < until); served++) {
       const next = this.#lines.entries().next();
-      if (next.done === true) return;
+      if (next.done === true) break;
       const [owner, line] = next.value;
       const item = line.items.shift() as Item;
       this.#count(line, item, -1);
@@ -112,7 +120,7 @@ export class Turns<Owner extends object, Item extends { readonly bytes: Uint8Arr
       if (line.items.length > 0) this.#lines.set(owner, line);
       this.#handle(item);
     }
-    if (this.#lines.size > 0) this.#later(this.#serve);
+    this.#wake();
   };
 
   #count(line: Line<Item>, { bytes }: Item, sign: 1 | -1): void {

@@ -145,7 +145,7 @@ test("a hello behind a batch of another pod's is read in the same turn, or the n
 test("more than there is time for: the one who sends it loses some of it, and all is settled once", async (t) => {
   const it = room(t);
   const hellos: number[] = [];
-  for (let i = 0; i < 40; i++) {
+  for (let i = 0; i < 70; i++) {
     it.batch(drip(1000 + i * BATCH));
     if (i % 8 === 0) hellos.push(...it.batch([first(VICTIM, i + 1, HELLO)]));
     if (i % 10 === 0) await it.turns(1);
@@ -161,7 +161,7 @@ test("more than there is time for: the one who sends it loses some of it, and al
 
 test("Monitor stops nothing: what there is no time for goes on", async (t) => {
   const it = room(t);
-  for (let i = 0; i < 20; i++) it.batch(drip(1000 + i * BATCH), true);
+  for (let i = 0; i < 60; i++) it.batch(drip(1000 + i * BATCH), true);
   await it.end();
   assert.ok(it.context.counters.inspectLimited > 500);
   for (const [one] of it.settled.values()) assert.equal(one?.[0], NfVerdict.repeat);
