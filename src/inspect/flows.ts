@@ -75,7 +75,7 @@ export class Flows<Owner extends object> {
     return this.fromClient(owner, packet, id, mark, watch, nowMs);
   }
 
-  /** A TCP packet of a server to a pod. It is never held. */
+  /** A TCP packet of a server to a pod. It does not wait for the verdict. */
   fromServer(owner: Owner, packet: Packet, watch: boolean, nowMs: number): Fate {
     const key = keyOf(packet, false);
     let flow = this.#store.get(key);
