@@ -14,10 +14,12 @@ import {
   destinationOf,
   eachPacket,
   emitFor,
+  emitNow,
   evidenceOf,
   podOf,
   policiesOf,
   type Held,
+  mayEmit,
   PREROUTING,
   type Settlement,
 } from "./context.ts";
@@ -199,9 +201,10 @@ export function denied(
   verdict: "deny" | "would-deny",
   names: readonly NameSeen[],
   evidence: Evidence | undefined,
-  detail?: string,
+  detail?: () => string,
 ): void {
-  emitFor(context, pod, {
+  if (!mayEmit(context, pod)) return;
+  emitNow(context, pod, {
     type: "connection",
     verdict,
     mode: verdict === "deny" ? "Enforce" : "Monitor",
@@ -212,7 +215,7 @@ export function denied(
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, names),
     source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
-    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}${detail === undefined ? "" : `: ${detail}`}`,
+    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}${detail === undefined ? "" : `: ${detail()}`}`,
   });
 }
 

@@ -201,11 +201,18 @@ export function evidenceOf(names: readonly NameSeen[], evidence: Evidence | unde
  * the next one that goes out.
  */
 export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): void {
-  if (!pod.events.take(context.nowMs())) {
-    pod.heldBack++;
-    context.counters.eventsHeldBack++;
-    return;
-  }
+  if (mayEmit(context, pod)) emitNow(context, pod, draft);
+}
+
+/** The first half of it: where the draft costs more than the question. Counts; `emitNow` must follow when it says yes. */
+export function mayEmit(context: Context, pod: GuardedPod): boolean {
+  if (pod.events.take(context.nowMs())) return true;
+  pod.heldBack++;
+  context.counters.eventsHeldBack++;
+  return false;
+}
+
+export function emitNow(context: Context, pod: GuardedPod, draft: EventDraft): void {
   const heldBack = pod.heldBack;
   pod.heldBack = 0;
   context.emit({

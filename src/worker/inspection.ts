@@ -269,7 +269,8 @@ export class Inspection implements Desk<GuardedPod> {
     if (decision.wouldDeny === undefined) this.context.counters.inspectedDenied++;
     else this.context.counters.wouldDeny++;
     const packet = { source: flow.pod, sourcePort: flow.podPort, destination: destination as Ip, destinationPort: port, protocol };
-    const seen = `${seenText(evidence)}${detail === undefined ? "" : ` (${detail})`}; ${wantedText(this.decide(flow, undefined).verdict)}`;
+    const seen = (): string =>
+      `${seenText(evidence)}${detail === undefined ? "" : ` (${detail})`}; ${wantedText(this.decide(flow, undefined).verdict)}`;
     denied(this.context, owner, packet, said, decision.wouldDeny === undefined ? "deny" : "would-deny", names, evidence, seen);
   }
 }

@@ -357,6 +357,21 @@ test("bounds: connections and bytes of one pod, packets held, bytes of all", () 
   assert.deepEqual([shared.flows.load.size, shared.flows.load.octets], [0, 0]);
 });
 
+test("a pod that is gone takes all of its connections along, those that are over too", () => {
+  const it = new World();
+  const other = {};
+  assert.equal(it.client(0, HELLO, { port: 1000 }), "confirm");
+  assert.equal(it.server(HELLO.length, undefined, { port: 1000 }), "pass");
+  assert.equal(it.client(0, HELLO, { port: 2000, owner: other }), "confirm");
+  assert.equal(it.flows.load.size, 2);
+  it.flows.forget(POD);
+  assert.equal(it.flows.load.size, 1);
+  assert.equal(it.client(0, HELLO, { port: 1000 }), "confirm", "judged anew, and not passed for what was before");
+  it.flows.forget(POD);
+  it.flows.forget(other);
+  assert.deepEqual([it.flows.load.size, it.flows.load.octets], [0, 0]);
+});
+
 test("a queue that was bound again: what it gave us is forgotten, and comes again", () => {
   const it = new World();
   it.client(0, HELLO.subarray(0, 100));
