@@ -22,7 +22,7 @@ export class DomainCount {
   startedMs: number;
   queries = 0;
   /** What was last said about it, when, and how often it could have been said since. */
-  said: string | undefined;
+  said: "allow" | "would-deny" | "deny" | undefined;
   saidMs = 0;
   unsaid = 0;
   /** Different names, and octets that they could carry. Names whose bit was set already are taken to be as the others. */

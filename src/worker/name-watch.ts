@@ -67,7 +67,8 @@ export class NameWatch {
   ): void {
     const nowMs = this.context.nowMs();
     domain.unsaid++;
-    if (domain.said === limits.becomes && nowMs - domain.saidMs < WINDOW_MS) return;
+    const said = domain.said === undefined ? -1 : WORSE[domain.said];
+    if (WORSE[limits.becomes] <= said && nowMs - domain.saidMs < WINDOW_MS) return;
     const count = domain.unsaid;
     domain.unsaid = 0;
     domain.said = limits.becomes;
@@ -90,6 +91,7 @@ export class NameWatch {
   }
 }
 
+const WORSE: Readonly<Record<PolicyLimits["becomes"], number>> = { allow: 0, "would-deny": 1, deny: 2 };
 const OUTCOME: Readonly<Record<EventVerdict, string>> = {
   deny: "; answered with REFUSED",
   "would-deny": "; Enforce would refuse",

@@ -120,6 +120,15 @@ test("a sign is said once a minute with its count, and at once when it becomes a
   assert.equal(it.counters.dnsTunnelSigns, 10);
 });
 
+test("who goes back and forth between two limits makes no more noise", () => {
+  const it = watching(policyOf("a", "Enforce", { action: "Refuse", types: [16] }), policyOf("b", "Enforce", { types: [33] }));
+  for (let i = 0; i < 50; i++) it.ask("a.evil.example", i % 2 === 0 ? 33 : 16);
+  assert.deepEqual(
+    it.said.map(({ verdict }) => verdict),
+    ["allow", "deny"],
+  );
+});
+
 test("whose names are no text is shown what can be shown", () => {
   const it = watching(policyOf("a", "Monitor", { action: "Refuse" }));
   it.ask("\u001b[31m\xff.evil.example", 10);
