@@ -24,7 +24,6 @@ export async function servePage(
     history,
     events = [],
     status,
-    suggest: suggestRule,
     run = RUN,
     port = 0,
     state = mkdtempSync(join(tmpdir(), "namegate-page-")),
