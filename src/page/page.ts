@@ -26,9 +26,9 @@ export interface PageSource {
 
 export interface Page {
   /** Answers a GET; false: the path is none of the page's. */
-  handle(request: IncomingMessage, response: ServerResponse): boolean;
-  push(event: Event): void;
-  close(): void;
+  readonly handle: (request: IncomingMessage, response: ServerResponse) => boolean;
+  readonly push: (event: Event) => void;
+  readonly close: () => void;
 }
 
 const SAVE_MS = 60_000;

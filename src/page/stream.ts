@@ -44,7 +44,8 @@ export class Streams {
     const { clients, events } = this;
     if (clients.size >= CLIENTS_MAX) return false;
     const last = numberOf(lastId, this.run);
-    let seen = last <= events.total ? last : 0;
+    // Who begins has missed nothing.
+    let seen = last > 0 && last <= events.total ? last : events.forgotten;
     let timer: NodeJS.Timeout | undefined;
     let stalled: NodeJS.Timeout | undefined;
     const pump = (): void => {

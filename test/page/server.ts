@@ -14,7 +14,7 @@ export interface PageServer {
   readonly url: string;
   readonly page: Page;
   readonly state: string;
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 /** The page behind the server of the metrics, as the agent has it. */

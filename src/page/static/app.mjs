@@ -92,7 +92,7 @@ function showFilter() {
 }
 
 function choices(select, all, set, value) {
-  const wanted = [...new Set([...set, ...(value === "" ? [] : [value])])].sort();
+  const wanted = [...new Set([...set, ...(value === "" ? [] : [value])])].sort((a, b) => a.localeCompare(b));
   if (select.dataset.options !== wanted.join("\n") || select.options.length === 0) {
     select.dataset.options = wanted.join("\n");
     select.replaceChildren(h("option", { value: "" }, all), ...wanted.map((one) => h("option", { value: one }, one)));

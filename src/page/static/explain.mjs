@@ -10,7 +10,7 @@ const section = (title, ...children) => h("section", {}, h("h3", {}, title), ...
 function facts(pairs) {
   const list = h("dl");
   for (const [name, value] of pairs) {
-    if (value === undefined || value === null || value === "" || (Array.isArray(value) && value.length === 0)) continue;
+    if (value === undefined || value === null || value === false || value === "" || (Array.isArray(value) && value.length === 0)) continue;
     list.append(h("dt", {}, name), h("dd", {}, value));
   }
   return list;
@@ -113,7 +113,10 @@ function suggestion(given) {
     h(
       "code",
       {},
-      yaml.split("\n").map((line) => [line, h("br")]),
+      yaml
+        .trimEnd()
+        .split("\n")
+        .map((line) => [line, h("br")]),
     ),
   );
   return section(
@@ -215,9 +218,9 @@ function edgeBody(edge, on) {
       ["Ports", edge.ports.join(", ")],
       ["First seen", `${whole(edge.firstMs)} (${ago(edge.firstMs)})`],
       ["Last event", `${whole(edge.lastMs)} (${ago(edge.lastMs)})`],
-      ["Denied", edge.deny && number(edge.deny)],
-      ["Would be denied", edge.wouldDeny && number(edge.wouldDeny)],
-      ["Allowed", edge.allow && `${number(edge.allow)} (first uses of a rule; later ones are only counted)`],
+      ["Denied", edge.deny > 0 && number(edge.deny)],
+      ["Would be denied", edge.wouldDeny > 0 && number(edge.wouldDeny)],
+      ["Allowed", edge.allow > 0 && `${number(edge.allow)} (first uses of a rule; later ones are only counted)`],
     ]),
     h(
       "p",

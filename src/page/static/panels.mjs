@@ -187,6 +187,7 @@ export function showNew(edges, sinceMs, midnightMs, open) {
         edge.workload,
         h("span", { class: "dim" }, " → "),
         h("strong", {}, edge.to),
+        edge.members === undefined ? "" : h("span", { class: "dim" }, ` (${number(edge.members.length)})`),
       ),
     );
     row.dataset.key = `${edge.namespace}/${edge.workload}/${edge.to}`;
