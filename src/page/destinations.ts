@@ -3,7 +3,7 @@ import { workloadOf } from "./workload.ts";
 
 /** Of one workload, and of all. */
 const EACH_MAX = 64;
-const ALL_MAX = 2000;
+const ALL_MAX = 1000;
 const WORKLOADS_MAX = 512;
 const PORTS_MAX = 8;
 const TEXT_CHARS_MAX = 255;

@@ -10,6 +10,8 @@ import { nameOf, number, plural, VERDICTS } from "./words.mjs";
 
 const MINUTES = 60;
 const TILES_MS = 1000;
+/** Nobody reads faster; one event alone is shown in the next frame. */
+const ARRIVALS_MS = 120;
 
 const store = new Store();
 let status;
@@ -134,7 +136,7 @@ const takeIncoming = framed(() => {
   list.changed(added);
   learnChoices();
   tilesWanted = true;
-});
+}, ARRIVALS_MS);
 function take(events) {
   if (paused) {
     waiting.push(...events);
@@ -184,7 +186,7 @@ setInterval(() => {
     verdict: (verdict) => applyFilter({ verdicts: [verdict] }),
     fresh: () => $("new").scrollIntoView({ block: "center" }),
   });
-}, TILES_MS / 4);
+}, TILES_MS);
 setInterval(() => {
   tilesWanted = true;
 }, 20_000);

@@ -38,18 +38,21 @@ export function setText(node, text) {
   if (node.textContent !== now) node.textContent = now;
 }
 
-/** Runs `work` once in the next frame, however often it was asked for; at once where the page is not seen. */
-export function framed(work) {
+/** Runs `work` once in the next frame, however often it was asked for, and not within `everyMs` of the last time; without frames where the page is not seen. */
+export function framed(work, everyMs = 0) {
   let wanted = false;
+  let last = -Infinity;
   const run = () => {
-    if (!wanted) return;
     wanted = false;
+    last = performance.now();
     work();
   };
+  const inFrame = () => (document.hidden ? run() : requestAnimationFrame(run));
   return () => {
     if (wanted) return;
     wanted = true;
-    if (document.hidden) setTimeout(run, 250);
-    else requestAnimationFrame(run);
+    const rest = document.hidden ? Math.max(everyMs, 250) : everyMs - (performance.now() - last);
+    if (rest > 0) setTimeout(inFrame, rest);
+    else inFrame();
   };
 }

@@ -80,8 +80,6 @@ export function ago(time, now = Date.now()) {
   return `${Math.floor(seconds / 86_400)} days ago`;
 }
 
-export const number = (n) =>
-  Number(n ?? 0)
-    .toLocaleString("en-GB")
-    .replaceAll(",", "\u202f");
+/** `12 345`, with narrow spaces that do not break. */
+export const number = (n) => String(n ?? 0).replace(/\B(?=(?:\d{3})+$)/g, "\u202f");
 export const plural = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
