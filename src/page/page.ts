@@ -53,7 +53,7 @@ const HEADERS = {
 const TEXT = "text/plain; charset=utf-8";
 const JSON_TYPE = "application/json; charset=utf-8";
 
-/** The page of the metrics port: its files, `/api/status`, `/api/destinations`, `/api/suggestion` and `/api/events`. It changes nothing. */
+/** The page of the metrics port: its files, `/data/status`, `/data/destinations`, `/data/suggestion` and `/data/events`. It changes nothing. */
 export function openPage(source: PageSource): Page {
   const { events, run, state, nowMs } = source;
   const destinations = new Destinations(nowMs(), readDestinations(state));
@@ -78,22 +78,22 @@ export function openPage(source: PageSource): Page {
   }, SAVE_MS);
 
   const routes: Readonly<Record<string, (request: IncomingMessage, response: ServerResponse, url: URL) => void>> = {
-    "/api/status": (_, response) =>
+    "/data/status": (_, response) =>
       void status().then(
         (text) => send(response, 200, JSON_TYPE, text),
         (error: unknown) => send(response, 503, TEXT, `${messageOf(error)}\n`),
       ),
-    "/api/destinations": (request, response) => {
+    "/data/destinations": (request, response) => {
       const etag = `"${run}-${destinations.version}"`;
       if (request.headers["if-none-match"] === etag) send(response, 304, JSON_TYPE, undefined, { etag });
       else send(response, 200, JSON_TYPE, JSON.stringify(destinations.list()), { etag });
     },
-    "/api/suggestion": (_, response, url) => {
+    "/data/suggestion": (_, response, url) => {
       const id = url.searchParams.get("event") ?? "";
       const event = events.after(numberOf(id, run) - 1, 1)[0];
       send(response, 200, JSON_TYPE, JSON.stringify(event?.id === id ? source.suggest(event) : null));
     },
-    "/api/events": (request, response, url) => {
+    "/data/events": (request, response, url) => {
       const lastId = request.headers["last-event-id"] ?? url.searchParams.get("after") ?? undefined;
       response.writeHead(200, { ...HEADERS, "content-type": "text/event-stream" });
       if (!streams.open(response, Array.isArray(lastId) ? lastId[0] : lastId)) response.end("event: full\ndata: 0\n\n");

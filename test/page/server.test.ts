@@ -34,8 +34,12 @@ function get(port: number, path: string, headers: Record<string, string> = {}, m
 const none = (): Promise<unknown> => Promise.resolve({ ready: true });
 
 test("who may see the page", () => {
-  const ask = (remoteAddress: string | undefined, host: string | undefined, more: IncomingHttpHeaders = {}, url = "/api/events"): boolean =>
-    refusal({ socket: { remoteAddress }, headers: { ...(host === undefined ? {} : { host }), ...more }, url }) === undefined;
+  const ask = (
+    remoteAddress: string | undefined,
+    host: string | undefined,
+    more: IncomingHttpHeaders = {},
+    url = "/data/events",
+  ): boolean => refusal({ socket: { remoteAddress }, headers: { ...(host === undefined ? {} : { host }), ...more }, url }) === undefined;
   for (const host of ["localhost:9810", "LOCALHOST:9810", "127.0.0.1:9810", "[::1]:9810", "127.0.0.1", "localhost:18080", "127.8.0.1:1"])
     assert.ok(ask("127.0.0.1", host), host);
   for (const address of ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]) assert.ok(ask(address, "localhost:1"), address);
@@ -71,7 +75,7 @@ test("who may see the page", () => {
 test("another Host gets nothing but metrics and health", async (t) => {
   const { port } = await servePage(t, { history: new History(), status: none });
   const evil = { host: "evil.example" };
-  for (const path of ["/", "/app.mjs", "/api/status", "/api/events", "/api/destinations", "/api/suggestion", "/nothing"]) {
+  for (const path of ["/", "/app.mjs", "/data/status", "/data/events", "/data/destinations", "/data/suggestion", "/nothing"]) {
     const { code, body, headers } = await get(port, path, evil);
     assert.equal(code, 403, path);
     assert.match(body, /Host must be/);
@@ -88,7 +92,7 @@ test("files and answers have strict headers, only GET is answered, and nothing e
   const app = await get(port, "/app.mjs");
   const modules = [...app.body.matchAll(/from "\.(\/[a-z]+\.mjs)"/g)].map((match) => match[1] as string);
   assert.ok(modules.length >= 6);
-  for (const path of ["/", ...named, ...modules, "/api/status", "/api/destinations", "/api/suggestion?event=x"]) {
+  for (const path of ["/", ...named, ...modules, "/data/status", "/data/destinations", "/data/suggestion?event=x"]) {
     const { code, headers } = await get(port, path);
     assert.equal(code, 200, path);
     const csp = headers["content-security-policy"] as string;
@@ -109,12 +113,12 @@ test("files and answers have strict headers, only GET is answered, and nothing e
     "/%2e%2e/page.js",
     "//etc/passwd",
     "/constructor",
-    "/api/__proto__",
+    "/data/__proto__",
     "/favicon.ico",
   ])
     assert.equal((await get(port, path)).code, 404, path);
   for (const method of ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
-    assert.equal((await get(port, "/api/status", {}, method)).code, 405, method);
+    assert.equal((await get(port, "/data/status", {}, method)).code, 405, method);
 });
 
 test("the page is text without markup made of text, and without anything from elsewhere", async (t) => {
@@ -155,12 +159,12 @@ test("one status for all who ask at once, and what it cannot say", async (t) => 
   };
   let now = 1000;
   const { port } = await servePage(t, { history: new History(), status, nowMs: () => now });
-  const answers = await Promise.all([1, 2, 3].map(() => get(port, "/api/status")));
+  const answers = await Promise.all([1, 2, 3].map(() => get(port, "/data/status")));
   assert.equal(asked, 1);
   assert.deepEqual(JSON.parse(answers[2]?.body ?? ""), { host: HOST, version: "0.1.0", run: RUN, status: { ready: true } });
   now += 5000;
   fails = true;
-  const failed = await get(port, "/api/status");
+  const failed = await get(port, "/data/status");
   assert.equal(failed.code, 503);
   assert.match(failed.body, /does not answer/);
 });
@@ -168,12 +172,12 @@ test("one status for all who ask at once, and what it cannot say", async (t) => 
 test("destinations: not sent again while they are the same, and kept when the page closes", async (t) => {
   const { history, events } = day(50, Date.now());
   const { port, page, state, close } = await servePage(t, { history, events, status: none });
-  const first = await get(port, "/api/destinations");
+  const first = await get(port, "/data/destinations");
   const etag = first.headers.etag as string;
   assert.ok((JSON.parse(first.body) as { workloads: object[] }).workloads.length > 2);
-  assert.deepEqual([(await get(port, "/api/destinations", { "if-none-match": etag })).code], [304]);
+  assert.deepEqual([(await get(port, "/data/destinations", { "if-none-match": etag })).code], [304]);
   page.push(events[0] as Event);
-  assert.equal((await get(port, "/api/destinations", { "if-none-match": etag })).code, 200);
+  assert.equal((await get(port, "/data/destinations", { "if-none-match": etag })).code, 200);
   await close();
   assert.ok(existsSync(join(state, "destinations.json")));
 });
@@ -182,14 +186,14 @@ test("the rule that would allow an event of this run", async (t) => {
   const { history, events } = day(200, Date.now());
   const { port } = await servePage(t, { history, status: none });
   const denied = events.find(({ why }) => why === "no-rule") as Event;
-  const { body } = await get(port, `/api/suggestion?event=${denied.id}`);
+  const { body } = await get(port, `/data/suggestion?event=${denied.id}`);
   assert.match((JSON.parse(body) as { yaml: string }).yaml, /domainNames: \["?(telemetry\.vendor\.example|pypi\.org)/);
   for (const id of ["", "other-3", `${RUN}-0`, `${RUN}-201`, `${RUN}--1`, `${RUN}-1e9`, `${RUN}-1.5`, "__proto__"])
-    assert.equal((await get(port, `/api/suggestion?event=${encodeURIComponent(id)}`)).body, "null", id);
+    assert.equal((await get(port, `/data/suggestion?event=${encodeURIComponent(id)}`)).body, "null", id);
 });
 
 /** What a client of the stream has got: `[event, data]`. */
-function stream(port: number, path = "/api/events", headers: Record<string, string> = {}) {
+function stream(port: number, path = "/data/events", headers: Record<string, string> = {}) {
   const messages: { event: string; data: string; id: string | undefined }[] = [];
   let rest = "";
   let code = 0;
@@ -236,12 +240,12 @@ test("events: all that are there, then those that come, and on from the last one
   const last = one.messages.at(-1)?.id as string;
   one.end();
   push();
-  const again = stream(port, "/api/events", { "last-event-id": last });
+  const again = stream(port, "/data/events", { "last-event-id": last });
   await until("what came meanwhile", () => again.events().length === 1 || undefined, 5000);
-  const query = stream(port, `/api/events?after=${last}`);
+  const query = stream(port, `/data/events?after=${last}`);
   await until("the same by the query", () => query.events().length === 1 || undefined, 5000);
   assert.deepEqual([again.seqs(), query.seqs()], [[1002], [1002]]);
-  const other = stream(port, "/api/events?after=otherrun-1001");
+  const other = stream(port, "/data/events?after=otherrun-1001");
   await until("all of this run for somebody of another", () => other.events().length === 1002 || undefined, 5000);
   for (const client of [again, query, other]) client.end();
 });

@@ -55,12 +55,12 @@ test("the page of a running agent: what a pod is denied appears, is explained, a
 
   const code = async (where: string, ...argv: string[]): Promise<string> =>
     (await it.lab.exec(where, ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", ...argv])).stdout;
-  assert.equal(await code("node", `http://${AT}/api/status`), "200");
-  assert.equal(await code("node", "-H", "Host: evil.example:9810", `http://${AT}/api/status`), "403");
+  assert.equal(await code("node", `http://${AT}/data/status`), "200");
+  assert.equal(await code("node", "-H", "Host: evil.example:9810", `http://${AT}/data/status`), "403");
   assert.equal(await code("checkout", `http://${AT}/`), "000", "a pod's loopback is its own");
 
   await it.agent.stop();
-  const first = `http://${AT}/api/destinations`;
+  const first = `http://${AT}/data/destinations`;
   await it.start();
   const kept = JSON.parse((await it.lab.exec("node", ["curl", "-s", first])).stdout) as { workloads: { edges: { to: string }[] }[] };
   assert.ok(
@@ -87,6 +87,6 @@ test("metrics at an address of the node: the page is for its loopback only", asy
   assert.equal(await code("node", `http://${node}:9810/`), "403");
   assert.equal(await code("node", `http://${node}:9810/`, "-H", "Host: localhost:9810"), "403");
   assert.equal(await code("node", `http://${node}:9810/metrics`), "200");
-  assert.equal(await code("out", `http://${node}:9810/api/events`, "-H", "Host: localhost:9810"), "403");
+  assert.equal(await code("out", `http://${node}:9810/data/events`, "-H", "Host: localhost:9810"), "403");
   assert.equal(await code("out", `http://${node}:9810/metrics`), "200");
 });

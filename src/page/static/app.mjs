@@ -38,7 +38,7 @@ const detail = new Detail({
     picture.select(edge);
     detail.edge(edge);
   },
-  suggest: async (id) => (await fetch(`/api/suggestion?event=${encodeURIComponent(id)}`)).json(),
+  suggest: async (id) => (await fetch(`/data/suggestion?event=${encodeURIComponent(id)}`)).json(),
   closed: () => {
     if (picture.selected !== undefined) picture.select(undefined);
   },
@@ -200,7 +200,7 @@ const unreachable = (words) => {
   if (words !== undefined) link("lost", words);
 };
 const askStatus = poll(
-  "/api/status",
+  "/data/status",
   (answer) => {
     ({ status, host } = answer);
     showMode(status, host);
@@ -211,7 +211,7 @@ const askStatus = poll(
   unreachable,
 );
 const askDestinations = poll(
-  "/api/destinations",
+  "/data/destinations",
   (answer) => {
     destinations = answer;
     edges = edgesOf(destinations);

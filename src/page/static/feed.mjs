@@ -8,7 +8,7 @@ export function follow(on) {
   let last;
   let run;
   const open = () => {
-    const source = new EventSource(`/api/events${last === undefined ? "" : `?after=${encodeURIComponent(last)}`}`);
+    const source = new EventSource(`/data/events${last === undefined ? "" : `?after=${encodeURIComponent(last)}`}`);
     source.onmessage = ({ data, lastEventId }) => {
       last = lastEventId;
       on.events(JSON.parse(data));
