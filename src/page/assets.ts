@@ -22,6 +22,7 @@ const ASSETS: ReadonlyMap<string, Asset> = new Map([
   ["/list.mjs", { file: new URL("./static/list.mjs", import.meta.url), type: SCRIPT }],
   ["/picture.mjs", { file: new URL("./static/picture.mjs", import.meta.url), type: SCRIPT }],
   ["/panels.mjs", { file: new URL("./static/panels.mjs", import.meta.url), type: SCRIPT }],
+  ["/event.mjs", { file: new URL("./static/event.mjs", import.meta.url), type: SCRIPT }],
   ["/explain.mjs", { file: new URL("./static/explain.mjs", import.meta.url), type: SCRIPT }],
 ]);
 

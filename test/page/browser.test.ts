@@ -210,8 +210,10 @@ test("a click explains: an event with the rule to paste, a pair, a policy, cover
     /billing\/invoices.*Invalid; its last good version is in force.*12:9: spec\.egress.*stripe.*orders-db/s,
   );
   await tab.key("Escape");
-  await tab.click("#picture .nodes.to button");
-  assert.match(await text(tab, "#detail"), /First seen|destinations known/);
+  await tab.click("#picture .nodes.from button");
+  assert.match(await text(tab, "#detail"), /^[a-z]+\/[a-z]+✕\d+ destinations?Show the verdicts/);
+  await tab.click("#detail .rowlist .item");
+  assert.match(await text(tab, "#detail"), /Workload.*Destination.*First seen/);
   assert.ok(await tab.eval("document.querySelector('#picture .line.on') !== null"));
   await tab.key("Escape");
   await tab.click("#t-coverage");

@@ -134,6 +134,7 @@ test("the page is text without markup made of text, and without anything from el
     "/list.mjs",
     "/picture.mjs",
     "/panels.mjs",
+    "/event.mjs",
     "/explain.mjs",
   ];
   for (const path of paths) {

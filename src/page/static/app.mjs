@@ -43,14 +43,15 @@ const detail = new Detail({
     if (picture.selected !== undefined) picture.select(undefined);
   },
 });
-const picture = new Picture(
-  (edge) => detail.edge(edge),
-  ({ namespace, workload }) =>
-    detail.workload({
-      name: `${namespace}/${workload}`,
-      edges: edges.filter((edge) => edge.namespace === namespace && edge.workload === workload),
-    }),
-);
+const picture = new Picture({
+  edge: (edge) => detail.edge(edge),
+  workload: ({ namespace, workload }) =>
+    detail.workload(
+      { namespace, workload },
+      edges.filter((edge) => edge.namespace === namespace && edge.workload === workload),
+    ),
+  destination: (to, of) => detail.destination(to, of),
+});
 
 const midnight = () => new Date().setHours(0, 0, 0, 0);
 

@@ -1,6 +1,6 @@
 // The list of verdicts: only the rows that can be seen are elements, however many events there are.
 import { $, framed, h, setText } from "./dom.mjs";
-import { addressText, clock, millis, nameOf, podText, verdictOf, whyText } from "./words.mjs";
+import { addressText, clock, isAlarm, millis, nameOf, podText, verdictOf, whyText } from "./words.mjs";
 
 const OVERSCAN = 6;
 
@@ -37,7 +37,8 @@ function ruleOf({ policy, rule, nearest }) {
 }
 
 function fillRow({ row, parts }, { event }) {
-  const { icon, word } = verdictOf(event.verdict);
+  const alarm = isAlarm(event);
+  const { icon, word } = alarm ? { icon: "!", word: "Alarm" } : verdictOf(event.verdict);
   setText(parts.time, clock(event.time));
   setText(parts.ms, millis(event.time));
   setText(parts.icon, icon);
@@ -49,7 +50,7 @@ function fillRow({ row, parts }, { event }) {
   setText(parts.address, name === "" ? "" : addressText(event.destination));
   setText(parts.why, event.why ?? (event.verdict === "allow" ? "first use" : ""));
   setText(parts.rule, event.destination === null && event.pod !== null ? (event.message ?? "") : ruleOf(event));
-  row.className = `row v-${event.verdict}`;
+  row.className = `row v-${event.verdict}${alarm ? " alarm" : ""}`;
   row.id = `e-${event.id}`;
   row.title = whyText(event.why) ?? event.message?.slice(0, 300) ?? "";
 }

@@ -93,10 +93,10 @@ export class Picture {
   edges = [];
   selected;
 
-  constructor(open, openWorkload) {
+  /** `on`: { edge(edge), workload(edge), destination(to, edges) }. */
+  constructor(on) {
     this.box = $("picture");
-    this.open = open;
-    this.openWorkload = openWorkload;
+    this.on = on;
   }
 
   set(edges) {
@@ -128,6 +128,7 @@ export class Picture {
     const y = (list) => new Map(list.map(({ key }, i) => [key, ((i + 0.5) * height) / list.length]));
     const [left, right] = [y(from), y(to)];
     const canvas = svg("svg", { viewBox: `0 0 100 ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+    this.has = shown.some((line) => this.isSelected(line));
     // The worst on top.
     for (const edge of [...shown].reverse()) this.line(canvas, edge, left.get(`${edge.namespace}/${edge.workload}`), right.get(edge.to));
     const column = (side, list, at, make) => {
@@ -162,10 +163,15 @@ export class Picture {
     if (focused !== undefined) [...box.querySelectorAll("button")].find((one) => one.dataset.key === focused)?.focus();
   }
 
+  /** Itself, or one of those that it stands for. */
+  isSelected(line) {
+    return keyOf(line) === this.selected || line.members?.some((edge) => keyOf(edge) === this.selected) === true;
+  }
+
   line(canvas, edge, y1, y2) {
     const d = `M0 ${y1} C50 ${y1} 50 ${y2} 100 ${y2}`;
     const width = Math.min(4.5, 1.4 + Math.log10(countOf(edge)) * 0.8).toFixed(2);
-    const on = keyOf(edge) === this.selected ? " on" : this.selected === undefined ? "" : " off";
+    const on = this.selected === undefined || !this.has ? "" : this.isSelected(edge) ? " on" : " off";
     const group = svg("g", { class: `line v-${edge.verdict}${on}`, click: () => this.choose(edge) }, svg("title", {}, edgeText(edge)));
     group.append(svg("path", { class: "hit", d }), svg("path", { class: "ink", d, "stroke-width": width }));
     canvas.append(group);
@@ -179,7 +185,7 @@ export class Picture {
         type: "button",
         class: `v-${verdict}`,
         title: `${key}: ${plural(edges.length, "destination")}`,
-        click: () => this.openWorkload(edges[0]),
+        click: () => this.on.workload(edges[0]),
       },
       h("span", { class: "label" }, h("span", { class: "dim" }, `${namespace}/`), name),
     );
@@ -196,7 +202,7 @@ export class Picture {
         class: `v-${verdict}`,
         title: edges.slice(0, 12).map(edgeText).join("\n"),
         "aria-label": `${key}: ${word}, ${plural(edges.length, "workload")}`,
-        click: () => this.choose(edges[0]),
+        click: () => (edges.length === 1 ? this.choose(edges[0]) : this.on.destination(key, edges)),
       },
       h("span", { class: "icon", "aria-hidden": "true" }, icon),
       h("span", { class: "label" }, key, names > 0 ? h("span", { class: "dim" }, ` (${number(names)})`) : ""),
@@ -206,7 +212,7 @@ export class Picture {
 
   choose(edge) {
     this.select(edge);
-    this.open(edge);
+    this.on.edge(edge);
   }
 
   select(edge) {

@@ -29,7 +29,29 @@ const WHY = {
   "upcall-limit": "The pod opens new connections faster than its limit.",
   malformed: "The packet cannot be read.",
   fault: "A fault of namegate's own; the safe answer was given.",
+  "dns-tunnel": "Queries that look as if they carried data.",
+  "untrusted-resolver": "DNS with a server that is not trusted: what it answers teaches nothing.",
+  "dns-over-tls": "DNS over TLS or QUIC: what is asked and answered cannot be seen.",
+  "dns-over-https": "DNS over HTTPS: what is asked and answered cannot be seen.",
 };
+/** Of what is neither allowed nor denied: what somebody should look at. */
+const ALARMS = new Set([
+  "not-enforcing",
+  "effective-mode-lowered",
+  "policy-mode-lowered",
+  "policy-invalid",
+  "input-invalid",
+  "no-resolver",
+  "degraded",
+  "unenforceable",
+  "rules-restored",
+  "rules-contended",
+  "groups-restored",
+  "set-repaired",
+  "queue-full",
+  "alerts-lost",
+  "alerts-refused",
+]);
 const CLAUSES = {
   name: "its names do not have it",
   port: "its ports do not have it",
@@ -42,6 +64,7 @@ const CLAUSES = {
 const word = (table, key) => (typeof key === "string" && Object.hasOwn(table, key) ? table[key] : undefined);
 
 export const verdictOf = (verdict) => word(VERDICTS, verdict) ?? VERDICTS.info;
+export const isAlarm = ({ verdict, why }) => verdict === "info" && ALARMS.has(why);
 export const whyText = (why) => word(WHY, why);
 export const clauseText = (clause) => word(CLAUSES, clause) ?? clause;
 
