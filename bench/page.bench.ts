@@ -17,8 +17,8 @@ import { type Figure, interleave, median, report } from "./support/report.ts";
 
 const WORKLOAD =
   "The page when nobody looks: an agent with it and one without (resident after 10 s, three rounds), and the heap of a full table of destinations (1000 pairs, strings of their own). " +
-  "When somebody looks, in headless Chromium 1440 × 900: 10 000 events from the navigation to the list, a filter on them until it is drawn, and tasks of the page's thread " +
-  "while 2000 more events a second come for 5 s";
+  "When somebody looks, in headless Chromium 1440 × 900: 10 000 events from the navigation to the list, a filter on them until it is drawn, and what the page " +
+  "needs while 2000 more events a second come for 5 s. On the clock also counts whatever else the machine does";
 const PAIRS = 1000;
 const SECONDS = 5;
 const RATE = 2000;
@@ -35,16 +35,22 @@ function tableKb(): { kb: number; pushUs: number } {
     const destination = { address: "198.51.100.1", port: 443, protocol: "TCP", names: [name] };
     return stamp({ type: "connection", verdict: "deny", why: "no-rule", pod, destination }, 0);
   };
-  gc();
-  const before = process.memoryUsage().heapUsed;
-  const table = new Destinations(0);
-  for (let i = 0; i < PAIRS; i++) table.push(made(i), i);
-  gc();
-  const kb = (process.memoryUsage().heapUsed - before) / 1024;
+  const tables: Destinations[] = [];
+  const sizes: number[] = [];
+  for (let round = 0; round < 7; round++) {
+    gc();
+    const before = process.memoryUsage().heapUsed;
+    const table = new Destinations(0);
+    tables.push(table);
+    for (let i = 0; i < PAIRS; i++) table.push(made(i), i);
+    gc();
+    sizes.push((process.memoryUsage().heapUsed - before) / 1024);
+  }
+  const table = tables[0] as Destinations;
   const events = Array.from({ length: 50_000 }, (_, i) => made(i % PAIRS));
   const from = performance.now();
   for (const event of events) table.push(event, 1);
-  return { kb, pushUs: ((performance.now() - from) / events.length) * 1000 };
+  return { kb: median(sizes), pushUs: ((performance.now() - from) / events.length) * 1000 };
 }
 
 async function residentMb(lab: Lab, page: "on" | "off"): Promise<number> {
@@ -69,11 +75,11 @@ async function agents(): Promise<Figure[]> {
   }
 }
 
-/** Longest and summed tasks of 50 ms and more since the last call. */
-const TASKS =
-  "(() => { const t = window.tasks; window.tasks = []; return { longest: Math.max(0, ...t), sum: t.reduce((a, b) => a + b, 0) }; })()";
-const OBSERVE =
-  "void (window.tasks = [], new PerformanceObserver((l) => window.tasks.push(...l.getEntries().map((e) => e.duration))).observe({ type: 'longtask' }))";
+/** Milliseconds of CPU that the page's thread has taken since the navigation: scripts, styles, layout and painting of its own. */
+async function cpuMs(tab: Tab): Promise<number> {
+  const { metrics } = (await tab.send("Performance.getMetrics")) as { metrics: { name: string; value: number }[] };
+  return (metrics.find(({ name }) => name === "TaskDuration")?.value ?? Number.NaN) * 1000;
+}
 
 async function filterMs(tab: Tab, filter: string): Promise<number> {
   return tab.eval(
@@ -93,21 +99,25 @@ async function browser(): Promise<Figure[]> {
     const { history, events } = day(10_000, now);
     const server = await servePage(scope, { history, events, status: async () => status(now) });
     const tab = await (await openBrowser(scope)).tab();
-    const loads: number[] = [];
+    await tab.send("Performance.enable", { timeDomain: "threadTicks" });
+    const loads: { ms: number; cpu: number }[] = [];
     for (let i = 0; i < 3; i++) {
       const from = performance.now();
       await tab.goto(server.url);
       await tab.until("all events", "document.querySelector('#count').textContent.startsWith('10\\u202f000')");
-      loads.push(performance.now() - from);
+      loads.push({ ms: performance.now() - from, cpu: await cpuMs(tab) });
     }
-    await tab.eval(OBSERVE);
-    const filters: number[] = [];
-    for (const filter of ["v=deny", "q=stripe", "v=deny&q=paste+checkout", "ns=shop&why=wrong-port", ""])
-      filters.push(await filterMs(tab, filter));
-    await tab.eval(TASKS);
+    const filters: { ms: number; cpu: number }[] = [];
+    for (const filter of ["v=deny", "q=stripe", "v=deny&q=paste+checkout", "ns=shop&why=wrong-port", ""]) {
+      const before = await cpuMs(tab);
+      const ms = await filterMs(tab, filter);
+      filters.push({ ms, cpu: (await cpuMs(tab)) - before });
+    }
     const stamp = stamper(RUN);
     for (let i = 0; i < 10_000; i++) stamp({ type: "agent", verdict: "info" }, 0);
     const next = random(5);
+    const before = await cpuMs(tab);
+    const from = performance.now();
     for (let i = 0; i < SECONDS * 20; i++) {
       for (let j = 0; j < RATE / 20; j++) {
         const event = stamp(draft(next), Date.now());
@@ -116,14 +126,19 @@ async function browser(): Promise<Figure[]> {
       }
       await sleep(50);
     }
-    const tasks = await tab.eval<{ longest: number; sum: number }>(TASKS);
     await tab.until("the last one", `document.querySelector('[aria-posinset="1"]').id === 'e-${RUN}-${10_000 + SECONDS * RATE}'`);
+    const [busy, took] = [(await cpuMs(tab)) - before, performance.now() - from];
     const heap = await tab.eval<number>("performance.memory.usedJSHeapSize");
     return [
-      { what: "navigation until 10 000 events are listed", value: median(loads), unit: "ms" },
-      { what: "a filter on 10 000 events until it is drawn (two frames), median of 5", value: median(filters), unit: "ms" },
-      { what: `longest task while ${RATE} events/s come`, value: tasks.longest, unit: "ms" },
-      { what: `tasks of 50 ms and more in those ${SECONDS} s, together`, value: tasks.sum, unit: "ms" },
+      {
+        what: "navigation until 10 000 events are listed: CPU of the page's thread",
+        value: median(loads.map(({ cpu }) => cpu)),
+        unit: "ms",
+      },
+      { what: "… on the clock", value: median(loads.map(({ ms }) => ms)), unit: "ms" },
+      { what: "a filter on 10 000 events until it is drawn: CPU", value: median(filters.map(({ cpu }) => cpu)), unit: "ms" },
+      { what: "… on the clock (two frames)", value: median(filters.map(({ ms }) => ms)), unit: "ms" },
+      { what: `${RATE} more events a second: CPU of the page's thread`, value: (busy / took) * 100, unit: "%" },
       { what: "heap of the tab with 10 000 events", value: heap / 2 ** 20, unit: "MB" },
     ];
   } finally {

@@ -75,7 +75,7 @@ export function openPage(source: PageSource): Page {
   };
   const timer = setInterval(() => {
     if (destinations.fresh > 0) save();
-  }, SAVE_MS);
+  }, SAVE_MS).unref();
 
   const routes: Readonly<Record<string, (request: IncomingMessage, response: ServerResponse, url: URL) => void>> = {
     "/data/status": (_, response) =>
