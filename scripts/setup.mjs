@@ -8,7 +8,7 @@
 //
 // Plain Node: it must run before `npm ci`. Exit codes: 0 ready, 1 the build found errors, 2 cannot run here.
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { accessSync, constants, cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -291,6 +291,7 @@ function typescript() {
     console.error("setup: TypeScript found errors\nfix: read them above");
     process.exit(1);
   }
+  cpSync(join(ROOT, "src", "page", "static"), join(dist, "src", "page", "static"), { recursive: true });
   writeFileSync(stamp, "");
   utimesSync(stamp, started, started); // what was written while tsc ran is newer
 }

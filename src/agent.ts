@@ -25,6 +25,8 @@ import { RuleUsage } from "./control/usage.ts";
 import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
+import { openPage } from "./page/page.ts";
+import { suggestRule } from "./policy/suggest.ts";
 import type { AlertSettings } from "./model/alerts.ts";
 import type { Event, EventDraft } from "./model/event.ts";
 import type { Problem } from "./model/policy.ts";
@@ -38,6 +40,8 @@ export interface AgentOptions extends EnforcerOptions {
   readonly state: string;
   readonly socket: string;
   readonly metrics: string | undefined;
+  /** Who the page says it is of; undefined: no page. */
+  readonly page: { readonly host: string; readonly version: string } | undefined;
   readonly iptables: "auto" | "nft" | "legacy";
   readonly checkMs: number;
   /** Between two self-tests; undefined: none. */
@@ -60,13 +64,28 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const startedMs = Date.now();
   const history = new History();
   // Nodes start in the same millisecond, and collectors tell events apart by their ids.
-  const stamp = stamper(`${startedMs.toString(36)}${randomBytes(4).toString("hex")}`);
+  const run = `${startedMs.toString(36)}${randomBytes(4).toString("hex")}`;
+  const stamp = stamper(run);
   const emit = (draft: EventDraft): void => {
     const event = stamp(draft, Date.now());
     history.push(event);
+    page?.push(event);
     if (alerts === undefined) options.event(lineOf(event));
     else alerts.push(event);
   };
+  const page =
+    options.metrics === undefined || options.page === undefined
+      ? undefined
+      : openPage({
+          ...options.page,
+          run,
+          state: options.state,
+          events: history,
+          status: () => status(),
+          suggest: suggestRule,
+          nowMs: Date.now,
+          log: (message) => log.warn(message),
+        });
   const alerts = options.alerts === undefined ? undefined : openAlerts(options, options.alerts, emit);
   const degraded = (message: string): void => emit({ type: "agent", verdict: "info", why: "degraded", message });
 
@@ -268,6 +287,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       : await serveMetrics(options.metrics, {
           ready,
           status,
+          page: page?.handle,
           measures: () =>
             measures({
               usage,
@@ -288,6 +308,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       source.close();
       server.close();
       metrics?.close();
+      page?.close();
       await enforcer.stop();
       keepUsage(usage.save(Date.now()));
       await alerts?.close();

@@ -1,4 +1,4 @@
-import { createServer, type Server } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { Fault, messageOf } from "../base/fault.ts";
 import type { Measures } from "./measures.ts";
 import { metricsText } from "./text.ts";
@@ -8,9 +8,11 @@ export interface MetricsSource {
   /** As `status -o json` prints it. */
   readonly status: () => Promise<unknown>;
   readonly measures: () => Measures;
+  /** Answers every other path (page/page.ts); false, or none: there is nothing there. */
+  readonly page?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
 }
 
-/** `/metrics`, `/healthz` and `/readyz` on `ADDR:PORT`. */
+/** `/metrics`, `/healthz`, `/readyz` and the page on `ADDR:PORT`. */
 export async function serveMetrics(at: string, source: MetricsSource): Promise<Server> {
   const colon = at.lastIndexOf(":");
   const port = Number(at.slice(colon + 1));
@@ -29,7 +31,7 @@ export async function serveMetrics(at: string, source: MetricsSource): Promise<S
         (status) => answer(200, metricsText(status, source.measures()), "text/plain; version=0.0.4; charset=utf-8"),
         (error: unknown) => answer(503, `${messageOf(error)}\n`),
       );
-    } else answer(404, "known: /metrics /healthz /readyz\n");
+    } else if (source.page?.(request, response) !== true) answer(404, "known: /metrics /healthz /readyz\n");
   });
   server.requestTimeout = 10_000;
   await new Promise<void>((resolve, reject) => {

@@ -26,6 +26,7 @@ test("every field is read", () => {
 state: /var/lib/ng
 socket: /run/ng.sock
 metrics: 127.0.0.1:9811
+page: false
 logLevel: debug
 iptables: legacy
 markMask: 0xe00
@@ -63,6 +64,7 @@ kubernetesEvents: false
     state: "/var/lib/ng",
     socket: "/run/ng.sock",
     metrics: "127.0.0.1:9811",
+    page: false,
     logLevel: "debug",
     iptables: "legacy",
     markMask: 3584,

@@ -19,6 +19,7 @@ const CONFIG = {
   state: text,
   socket: text,
   metrics: matching(/^(off|\S+:\d{1,5})$/, "ADDR:PORT, for example 127.0.0.1:9810, or `off`"),
+  page: flag,
   logLevel: choice(LOG_LEVELS),
   iptables: choice(IPTABLES),
   markMask: number(1, 0xffffffff),
@@ -82,13 +83,14 @@ export function readConfig(file: string, content: string): { readonly settings?:
 export const NO_CONFIG: Settings = settingsOf({});
 
 function settingsOf(given: Given): Settings {
-  const { policies, pods, state, socket, metrics, logLevel, iptables, markMask, queueBase, clusterNamespace, limits } = given;
+  const { policies, pods, state, socket, metrics, page, logLevel, iptables, markMask, queueBase, clusterNamespace, limits } = given;
   return {
     policies,
     pods,
     state,
     socket,
     metrics,
+    page,
     logLevel,
     iptables,
     markMask,

@@ -11,6 +11,8 @@ export interface Settings {
   readonly socket?: string | undefined;
   /** `ADDR:PORT`, or `off`. */
   readonly metrics?: string | undefined;
+  /** false: no page beside the metrics. */
+  readonly page?: boolean | undefined;
   readonly logLevel?: LogLevel | undefined;
   readonly iptables?: (typeof IPTABLES)[number] | undefined;
   readonly markMask?: number | undefined;
