@@ -52,7 +52,7 @@ test("filters: every condition that is given must hold", () => {
   const of = (name: string): Event => samples().find(([one]) => one === name)?.[1] as Event;
   const any = { severity: "info", types: undefined, verdicts: undefined, namespaces: undefined, policies: undefined } as const;
   const passing = (filter: Partial<typeof any> | object): string[] =>
-    samples().flatMap(([name, event]) => (passes({ ...any, ...filter }, event, severityOf(event)) ? [name] : []));
+    samples().flatMap(([name, event]) => (name in DRAFTS && passes({ ...any, ...filter }, event, severityOf(event)) ? [name] : []));
   assert.deepEqual(passing({}), Object.keys(DRAFTS));
   assert.deepEqual(passing({ severity: "high" }), ["spoofed", "policy", "hostile"]);
   assert.deepEqual(passing({ types: ["dns", "policy"] }), ["refusedQuery", "policy"]);
