@@ -196,14 +196,14 @@ test("a namespace with too much text keeps what was there before; room that is g
     name,
     resourceVersion: "1",
     created: 0,
-    refused: [],
+    refused: false,
     data: { "a.yaml": "x".repeat(chars) },
   });
-  assert.deepEqual(budget.admit(map("a", "one", 60)).refused, []);
+  assert.deepEqual(budget.admit(map("a", "one", 60)).refused, false);
   const over = budget.admit(map("a", "two", 60));
-  assert.deepEqual([over.refused, over.data], [["a.yaml"], {}]);
-  assert.deepEqual(budget.admit(map("b", "two", 60)).refused, [], "another namespace has its own");
-  assert.deepEqual(budget.admit(map("a", "one", 90)).refused, [], "it grows in its own room");
+  assert.deepEqual([over.refused, over.data], [true, {}]);
+  assert.deepEqual(budget.admit(map("b", "two", 60)).refused, false, "another namespace has its own");
+  assert.deepEqual(budget.admit(map("a", "one", 90)).refused, false, "it grows in its own room");
   budget.keep(new Set(["b/two"]));
-  assert.deepEqual(budget.admit(map("a", "two", 60)).refused, []);
+  assert.deepEqual(budget.admit(map("a", "two", 60)).refused, false);
 });

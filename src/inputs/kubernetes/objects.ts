@@ -97,8 +97,8 @@ export interface PolicyMap {
   readonly created: number;
   /** Only the keys that can be documents, or were meant to be. */
   readonly data: Readonly<Record<string, string>>;
-  /** Keys that would be in `data`, had the namespace not more text than it may have. */
-  readonly refused: readonly string[];
+  /** `data` was left out: the namespace has more text than it may have. */
+  readonly refused: boolean;
 }
 
 export function policyMapView(raw: RawObject): PolicyMap | undefined {
@@ -114,7 +114,7 @@ export function policyMapView(raw: RawObject): PolicyMap | undefined {
     resourceVersion: textOf(raw.metadata.resourceVersion, NAME_MAX) ?? "",
     created: timeOf(raw.metadata["creationTimestamp"]),
     data,
-    refused: [],
+    refused: false,
   };
 }
 

@@ -3,7 +3,7 @@ import type { PolicyMap } from "./objects.ts";
 /** Characters of policy that one namespace may have: four whole ConfigMaps. Every agent of the cluster keeps them in memory. */
 export const NAMESPACE_CHARS_MAX = 4 * 1024 * 1024;
 
-/** What each namespace's policy ConfigMaps take; one that is too much keeps its keys and loses its text. */
+/** What each namespace's policy ConfigMaps take; one that is too much loses it. */
 export class TextBudget {
   private readonly sizes = new Map<string, Map<string, number>>();
   private readonly most: number;
@@ -21,7 +21,7 @@ export class TextBudget {
     for (const [key, text] of Object.entries(data)) size += key.length + text.length;
     let others = 0;
     for (const other of own.values()) others += other;
-    if (size + others > this.most) return { ...map, data: {}, refused: Object.keys(data) };
+    if (size + others > this.most) return { ...map, data: {}, refused: true };
     own.set(name, size);
     return map;
   }
