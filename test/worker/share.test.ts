@@ -222,3 +222,12 @@ test("a bucket of work runs into debt and comes out of it with time", () => {
   assert.ok(!bucket.has(1400));
   assert.ok(bucket.has(1600));
 });
+
+test("a clock that is set back does not starve a bucket", () => {
+  const bucket = new TokenBucket(1, 1);
+  assert.ok(bucket.take(3_600_000));
+  assert.ok(!bucket.take(0));
+  assert.ok(bucket.take(1000));
+  assert.ok(!bucket.take(900));
+  assert.ok(!bucket.take(1100), "what is a little late gives nothing");
+});
