@@ -126,7 +126,7 @@ function tooLong(text: string, sink: Sink): boolean {
   return true;
 }
 
-const MARKS: ReadonlySet<number> = new Set([..."\n[]{},:?-&*!|>'\"%#@`"].map((one) => one.charCodeAt(0)));
+const MARKS: ReadonlySet<number> = new Set(Buffer.from("\n[]{},:?-&*!|>'\"%#@`"));
 
 /** For the values of one ConfigMap, one after the other: are there few enough marks in all of them so far? */
 function marksBudget(): (text: string, problem: (message: string, hint: string) => void) => boolean {

@@ -180,7 +180,7 @@ test("a namespace that has used up its share of the control thread waits, and ke
 
 test("a ConfigMap that has not been read yet, or is not read at all, takes nothing away", () => {
   let clock = 0;
-  const data = { ...Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`k${i}.yaml`, document(`p${i}`)])) };
+  const data = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`k${i}.yaml`, document(`p${i}`)]));
   const list = [map("a", { data: { "a.yaml": document("a") } }), map("b", { data }), map("c", { data: { "c.yaml": document("c") } })];
   const keeper = new PolicyKeeper(undefined);
   const all = keeper.update(new PolicyMaps("namegate", () => clock).read(list));
