@@ -1,6 +1,6 @@
 import { TokenBucket } from "../base/bucket.ts";
 import type { PolicyMap } from "../inputs/kubernetes/objects.ts";
-import { NAMESPACE_CHARS_MAX } from "../inputs/kubernetes/text-budget.ts";
+import { CLUSTER_CHARS_MAX, NAMESPACE_CHARS_MAX } from "../inputs/kubernetes/text-budget.ts";
 import { mergeDocuments, readConfigMap, type ReadResult } from "../policy/read.ts";
 
 /**
@@ -75,7 +75,7 @@ export class PolicyMaps {
         line: 1,
         column: 1,
         path: "",
-        message: `the policies of the namespace have more than ${NAMESPACE_CHARS_MAX} characters; these are not read`,
+        message: `the policies of the namespace have more than ${NAMESPACE_CHARS_MAX} characters, or those of the cluster more than ${CLUSTER_CHARS_MAX}; these are not read`,
         hint: "remove some, or make them shorter",
       });
     budget.spend(this.clock() - from);

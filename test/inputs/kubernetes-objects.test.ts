@@ -189,7 +189,7 @@ test("search suffixes: an author's own count only inside the cluster domain, or 
 });
 
 test("a namespace with too much text keeps what was there before; room that is given back is there again", () => {
-  const budget = new TextBudget(100);
+  const budget = new TextBudget({ namespace: 100, cluster: 300, little: 20 });
   const map = (namespace: string, name: string, chars: number) => ({
     uid: "u",
     namespace,
@@ -206,4 +206,11 @@ test("a namespace with too much text keeps what was there before; room that is g
   assert.deepEqual(budget.admit(map("a", "one", 90)).refused, false, "it grows in its own room");
   budget.keep(new Set(["b/two"]));
   assert.deepEqual(budget.admit(map("a", "two", 60)).refused, false);
+
+  // b and a have 132 with their keys; two more namespaces use up what the cluster has.
+  for (const namespace of ["c", "d"]) assert.equal(budget.admit(map(namespace, "one", 77)).refused, false);
+  assert.equal(budget.admit(map("e", "one", 60)).refused, true);
+  assert.equal(budget.admit(map("e", "one", 10)).refused, false, "a little is always there for everybody");
+  assert.equal(budget.admit(map("c", "one", 78)).refused, true, "nobody grows");
+  assert.equal(budget.admit(map("e", "two", 60)).refused, false, "and what it gave up is another's");
 });
