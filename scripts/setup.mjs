@@ -146,7 +146,13 @@ function aptInstall(packages, clients) {
     names.length === 0
       ? 0
       : run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...names], { env });
-  if (ours) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  const remove = () => rmSync(policy, { force: true });
+  if (ours) {
+    // Also where we stop in the middle: left behind, it would keep every later package's service from starting.
+    process.once("exit", remove);
+    for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(2));
+    writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  }
   try {
     const all = [...packages, ...clients];
     // The lists of a fresh machine are empty, those of an old one out of date: ask for new ones only then.
@@ -156,7 +162,7 @@ function aptInstall(packages, clients) {
       for (const name of clients) if (install([name]) !== 0) say(`${name} is not to be had here: the tests that need it are skipped`);
     }
   } finally {
-    if (ours) rmSync(policy, { force: true });
+    if (ours) remove();
   }
   // Not started now, and not at the next boot either.
   if (!existsSync("/run/systemd/system")) return;

@@ -142,7 +142,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const readMs = performance.now() - from;
     if (read.kind !== "read") return keep(read);
     const { policies, pods } = read;
-    const problems = JSON.stringify([policies.problems, pods.problems]);
+    const problems = source.lookTwiceMs === undefined ? "" : JSON.stringify([policies.problems, pods.problems]);
     if (source.lookTwiceMs !== undefined && again && problems !== knownProblems && policies.problems.length + pods.problems.length > 0) {
       setTimeout(() => void queueReload(false), source.lookTwiceMs);
       return;

@@ -201,6 +201,12 @@ test("switches of the chart", (t) => {
   const all = chart(EVERYTHING);
   const { allowedCapabilities } = one(all, "SecurityContextConstraints");
   assert.deepEqual(allowedCapabilities, manifestCapabilities());
+  for (const on of [all, chart({ openshift: { enabled: true } })]) {
+    const { template } = one(on, "DaemonSet")["spec"] as { template: { spec: { volumes: { name: string }[] } } };
+    const kinds = new Set(template.spec.volumes.flatMap((volume) => Object.keys(volume).filter((key) => key !== "name")));
+    kinds.add("projected"); // the token
+    assert.deepEqual([...(one(on, "SecurityContextConstraints")["volumes"] as string[])].sort(), [...kinds].sort());
+  }
   const probe = container(all)["readinessProbe"] as { httpGet: Json };
   assert.deepEqual(probe.httpGet, { host: "127.0.0.1", port: 9999, path: "/readyz" });
   assert.equal(container(all)["image"], `namegate/namegate@sha256:${"0".repeat(64)}`);

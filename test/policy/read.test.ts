@@ -306,6 +306,29 @@ test("a ConfigMap as the API gives it", () => {
   );
 });
 
+test("a ConfigMap that would take seconds to parse is refused, without being parsed", () => {
+  const metadata = { name: "c", namespace: "shop" };
+  for (const hostile of ["{}", "]", "---\n", "- a\n", "a,", '"', "a: "]) {
+    const text = hostile.repeat(2 ** 20 / hostile.length);
+    const { policies, problems } = readConfigMap({ metadata, data: { "a.yaml": bare(""), "b.yaml": text, "c.yaml": bare("") } });
+    assert.equal(policies.length, 1, "what comes before it");
+    assert.deepEqual(
+      problems.map(({ file, line }) => `${file}:${line}`),
+      ["configmap/shop/c:b.yaml:1", "configmap/shop/c:c.yaml:1"],
+    );
+    assert.match(problems[0]?.message ?? "", /more than 65536 line breaks and punctuation marks/);
+  }
+  const many = Array.from({ length: 12_000 }, (_, i) => `# - host-${i}.example.com`).join("\n"); // 4 marks each
+  assert.deepEqual(readConfigMap({ metadata, data: { "a.yaml": `${bare("")}${many}` } }).problems, [], "a long policy is none of these");
+  const inManifest = JSON.stringify({
+    apiVersion: "v1",
+    kind: "ConfigMap",
+    metadata: { ...metadata, labels: { "namegate.dev/policy": "true" } },
+    data: { "a.yaml": "{}".repeat(40_000) },
+  });
+  assert.match(readManifests("m.yaml", inManifest).problems[0]?.message ?? "", /more than 65536/);
+});
+
 test("hostile texts are refused in bounded time", () => {
   const deep = `${bare("").trimEnd()}\n  egress: ${"[".repeat(100_000)}`;
   const wide = bare(Array.from({ length: 60_000 }, (_, i) => `  k${i}: 1`).join("\n"));

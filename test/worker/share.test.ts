@@ -237,3 +237,12 @@ test("pods are visited in turn, each once in a round, also while some come and g
   for (let i = 0; i < 3; i++) third();
   assert.deepEqual(visited, ["a", "b", "d", "e", "f", "g", "a", "b"]);
 });
+
+test("a clock that is set back does not starve a bucket", () => {
+  const bucket = new TokenBucket(1, 1);
+  assert.ok(bucket.take(3_600_000));
+  assert.ok(!bucket.take(0));
+  assert.ok(bucket.take(1000));
+  assert.ok(!bucket.take(900));
+  assert.ok(!bucket.take(1100), "what is a little late gives nothing");
+});

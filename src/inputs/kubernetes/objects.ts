@@ -99,8 +99,8 @@ export interface PolicyMap {
   readonly data: Readonly<Record<string, string>>;
   /** Who says to have written the data last, from `managedFields`. Clients choose these names: they are no proof. */
   readonly writer?: { readonly by: string; readonly at: string | null };
-  /** Keys that would be in `data`, had the namespace not more text than it may have. */
-  readonly refused: readonly string[];
+  /** `data` was left out: the namespace has more text than it may have. */
+  readonly refused: boolean;
 }
 
 export function policyMapView(raw: RawObject): PolicyMap | undefined {
@@ -118,7 +118,7 @@ export function policyMapView(raw: RawObject): PolicyMap | undefined {
     created: timeOf(raw.metadata["creationTimestamp"]),
     data,
     ...(writer !== undefined && { writer }),
-    refused: [],
+    refused: false,
   };
 }
 
