@@ -21,10 +21,8 @@ export class TokenBucket {
 
   /** Is there anything left, or less than `debt` owed? For costs that are known only afterwards: `spend` may run up a debt. */
   has(nowMs: number, debt = 0): boolean {
-    if (nowMs > this.at) {
-      this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
-      this.at = nowMs;
-    }
+    if (nowMs > this.at) this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
+    this.at = nowMs; // also where the clock was set back: else nothing would come in until it is there again
     return this.tokens > -debt;
   }
 

@@ -62,6 +62,7 @@ export class RuleGuard {
       const queries = pods.queries || old.queries;
       if (!this.installed || (bridged === old.bridged && queries === old.queries)) return;
       this.pods = { bridged, queries };
+      this.checkedGeneration = undefined; // should this fail, the next check finds out, though the kernel's rules are the same
       await this.keeper.change(this.pods);
     });
   }

@@ -7,7 +7,7 @@ import { rehearse, ROUNDS } from "../../src/worker/rehearsal.ts";
 test("what is played is what packets do: each lookup teaches, each hello passes and is confirmed, each stranger is denied", (t) => {
   // A clock that leaves the played pod its share of the thread, however slow the machine is.
   let ms = 1_800_000_000_000;
-  const nowMs = (): number => (ms += 5);
+  const nowMs = (): number => (ms += 100);
   const play = rehearse({ kernel: { marks: marks() }, now: () => Math.floor(ms / 1000), nowMs });
   const took: number[] = [];
   let counters: Counters | undefined;
