@@ -42,7 +42,7 @@ export function announcer(
       });
     }
     if (snapshot.resolvers.length === 0 && snapshot.policies.some(({ rules: list }) => list.some(({ names }) => names.length > 0))) {
-      tell(":no-resolver", "", {
+      tell("no-resolver", "", {
         type: "policy",
         verdict: "info",
         why: "no-resolver",
@@ -52,7 +52,6 @@ export function announcer(
     for (const key of said.keys()) {
       if (now.has(key)) continue;
       said.delete(key);
-      // Only a policy's key is without a colon.
       if (!key.includes(":")) emit({ type: "policy", verdict: "info", policy: key, why: "policy-removed", message: `${key}: removed` });
     }
   };

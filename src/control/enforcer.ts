@@ -67,6 +67,8 @@ export class Enforcer {
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
   private thread: PacketThread | undefined;
+  /** Why the last snapshot is not in the kernel. */
+  private refusal: Fault | undefined;
   private addresses: ReadonlySet<Ip> = new Set();
   private applied = false;
   lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
@@ -104,7 +106,7 @@ export class Enforcer {
   }
 
   get failure(): Fault | undefined {
-    return this.thread?.failure;
+    return this.thread?.failure ?? this.refusal;
   }
 
   get packetThread(): Pick<PacketThread, "alive" | "failure"> | undefined {
@@ -143,18 +145,27 @@ export class Enforcer {
     }
     const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
-    const ungrouped =
-      update === undefined && this.thread !== undefined ? undefined : await this.tell(now, update, guarded, policies, seesFrames);
-    if (ungrouped !== undefined) this.ungrouped = ungrouped;
+    const same = update === undefined && this.rules.installed && seesFrames === this.sawFrames;
+    try {
+      if (!same) this.ungrouped = await this.tell(now, update, guarded, policies, seesFrames);
+    } catch (error) {
+      this.applied = false;
+      this.refusal = error instanceof Fault ? error : undefined;
+      throw error;
+    }
+    this.sawFrames = seesFrames;
     this.unenforceable.set([
       ...guarded.map(({ pod, attachment }) => [pod.key, this.whyNot(attachment, seesFrames)] as const),
       ...outsideReasons(now, outside),
     ]);
     this.applied = true;
+    this.refusal = undefined;
     this.deps.onGuarded(guarded.map(({ pod, attachment }) => ({ pod: pod.key, addresses: pod.addresses, attachment })));
   }
 
   private ungrouped: ReadonlyMap<string, string> = new Map();
+  /** Were bridged packets shown to iptables when the rules were last told? */
+  private sawFrames: boolean | undefined;
 
   private whyNot(attachment: Attachment, seesFrames: boolean): string | undefined {
     if (this.ungrouped.has(attachment.interface))
@@ -187,8 +198,8 @@ export class Enforcer {
     policies: ReadonlyMap<PolicyId, Policy>,
     seesFrames: boolean,
   ): Promise<ReadonlyMap<string, string>> {
-    const { options, deps } = this;
-    const { emit, log, iptables } = deps;
+    const { deps } = this;
+    const { emit, iptables } = deps;
     const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) =>
       attachment.kind === "bridged"
         ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }]
@@ -204,33 +215,41 @@ export class Enforcer {
           .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
     this.groups.release(watched);
     const queries = guarded.some((one) => one.policies.some((id) => restrictsQueries(policies.get(id) as Policy)));
-    if (this.thread !== undefined) await this.changeRules({ bridged, queries });
-    const first = this.thread === undefined;
-    this.thread ??= new PacketThread(
-      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups: matches.groups },
+    if (this.thread === undefined) await this.begin(now, matches);
+    else {
+      await this.changeRules({ bridged, queries });
+      this.lastUpdate = await this.thread.update(update);
+    }
+    if (!this.rules.installed) {
+      await this.rules.install({ bridged, queries });
+      const message = `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${this.lastUpdate?.bindings} bindings read back`;
+      emit({ type: "agent", verdict: "info", why: "started", message });
+    }
+    return this.groups.join(watched);
+  }
+
+  /** The thread was not there for earlier changes: it gets the whole state. One that cannot begin leaves nothing, so that the next one may. */
+  private async begin(now: Snapshot, { groups }: Matches): Promise<void> {
+    const { options, deps } = this;
+    const thread = new PacketThread(
+      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups },
       deps.native,
-      emit,
-      log,
+      deps.emit,
+      deps.log,
       (address) => this.addresses.has(address),
       deps.marks,
       options.onDeath,
       deps.onUnknown,
     );
-    this.thread.onCanary = deps.onCanary;
-    // The thread was not there for earlier changes: it gets the whole state.
-    const applied = await this.thread.update(first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update);
-    this.lastUpdate = applied;
-    if (first) {
-      await this.thread.bind();
-      await this.rules.install({ bridged, queries });
-      emit({
-        type: "agent",
-        verdict: "info",
-        why: "started",
-        message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${applied.bindings} bindings read back`,
-      });
+    thread.onCanary = deps.onCanary;
+    try {
+      this.lastUpdate = await thread.update(new Changes().next(now, (name) => attachmentOf(name)));
+      await thread.bind();
+    } catch (error) {
+      await thread.stop();
+      throw error;
     }
-    return this.groups.join(watched);
+    this.thread = thread;
   }
 
   private async probe(): Promise<Matches> {

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { attachmentOf } from "../attach/interface.ts";
 import type { RawSender } from "../base/addon.ts";
 import { family, type Ip } from "../base/address.ts";
 import { messageOf } from "../base/fault.ts";
@@ -203,10 +204,14 @@ export class SelfTest {
   private concludePods(pods: readonly GuardedInterface[], lost: ReadonlySet<Ip>, found: ReadonlyMap<string, Bypass> | undefined): void {
     const tried = this.ledWhy === undefined && this.state === "ok";
     this.seenPods = 0;
-    for (const { pod, addresses, attachment } of pods) {
+    const guarded = new Set(this.pods.map(placeOf));
+    for (const one of pods) {
+      const { pod, addresses, attachment } = one;
       const bypass = found?.get(attachment.interface);
       const missed = tried && addresses.some((address) => lost.has(address));
       if (tried && !missed) this.seenPods++;
+      // A pod that ends loses its interface before anybody says so, and its elements while we wait: that proves nothing.
+      if (missed && !(guarded.has(placeOf(one)) && isWhereItWas(attachment))) continue;
       const past = bypass === undefined ? "" : `: ${bypass.what} sits on it`;
       this.say(
         pod,
@@ -245,6 +250,11 @@ export class SelfTest {
       this.deps.log("warn", doubt);
     }
   }
+}
+
+function isWhereItWas(attachment: Attachment): boolean {
+  const now = attachmentOf(attachment.interface);
+  return attachment.kind !== "missing" && now.kind !== "missing" && now.index === attachment.index;
 }
 
 function placeOf({ pod, addresses, attachment }: GuardedInterface): string {
