@@ -196,9 +196,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const timers = [
     setInterval(() => {
       trim(Date.now());
-      if (enforcer.enforcing) losses.tick(readQueueList(), Date.now());
+      if (enforcer.enforcing) losses.tick(readQueueList(), performance.now());
       // A pod whose interface was not there yet.
-      if (enforcer.tick(Date.now())) void lookAgain();
+      if (enforcer.tick(performance.now())) void lookAgain();
     }, TICK_MS),
     // An interface that is another one now, though nobody said so.
     setInterval(() => {

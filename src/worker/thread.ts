@@ -41,6 +41,9 @@ const port = parentPort;
 if (port === null) throw new Error("thread.ts is a worker's entry");
 const send = (message: FromWorker): void => port.postMessage(message);
 
+/** The epoch's milliseconds as of the start, and no clock that is set: names would end, or last, and limits hold for hours. */
+const steadyMs = (): number => performance.timeOrigin + performance.now();
+
 const drafts: EventDraft[] = [];
 function flushEvents(): void {
   if (drafts.length > 0) send({ kind: "events", events: drafts.splice(0) });
@@ -56,8 +59,8 @@ function start(native: Addon): void {
     pods: new PodTable(),
     limits: options.limits,
     counters: newCounters(),
-    nowMs: () => Date.now(),
-    now: () => Math.floor(Date.now() / 1000),
+    nowMs: steadyMs,
+    now: () => Math.floor(steadyMs() / 1000),
     emit: (draft) => {
       if (drafts.push(draft) === 1) setImmediate(flushEvents);
     },
