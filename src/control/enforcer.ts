@@ -135,7 +135,7 @@ export class Enforcer {
     this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
     const selected = this.changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
-    this.discover(selected, policies);
+    this.discover(selected, policies, now.resolvers);
     // Discover alone touches no rule and no packet.
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
@@ -176,13 +176,14 @@ export class Enforcer {
     return undefined;
   }
 
-  private discover(selected: readonly Selected[], policies: ReadonlyMap<PolicyId, Policy>): void {
+  private discover(selected: readonly Selected[], policies: ReadonlyMap<PolicyId, Policy>, resolvers: Snapshot["resolvers"]): void {
     const { emit, log } = this.deps;
     try {
       this.discovery.set(
         selected
           .filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover"))
           .map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })),
+        resolvers,
       );
     } catch (error) {
       log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "Discover cannot look at traffic");
