@@ -63,6 +63,8 @@ export type ToWorker =
   | Connections
   | { readonly kind: "bind" }
   | { readonly kind: "status"; readonly id: number }
+  /** Is it there? */
+  | { readonly kind: "ping" }
   | { readonly kind: "stop" };
 
 export interface WorkerStatus {
@@ -84,6 +86,7 @@ export type FromWorker =
   | { readonly kind: "unknown"; readonly source: Ip; readonly index: number }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
+  | { readonly kind: "pong" }
   /** A canary came to our rules. */
   | { readonly kind: "canary"; readonly nonce: string }
   | {

@@ -106,6 +106,9 @@ function start(native: Addon): void {
       case "status":
         send({ kind: "status", id: message.id, status: status(context, queues) });
         return;
+      case "ping":
+        send({ kind: "pong" });
+        return;
       case "stop":
         for (const queue of queues.values()) queue.close();
         flushEvents();
