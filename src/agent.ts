@@ -15,7 +15,7 @@ import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
-import { listen } from "./control/socket.ts";
+import { listen, refuseSecond } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
 import { buildStatus, strictest } from "./control/status.ts";
 import { type Iptables, openIptables } from "./firewall/iptables.ts";
@@ -65,7 +65,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const alerts = options.alerts === undefined ? undefined : openAlerts(options, options.alerts, emit);
   const degraded = (message: string): void => emit({ type: "agent", verdict: "info", why: "degraded", message });
 
-  // Whether this node can enforce at all is known before anything is touched.
+  // Whether this node can enforce at all, and nobody else does, is known before anything is touched.
+  await refuseSecond(options.socket);
   const native = addon();
   const marksInUse = marks(options.markMask);
   const iptables = await openIptables(options.iptables);

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { MAIN } from "../support/agent.ts";
+import { MAIN, namegate, socketOf } from "../support/agent.ts";
 import { until } from "../support/lab.ts";
 import { need } from "../support/need.ts";
 import { SELF_TEST_ARGS, SELF_TEST_NEEDS, statusOf } from "../support/self-test.ts";
@@ -57,6 +57,22 @@ test("a pod whose interface has gone before the inputs say so is not said to be 
       .slice(from)
       .filter(({ why }) => why === "not-enforcing")
       .map(({ message }) => message),
+    [],
+  );
+});
+
+test("a second agent by mistake is refused before it touches what the first one has in the kernel", async (t) => {
+  if (!need(t, SHOP_NEEDS)) return;
+  const it = await shop(t, { policies: { checkout: CHECKOUT } });
+  const others = join(it.lab.dir, "others");
+  mkdirSync(others);
+  const places = ["--policies", others, "--pods", it.lab.writePodsFile(), "--state", join(it.lab.dir, "state2")];
+  const second = await namegate(it.lab, "agent", ...places, "--socket", socketOf(it.lab), "--iptables", "nft", "--metrics", "off");
+  assert.equal(second.status, 2);
+  assert.match(second.stderr, /already listens/);
+  await new Promise((resolve) => setTimeout(resolve, 2500)); // more than a comparison of ours with the kernel's
+  assert.deepEqual(
+    it.agent.events().filter(({ why }) => why === "set-repaired" || why === "rules-restored"),
     [],
   );
 });
