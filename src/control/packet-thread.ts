@@ -56,6 +56,11 @@ export class PacketThread {
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
       (entry, asked) => isPod(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),
       (message) => this.post(message),
+      (why) => {
+        const message = `live connections cannot be read: what a policy no longer allows goes on until it ends by itself: ${why}`;
+        log.error({ fix: "load the module nf_conntrack_netlink (CONFIG_NF_CT_NETLINK); see `namegate doctor`" }, message);
+        emit({ type: "agent", verdict: "info", why: "degraded", message });
+      },
     );
     this.worker.on("message", (message: FromWorker) => {
       switch (message.kind) {

@@ -28,6 +28,7 @@ export class RuleGuard {
   private lastRepairs: number[] = [];
   private pausedUntilMs = 0;
   private checkedGeneration: number | undefined;
+  private looking: Promise<void> | undefined;
 
   constructor(iptables: Iptables, options: ConstructorParameters<typeof RuleKeeper>[1], deps: RuleGuardDeps) {
     this.keeper = new RuleKeeper(iptables, options);
@@ -67,8 +68,15 @@ export class RuleGuard {
     });
   }
 
-  /** Looks, and restores what is missing, altered or shadowed. */
+  /** Looks, and restores what is missing, altered or shadowed. Whoever asks meanwhile gets the same look. */
   check(): Promise<void> {
+    this.looking ??= this.look().finally(() => {
+      this.looking = undefined;
+    });
+    return this.looking;
+  }
+
+  private look(): Promise<void> {
     return this.inLine(async () => {
       const { deps } = this;
       const nowMs = deps.nowMs();

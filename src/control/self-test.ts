@@ -65,6 +65,8 @@ export class SelfTest {
   private warnings = new Map<string, string>();
   private readonly awaited = new Map<string, string>();
   private line: Promise<void> = Promise.resolve();
+  /** The round that has not begun yet. */
+  private next: Promise<void> | undefined;
   private closed = false;
 
   constructor(deps: SelfTestDeps) {
@@ -98,10 +100,13 @@ export class SelfTest {
     this.awaited.delete(nonce);
   }
 
-  /** One round, after the one that is under way. Never throws. */
+  /** One round, after the one that is under way; whoever asks meanwhile gets the same. Never throws. */
   run(): Promise<void> {
-    this.line = this.line.then(() => (this.closed ? undefined : this.round()));
-    return this.line;
+    this.next ??= this.line = this.line.then(() => {
+      this.next = undefined;
+      return this.closed ? undefined : this.round();
+    });
+    return this.next;
   }
 
   async close(): Promise<void> {

@@ -45,3 +45,13 @@ test("a change that failed is made good by the next check, though nobody else ha
   await rules.check();
   assert.deepEqual(done, ["change", "check", "restore"]);
 });
+
+test("looks that are asked for while one is under way are that one", async () => {
+  const { rules, state, done } = guard();
+  await rules.install(PODS);
+  state.drift = [DRIFT];
+  await Promise.all([rules.check(), rules.check(), rules.check()]);
+  assert.deepEqual(done.splice(0), ["install", "check", "restore"]);
+  await rules.check();
+  assert.deepEqual(done, ["check", "restore"]);
+});
