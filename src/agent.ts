@@ -18,7 +18,7 @@ import { LoopDelay, measures } from "./control/measures.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
 import { QueueWatch, readQueueList, refuseSecondAgent } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
-import { listen } from "./control/socket.ts";
+import { listen, refuseSecond } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
 import { buildStatus, strictest } from "./control/status.ts";
 import { RuleUsage } from "./control/usage.ts";
@@ -89,7 +89,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const alerts = options.alerts === undefined ? undefined : openAlerts(options, options.alerts, emit);
   const degraded = (message: string): void => emit({ type: "agent", verdict: "info", why: "degraded", message });
 
-  // Whether this node can enforce at all is known before anything is touched.
+  // Whether this node can enforce at all, and nobody else does, is known before anything is touched.
+  await refuseSecond(options.socket);
   const native = addon();
   await refuseSecondAgent(options.queueBase);
   const marksInUse = marks(options.markMask);
@@ -228,9 +229,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       loop.tick(performance.now());
       trim(Date.now());
       keepUsage(usage.tick(Date.now()));
-      if (enforcer.enforcing) losses.tick(readQueueList(), Date.now());
+      if (enforcer.enforcing) losses.tick(readQueueList(), performance.now());
       // A pod whose interface was not there yet.
-      if (enforcer.tick(Date.now())) void lookAgain();
+      if (enforcer.tick(performance.now())) void lookAgain();
     }, TICK_MS),
     // An interface that is another one now, though nobody said so.
     setInterval(() => {

@@ -48,7 +48,7 @@ async function running(socket: string): Promise<boolean> {
   try {
     await askOnce(socket, "status");
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return !(error instanceof Fault && error.code === "no-agent"); // one that is in trouble runs too
   }
 }

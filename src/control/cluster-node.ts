@@ -69,10 +69,14 @@ export class ClusterNode {
     return old?.index !== index || nowMs - old.atMs >= STRANGER_MS;
   }
 
-  /** The addresses seen behind an interface that no pod is said to have. */
-  private addressesBehind(index: number, running: readonly PodView[]): readonly Ip[] {
+  /** The addresses seen behind an interface that no pod is said to have. They stay while the pod with that interface needs them. */
+  private addressesBehind(index: number, running: readonly PodView[], nowMs: number): readonly Ip[] {
     const found = [...this.strangers].flatMap(([address, one]) => (one.index === index ? [address] : []));
-    return found.filter((address) => !running.some((pod) => !pod.hostNetwork && pod.addresses.includes(address))).slice(0, SEEN_OF_POD_MAX);
+    const own = found
+      .filter((address) => !running.some((pod) => !pod.hostNetwork && pod.addresses.includes(address)))
+      .slice(0, SEEN_OF_POD_MAX);
+    for (const address of own) this.strangers.set(address, { index, atMs: nowMs });
+    return own;
   }
 
   /** `lookAgain`: at every interface, though no pod has changed. */
@@ -104,7 +108,7 @@ export class ClusterNode {
       }
       const located = this.locator.find(view);
       const addresses =
-        view.addresses.length > 0 || located.kind !== "found" ? view.addresses : this.addressesBehind(located.index, running);
+        view.addresses.length > 0 || located.kind !== "found" ? view.addresses : this.addressesBehind(located.index, running, nowMs);
       if (addresses.length === 0) continue; // nobody knows yet whose packets these are: they wait
       const found = located.kind === "found" ? located.interface : "";
       const old = this.made.get(view.uid);

@@ -54,7 +54,9 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     settle();
   });
   const view = new ClusterNode(settings, options.locator);
-  const policies = new PolicyMaps(options.clusterNamespace, () => performance.now());
+  // What waits and is looked at again goes by a clock that nobody sets.
+  const steadyMs = (): number => performance.now();
+  const policies = new PolicyMaps(options.clusterNamespace, steadyMs);
   const feedback = new Feedback({ cluster, node, nowMs, log: (detail, message) => log.warn(detail, message) });
   const writer = new KeptWriter(options.state, node, options.boot);
   const timers: NodeJS.Timeout[] = [];
@@ -119,8 +121,8 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
   let taint = startup.taint;
   let taintAskedMs = Number.NEGATIVE_INFINITY;
   const untaint = (): void => {
-    if (taint === undefined || nowMs() - taintAskedMs < TAINT_AGAIN_MS) return;
-    taintAskedMs = nowMs();
+    if (taint === undefined || steadyMs() - taintAskedMs < TAINT_AGAIN_MS) return;
+    taintAskedMs = steadyMs();
     void cluster.removeTaint(node, taint).then((outcome) => {
       if (outcome.ok) taint = undefined;
       else log.warn({ error: messageOf(outcome.fault) }, "the start-up taint could not be removed; it is tried again");
@@ -152,7 +154,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
       if (!stores.synced) return meanwhile();
       const { node: found, outside } = view.build(
         { pods: stores.pods.items.values(), namespaces: stores.namespaceLabels, services: stores.dnsServices, facts },
-        nowMs(),
+        steadyMs(),
         lookAgain,
       );
       lookAgain = false;
@@ -170,9 +172,11 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
           if (view.incomplete || policies.deferred) tell();
         }, LATER_MS),
         setInterval(() => {
+          const before = facts;
           facts = options.facts();
           lookAgain = true;
-          if (stores.synced) tell();
+          // Before the lists too: another prefix may be there, whose pods are to wait.
+          if (stores.synced || facts !== before) tell();
         }, FACTS_MS),
         setInterval(save, SAVE_MS),
       );
@@ -189,7 +193,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     origin: (file) => originOf(file, stores.policyMaps.items),
     strange: (source, index) => {
       // The node itself sends it there: so the address is of what is behind that interface, whoever that is.
-      if (options.routeTo(source) !== index || !view.seen(source, index, nowMs())) return;
+      if (options.routeTo(source) !== index || !view.seen(source, index, steadyMs())) return;
       lookAgain = true;
       if (stores.synced) tell();
     },

@@ -25,15 +25,24 @@ export class ConnectionReader {
   private readonly dump: ConntrackDump;
   private readonly send: (message: Connections) => void;
   private readonly wanted: (entry: ConntrackEntry, asked: boolean) => boolean;
+  private readonly failed: (why: string) => void;
+  private broken = false;
   private readonly waiting: Reading[] = [];
   private reading: Reading | undefined;
   private nextKeepMs = 0;
   private spentMs = 0;
 
-  constructor(socket: NetlinkSocket, wanted: (entry: ConntrackEntry, asked: boolean) => boolean, send: (message: Connections) => void) {
+  /** `failed` is told once why the table cannot be read, until it can be again. */
+  constructor(
+    socket: NetlinkSocket,
+    wanted: (entry: ConntrackEntry, asked: boolean) => boolean,
+    send: (message: Connections) => void,
+    failed: (why: string) => void,
+  ) {
     this.dump = new ConntrackDump(socket);
     this.send = send;
     this.wanted = wanted;
+    this.failed = failed;
   }
 
   /** The packet thread wants to judge: the connections that these addresses opened, or all. */
@@ -80,6 +89,8 @@ export class ConnectionReader {
   private end(entries: readonly ConntrackEntry[], state: "done" | "failed", nowMs: number): void {
     const reading = this.reading;
     this.reading = undefined;
+    if (state === "failed" && !this.broken) this.failed(this.dump.refusal?.text ?? "no reason given");
+    this.broken = state === "failed";
     if (reading?.asked === true) {
       if (state === "failed") this.waiting.length = 0;
       this.send({ kind: "connections", entries, part: state === "failed" ? "failed" : reading.last ? "done" : "more" });

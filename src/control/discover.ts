@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
-import { ipText } from "../base/address.ts";
+import { type Endpoint, type Ip, ipText } from "../base/address.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
-import { openPassive, type Passive } from "../capture/passive.ts";
+import { openPassive, type Passive, type Seen } from "../capture/passive.ts";
 import { learn } from "../dns/reply.ts";
 import { TcpMessages } from "../dns/tcp.ts";
 import type { Learned } from "../model/binding.ts";
@@ -33,10 +33,12 @@ export class Discovery {
   private readonly emit: (draft: EventDraft) => void;
   private readonly log: (level: "info" | "warn", message: string) => void;
   private readonly nowMs: () => number;
+  private readonly open: typeof openPassive;
   private capture: Passive | undefined;
   private filter = "";
   private guards = new Map<string, Guard>();
   private readonly byAddress = new Map<string, Guard>();
+  private resolvers: ReadonlySet<string> = new Set();
   private readonly packet: Packet = newPacket();
   private readonly learned: Learned[] = [];
   private readonly streams = new TcpMessages("resolver");
@@ -49,50 +51,55 @@ export class Discovery {
     log: (level: "info" | "warn", message: string) => void,
     nowMs: () => number,
     used: (verdict: Verdict) => void,
+    open: typeof openPassive = openPassive,
   ) {
     this.used = used;
     this.emit = emit;
     this.log = log;
     this.nowMs = nowMs;
+    this.open = open;
   }
 
-  set(pods: readonly Discovered[]): void {
+  /** `resolvers`: those that are trusted. Others teach nothing, and what goes to them is a connection, as when it is enforced. */
+  set(pods: readonly Discovered[], resolvers: readonly Endpoint[]): void {
     const guards = new Map<string, Guard>();
     this.byAddress.clear();
     for (const { pod, policies } of pods) {
       const book = rulebook(policies, true);
       if (book === undefined) continue;
-      const guard = this.guards.get(pod.key) ?? new Guard(pod, book);
+      const old = this.guards.get(pod.key);
+      const guard = old?.pod.uid === pod.uid ? old : new Guard(pod, book);
       guard.pod = pod;
       guard.adopt(book, Math.floor(this.nowMs() / 1000), () => undefined);
       guards.set(pod.key, guard);
       for (const address of pod.addresses) this.byAddress.set(address, guard);
     }
     this.guards = guards;
+    this.resolvers = new Set(resolvers.map(({ address, port }) => placeOf(address, port)));
     const hosts =
       [...this.byAddress.values()].length === 0
         ? ""
         : [...new Set(pods.flatMap(({ pod }) => pod.addresses.map(ipText)))].map((ip) => `host ${ip}`).join(" or ");
+    const ports = [...new Set([DNS_PORT, ...resolvers.map(({ port }) => port)])].map((port) => `port ${port}`).join(" or ");
     // New connections and datagrams of these pods, and DNS answers to them.
-    const filter =
-      hosts === "" ? "" : `(${hosts}) and (udp or port ${DNS_PORT} or (ip6 and tcp) or tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn)`;
+    const filter = hosts === "" ? "" : `(${hosts}) and (udp or ${ports} or (ip6 and tcp) or tcp[tcpflags] & (tcp-syn|tcp-ack) = tcp-syn)`;
     if (filter === this.filter) return;
     this.filter = filter;
     this.capture?.close();
     this.capture = undefined;
     if (filter === "") return;
-    this.capture = openPassive({
+    this.capture = this.open({
       filter,
-      onPacket: (bytes, start, end, timeMs) => this.see(bytes, start, end, timeMs),
+      onPacket: (bytes, start, end, timeMs, seen) => this.see(bytes, start, end, timeMs, seen),
       onState: (text) => this.log("info", `passive capture: ${text}`),
     });
   }
 
-  private see(bytes: Uint8Array, start: number, end: number, timeMs: number): void {
+  private see(bytes: Uint8Array, start: number, end: number, timeMs: number, seen: Seen): void {
     const { packet } = this;
     if (!decodeIp(bytes, start, end, packet)) return;
     const asked = this.byAddress.get(packet.destination);
-    if (asked !== undefined && packet.sourcePort === DNS_PORT) {
+    if (asked !== undefined && this.resolvers.has(placeOf(packet.source, packet.sourcePort))) {
       const message = (from: Uint8Array, at: number, to: number): void => {
         learn(from, at, to, this.learned, asked.pod.searches);
         for (const one of this.learned) asked.learn(one, Math.floor(timeMs / 1000));
@@ -102,7 +109,9 @@ export class Discovery {
       return;
     }
     const guard = this.byAddress.get(packet.source);
-    if (guard === undefined || packet.destinationPort === DNS_PORT) return;
+    if (guard === undefined || this.resolvers.has(placeOf(packet.destination, packet.destinationPort))) return;
+    // On its way out DNAT has changed it: the pod has asked for what came in.
+    if (seen === "out") return;
     if (packet.protocol === Protocol.TCP && (packet.tcpFlags & (TcpFlag.SYN | TcpFlag.ACK)) !== TcpFlag.SYN) return;
     // An answer to a datagram from outside is not a connection of this pod's.
     if (packet.protocol === Protocol.UDP && packet.sourcePort < packet.destinationPort && packet.sourcePort < 1024) return;
@@ -141,3 +150,5 @@ export class Discovery {
     this.capture?.close();
   }
 }
+
+const placeOf = (address: Ip, port: number): string => `${port} ${address}`;

@@ -18,7 +18,7 @@ import type { Snapshot } from "../model/snapshot.ts";
 import { restrictsQueries } from "../policy/queries.ts";
 import { selectPolicies } from "../policy/select.ts";
 import type { Explained, WhatIf } from "../worker/explain.ts";
-import type { Limits, PodUpdate, WorkerStatus } from "../worker/protocol.ts";
+import type { Limits, PodUpdate, Update, WorkerStatus } from "../worker/protocol.ts";
 import { Changes } from "./changes.ts";
 import { Discovery } from "./discover.ts";
 import { InterfaceGroups } from "./groups.ts";
@@ -72,6 +72,8 @@ export class Enforcer {
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
   private thread: PacketThread | undefined;
+  /** Why the last snapshot is not in the kernel. */
+  private refusal: Fault | undefined;
   private addresses: ReadonlySet<Ip> = new Set();
   private applied = false;
   lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
@@ -95,7 +97,7 @@ export class Enforcer {
         emit,
         log: (level, message, detail) => log[level](detail ?? {}, message),
         generation: rulesGeneration(new deps.native.NetlinkSocket()),
-        nowMs: deps.nowMs,
+        nowMs: () => performance.now(), // a pause is to end, though the wall clock is set back
       },
     );
   }
@@ -114,7 +116,7 @@ export class Enforcer {
   }
 
   get failure(): Fault | undefined {
-    return this.thread?.failure;
+    return this.thread?.failure ?? this.refusal;
   }
 
   get packetThread(): Pick<PacketThread, "alive" | "failure"> | undefined {
@@ -153,7 +155,7 @@ export class Enforcer {
     this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
     const selected = this.changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
-    this.discover(selected, policies);
+    this.discover(selected, policies, now.resolvers);
     // Discover alone touches no rule and no packet.
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
@@ -171,18 +173,27 @@ export class Enforcer {
     }
     const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
-    const ungrouped =
-      update === undefined && this.thread !== undefined ? undefined : await this.tell(now, update, guarded, policies, seesFrames);
-    if (ungrouped !== undefined) this.ungrouped = ungrouped;
+    const same = update === undefined && this.rules.installed && seesFrames === this.sawFrames;
+    try {
+      if (!same) this.ungrouped = await this.tell(now, update, guarded, policies, seesFrames);
+    } catch (error) {
+      this.applied = false;
+      this.refusal = error instanceof Fault ? error : undefined;
+      throw error;
+    }
+    this.sawFrames = seesFrames;
     this.unenforceable.set([
       ...guarded.map(({ pod, attachment }) => [pod.key, this.whyNot(attachment, seesFrames)] as const),
       ...outsideReasons(now, outside),
     ]);
     this.applied = true;
+    this.refusal = undefined;
     this.deps.onGuarded(guarded.map(({ pod, attachment }) => ({ pod: pod.key, addresses: pod.addresses, attachment })));
   }
 
   private ungrouped: ReadonlyMap<string, string> = new Map();
+  /** Were bridged packets shown to iptables when the rules were last told? */
+  private sawFrames: boolean | undefined;
 
   private whyNot(attachment: Attachment, seesFrames: boolean): string | undefined {
     if (this.ungrouped.has(attachment.interface))
@@ -193,13 +204,14 @@ export class Enforcer {
     return undefined;
   }
 
-  private discover(selected: readonly Selected[], policies: ReadonlyMap<PolicyId, Policy>): void {
+  private discover(selected: readonly Selected[], policies: ReadonlyMap<PolicyId, Policy>, resolvers: Snapshot["resolvers"]): void {
     const { emit, log } = this.deps;
     try {
       this.discovery.set(
         selected
           .filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover"))
           .map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })),
+        resolvers,
       );
     } catch (error) {
       log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "Discover cannot look at traffic");
@@ -215,8 +227,8 @@ export class Enforcer {
     policies: ReadonlyMap<PolicyId, Policy>,
     seesFrames: boolean,
   ): Promise<ReadonlyMap<string, string>> {
-    const { options, deps } = this;
-    const { emit, log, iptables } = deps;
+    const { deps } = this;
+    const { emit, iptables } = deps;
     const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) =>
       attachment.kind === "bridged"
         ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }]
@@ -232,42 +244,53 @@ export class Enforcer {
           .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
     this.groups.release(watched);
     const queries = guarded.some((one) => one.policies.some((id) => restrictsQueries(policies.get(id) as Policy)));
-    if (this.thread !== undefined) await this.changeRules({ bridged, queries });
-    const first = this.thread === undefined;
-    this.thread ??= new PacketThread(
+    if (this.thread === undefined) await this.begin(now, matches);
+    else {
+      await this.changeRules({ bridged, queries });
+      this.lastUpdate = await this.thread.update(this.slotted(update));
+    }
+    deps.usage.settle();
+    if (!this.rules.installed) {
+      await this.rules.install({ bridged, queries });
+      const message = `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${this.lastUpdate?.bindings} bindings read back`;
+      emit({ type: "agent", verdict: "info", why: "started", message });
+    }
+    return this.groups.join(watched);
+  }
+
+  private slotted(update: ReturnType<Changes["next"]>): Update | undefined {
+    return update === undefined ? undefined : { ...update, slots: this.deps.usage.slots(update.policies) };
+  }
+
+  /** The thread was not there for earlier changes: it gets the whole state. One that cannot begin leaves nothing, so that the next one may. */
+  private async begin(now: Snapshot, { groups }: Matches): Promise<void> {
+    const { options, deps } = this;
+    const thread = new PacketThread(
       {
         markMask: options.markMask,
         queueBase: options.queueBase,
         limits: options.limits,
         dnsServers: options.dnsServers,
-        groups: matches.groups,
+        groups,
         block: deps.usage.block,
       },
       deps.native,
-      emit,
-      log,
+      deps.emit,
+      deps.log,
       (address) => this.addresses.has(address),
       deps.marks,
       options.onDeath,
       deps.onUnknown,
     );
-    this.thread.onCanary = deps.onCanary;
-    // The thread was not there for earlier changes: it gets the whole state.
-    const whole = first ? (new Changes().next(now, (name) => attachmentOf(name)) ?? update) : update;
-    const applied = await this.thread.update(whole === undefined ? undefined : { ...whole, slots: deps.usage.slots(whole.policies) });
-    deps.usage.settle();
-    this.lastUpdate = applied;
-    if (first) {
-      await this.thread.bind();
-      await this.rules.install({ bridged, queries });
-      emit({
-        type: "agent",
-        verdict: "info",
-        why: "started",
-        message: `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${applied.bindings} bindings read back`,
-      });
+    thread.onCanary = deps.onCanary;
+    try {
+      this.lastUpdate = await thread.update(this.slotted(new Changes().next(now, (name) => attachmentOf(name))));
+      await thread.bind();
+    } catch (error) {
+      await thread.stop();
+      throw error;
     }
-    return this.groups.join(watched);
+    this.thread = thread;
   }
 
   private async probe(): Promise<Matches> {

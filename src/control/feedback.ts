@@ -125,7 +125,12 @@ export class Feedback {
     });
     if (this.said.size > maps.length) {
       const there = new Set(maps.map(({ namespace, name }) => `${namespace}/${name}`));
-      for (const key of this.said.keys()) if (!there.has(key)) this.said.delete(key);
+      for (const key of this.said.keys()) {
+        if (there.has(key)) continue;
+        this.said.delete(key);
+        clearTimeout(this.waiting.get(key));
+        this.waiting.delete(key);
+      }
     }
     if (news.length === 0) return;
     await this.count();

@@ -8,9 +8,16 @@ export interface Grouped {
   readonly mode: Mode;
 }
 
+/** A group, and which interface of that name is in it. */
+interface Member {
+  readonly group: number;
+  readonly index: number;
+}
+
 /** Keeps the veths of guarded pods in our interface groups, and all others out of them. */
 export class InterfaceGroups {
-  private wanted: ReadonlyMap<string, number> | undefined;
+  private wanted: ReadonlyMap<string, Member> | undefined;
+  private failed: ReadonlyMap<string, string> = new Map();
   private readonly setGroup: SetGroup;
 
   constructor(setGroup: SetGroup) {
@@ -29,28 +36,36 @@ export class InterfaceGroups {
     const old = this.wanted;
     this.wanted = wantedGroups(pods);
     const failed = new Map<string, string>();
-    for (const [iface, group] of this.wanted) {
-      if (old?.get(iface) === group || groupOf(iface) === group) continue;
+    for (const [iface, { group, index }] of this.wanted) {
+      const before = old?.get(iface);
+      if (before?.group === group && before.index === index && !this.failed.has(iface)) continue;
+      if (groupOf(iface) === group) continue;
       const why = this.setGroup(iface, group);
       if (why !== undefined) failed.set(iface, why);
     }
+    this.failed = failed;
     return failed;
   }
 
   /** Puts back what somebody took out. Returns the interfaces concerned. */
   check(): string[] {
-    const lost = [...(this.wanted ?? [])].filter(([iface, group]) => ![group, undefined].includes(groupOf(iface)));
-    for (const [iface, group] of lost) this.setGroup(iface, group);
+    const lost = [...(this.wanted ?? [])].filter(([iface, { group }]) => ![group, undefined].includes(groupOf(iface)));
+    for (const [iface, { group }] of lost) this.setGroup(iface, group);
     return lost.map(([iface]) => iface);
   }
 }
 
-function wantedGroups(pods: readonly Grouped[]): Map<string, number> {
+function wantedGroups(pods: readonly Grouped[]): Map<string, Member> {
   // A bridge port has NG-BRIDGE.
   return new Map(
     pods.flatMap(({ attachment, mode }) =>
       attachment.kind === "routed"
-        ? [[attachment.interface, mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor] as const]
+        ? [
+            [
+              attachment.interface,
+              { group: mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor, index: attachment.index },
+            ] as const,
+          ]
         : [],
     ),
   );

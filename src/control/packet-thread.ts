@@ -12,6 +12,8 @@ import { ConnectionReader } from "./connections.ts";
 
 /** Time for the last events and log lines to get out, milliseconds. */
 const EXIT_AFTER_MS = 100;
+/** About a second each. So many without an answer: the thread is blocked, and all new connections are dropped by the watchdog. */
+const BLOCKED_TICKS = 30;
 /** Packets leave little behind: a larger nursery would only stay resident, once a burst has filled it. */
 const YOUNG_MB = 6;
 
@@ -27,6 +29,11 @@ export class PacketThread {
   private asked = 0;
   private stopping = false;
   private bindings = 0;
+  /** Ticks since it was asked whether it is there. */
+  private unanswered = 0;
+  private readonly emit: (draft: EventDraft) => void;
+  private readonly log: Pick<Logger, "fatal">;
+  private readonly onDeath: () => void;
 
   constructor(
     options: WorkerOptions,
@@ -38,6 +45,9 @@ export class PacketThread {
     onDeath: () => void,
     onUnknown: (source: Ip, index: number) => void,
   ) {
+    this.emit = emit;
+    this.log = log;
+    this.onDeath = onDeath;
     this.worker = new Worker(new URL("../worker/thread.js", import.meta.url), {
       workerData: options,
       resourceLimits: { maxOldGenerationSizeMb: 1024, maxYoungGenerationSizeMb: YOUNG_MB },
@@ -47,6 +57,11 @@ export class PacketThread {
       new native.NetlinkSocket({ receiveBuffer: 4 * 1024 * 1024 }),
       (entry, asked) => isPod(entry.origSource) || (asked && marks.classOf(entry.mark) !== 0),
       (message) => this.post(message),
+      (why) => {
+        const message = `live connections cannot be read: what a policy no longer allows goes on until it ends by itself: ${why}`;
+        log.error({ fix: "load the module nf_conntrack_netlink (CONFIG_NF_CT_NETLINK); see `namegate doctor`" }, message);
+        emit({ type: "agent", verdict: "info", why: "degraded", message });
+      },
     );
     this.worker.on("message", (message: FromWorker) => {
       switch (message.kind) {
@@ -72,6 +87,9 @@ export class PacketThread {
           return;
         case "explained":
           this.settle(`explained${message.id}`, message.answer);
+          return;
+        case "pong":
+          this.answered();
           return;
         case "canary":
           this.onCanary(message.nonce);
@@ -99,13 +117,20 @@ export class PacketThread {
     this.worker.on("exit", () => {
       const wasAlive = this.alive;
       this.fail(this.failure ?? new Fault("packet-thread", "the packet thread ended", "see the log above"));
-      if (wasAlive && !this.stopping) {
-        log.fatal({ error: this.failure?.message }, "the packet thread is gone: new connections wait until the agent is started again");
-        emit({ type: "agent", verdict: "info", why: "degraded", message: this.failure?.message ?? "the packet thread ended" });
-        // The supervisor (kubelet, systemd) starts us again; the kernel keeps what it knows meanwhile.
-        setTimeout(onDeath, EXIT_AFTER_MS);
-      }
+      if (wasAlive && !this.stopping) this.die();
     });
+  }
+
+  /** The supervisor (kubelet, systemd) starts us again; the kernel keeps what it knows meanwhile. */
+  private die(): void {
+    const message = this.failure?.message ?? "the packet thread ended";
+    this.log.fatal({ error: message }, "the packet thread is gone: new connections wait until the agent is started again");
+    this.emit({ type: "agent", verdict: "info", why: "degraded", message });
+    setTimeout(this.onDeath, EXIT_AFTER_MS);
+  }
+
+  private answered(): void {
+    this.unanswered = 0;
   }
 
   private fail(fault: Fault): void {
@@ -160,8 +185,15 @@ export class PacketThread {
     return this.request(`explained${id}`, { kind: "explain", id, question });
   }
 
+  /** About once a second. */
   tick(nowMs: number): void {
     this.reader.tick(nowMs, this.alive);
+    if (!this.alive) return;
+    if (this.unanswered++ === 0) this.post({ kind: "ping" });
+    if (this.unanswered <= BLOCKED_TICKS) return;
+    const what = `the packet thread has not answered for ${BLOCKED_TICKS} s`;
+    this.fail(new Fault("packet-thread", what, "it is a fault of namegate's, or the node has no processor time: report it with this log"));
+    this.die();
   }
 
   async stop(): Promise<void> {

@@ -28,6 +28,7 @@ export class RuleGuard {
   private lastRepairs: number[] = [];
   private pausedUntilMs = 0;
   private checkedGeneration: number | undefined;
+  private looking: Promise<void> | undefined;
 
   constructor(iptables: Iptables, options: ConstructorParameters<typeof RuleKeeper>[1], deps: RuleGuardDeps) {
     this.keeper = new RuleKeeper(iptables, options);
@@ -62,12 +63,20 @@ export class RuleGuard {
       const queries = pods.queries || old.queries;
       if (!this.installed || (bridged === old.bridged && queries === old.queries)) return;
       this.pods = { bridged, queries };
+      this.checkedGeneration = undefined; // should this fail, the next check finds out, though the kernel's rules are the same
       await this.keeper.change(this.pods);
     });
   }
 
-  /** Looks, and restores what is missing, altered or shadowed. */
+  /** Looks, and restores what is missing, altered or shadowed. Whoever asks meanwhile gets the same look. */
   check(): Promise<void> {
+    this.looking ??= this.look().finally(() => {
+      this.looking = undefined;
+    });
+    return this.looking;
+  }
+
+  private look(): Promise<void> {
     return this.inLine(async () => {
       const { deps } = this;
       const nowMs = deps.nowMs();

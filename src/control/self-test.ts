@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { attachmentOf } from "../attach/interface.ts";
 import type { RawSender } from "../base/addon.ts";
 import { family, type Ip } from "../base/address.ts";
 import { messageOf } from "../base/fault.ts";
@@ -65,6 +66,8 @@ export class SelfTest {
   private warnings = new Map<string, string>();
   private readonly awaited = new Map<string, string>();
   private line: Promise<void> = Promise.resolve();
+  /** The round that has not begun yet. */
+  private next: Promise<void> | undefined;
   private closed = false;
 
   constructor(deps: SelfTestDeps) {
@@ -98,10 +101,13 @@ export class SelfTest {
     this.awaited.delete(nonce);
   }
 
-  /** One round, after the one that is under way. Never throws. */
+  /** One round, after the one that is under way; whoever asks meanwhile gets the same. Never throws. */
   run(): Promise<void> {
-    this.line = this.line.then(() => (this.closed ? undefined : this.round()));
-    return this.line;
+    this.next ??= this.line = this.line.then(() => {
+      this.next = undefined;
+      return this.closed ? undefined : this.round();
+    });
+    return this.next;
   }
 
   async close(): Promise<void> {
@@ -205,10 +211,14 @@ export class SelfTest {
   private concludePods(pods: readonly GuardedInterface[], lost: ReadonlySet<Ip>, found: ReadonlyMap<string, Bypass> | undefined): void {
     const tried = this.ledWhy === undefined && this.state === "ok";
     this.seenPods = 0;
-    for (const { pod, addresses, attachment } of pods) {
+    const guarded = new Set(this.pods.map(placeOf));
+    for (const one of pods) {
+      const { pod, addresses, attachment } = one;
       const bypass = found?.get(attachment.interface);
       const missed = tried && addresses.some((address) => lost.has(address));
       if (tried && !missed) this.seenPods++;
+      // A pod that ends loses its interface before anybody says so, and its elements while we wait: that proves nothing.
+      if (missed && !(guarded.has(placeOf(one)) && isWhereItWas(attachment))) continue;
       const past = bypass === undefined ? "" : `: ${bypass.what} sits on it`;
       this.say(
         pod,
@@ -247,6 +257,11 @@ export class SelfTest {
       this.deps.log("warn", doubt);
     }
   }
+}
+
+function isWhereItWas(attachment: Attachment): boolean {
+  const now = attachmentOf(attachment.interface);
+  return attachment.kind !== "missing" && now.kind !== "missing" && now.index === attachment.index;
 }
 
 function placeOf({ pod, addresses, attachment }: GuardedInterface): string {

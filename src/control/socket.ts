@@ -22,11 +22,8 @@ const BACKLOG_BYTES_MAX = 4 * 1024 * 1024;
 
 export async function listen(path: string, handle: Handler): Promise<Server> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
-  if (existsSync(path)) {
-    if (await answers(path))
-      throw new Fault("agent-running", `an agent already listens on ${path}`, "stop it, or give this one another --socket");
-    rmSync(path, { force: true });
-  }
+  await refuseSecond(path);
+  rmSync(path, { force: true });
   const server = createServer((socket) => serve(socket, handle));
   server.maxConnections = CLIENTS_MAX;
   await new Promise<void>((resolve, reject) => {
@@ -37,6 +34,12 @@ export async function listen(path: string, handle: Handler): Promise<Server> {
   });
   chmodSync(path, 0o600);
   return server;
+}
+
+/** Throws a Fault where an agent listens at `path`. */
+export async function refuseSecond(path: string): Promise<void> {
+  if (existsSync(path) && (await answers(path)))
+    throw new Fault("agent-running", `an agent already listens on ${path}`, "stop it, or give this one another --socket");
 }
 
 function answers(path: string): Promise<boolean> {

@@ -17,14 +17,11 @@ export class Unenforceable {
     return this.reasons;
   }
 
-  /** The whole list as it is now; `undefined` for a pod that is enforced. */
+  /** The whole list as it is now; `undefined` for a pod that is enforced. Of two reasons the last one counts. */
   set(pods: Iterable<readonly [PodKey, string | undefined]>): void {
     const next = new Map<PodKey, string>();
-    for (const [key, why] of pods) {
-      if (why === undefined) continue;
-      if (this.reasons.get(key) !== why) this.say(key, why);
-      next.set(key, why);
-    }
+    for (const [key, why] of pods) if (why !== undefined) next.set(key, why);
+    for (const [key, why] of next) if (this.reasons.get(key) !== why) this.say(key, why);
     this.reasons = next;
   }
 }

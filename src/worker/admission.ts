@@ -60,11 +60,19 @@ function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Sett
   if (source === SourceClass.spoof) return spoofed(context, held);
   if (source === SourceClass.unknown || source === SourceClass.starting || pod === undefined) {
     if (pod === undefined || !arrivedFrom(pod, held)) {
-      if (!monitor && pods.behind(held.physindev || held.indev) !== undefined) return spoofed(context, held);
+      const sender = monitor ? undefined : pods.behind(held.physindev || held.indev);
+      if (sender !== undefined) {
+        if (pod !== undefined || sender.guard.book.enforce !== undefined) return spoofed(context, held);
+        // A further address of a pod that is only watched: nothing of it is stopped.
+        answer.verdict = NfVerdict.accept;
+        answer.mark = kernel.marks.put(held.mark, 0);
+        return;
+      }
       counters.unknownPod++;
       if (!monitor) unknown.take(queue, held, answer);
       return;
     }
+    if (kernel.isResolver(packet.destination, (packet.protocol << 16) | packet.destinationPort)) return unknown.again(pod, held, answer);
   }
   counters.upcalls++;
   const nowMs = context.nowMs();

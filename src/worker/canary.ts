@@ -1,13 +1,9 @@
 import { NfVerdict } from "../base/addon.ts";
 import { family } from "../base/address.ts";
-import { TokenBucket } from "../base/bucket.ts";
 import { CANARY_DESTINATION, CANARY_LINKS, CANARY_NONCE_OCTETS, CANARY_POD, CANARY_PROTOCOL } from "../model/canary.ts";
 import { SourceClass } from "../model/verdict.ts";
 import type { Context, Held, Settlement } from "./context.ts";
 import type { Kernel } from "./kernel.ts";
-
-/** Canaries that the control thread is told of, per second: whoever sends more than the agent does is a pod. */
-const TOLD = new TokenBucket(2000, 4000);
 
 /** The kernel knows the pod that is not there as a guarded one. */
 export function knowCanary(kernel: Kernel): void {
@@ -25,9 +21,10 @@ export function isCanary(context: Context, { packet, mark }: Held, answer: Settl
   if (packet.protocol !== CANARY_PROTOCOL || packet.destination !== CANARY_DESTINATION[family(packet.destination)]) return false;
   answer.verdict = NfVerdict.drop;
   context.counters.canaries++;
-  const { bytes, payloadStart, payloadEnd } = packet;
-  if (context.kernel.marks.classOf(mark) !== 0 || payloadEnd - payloadStart !== CANARY_NONCE_OCTETS || !TOLD.take(context.nowMs()))
-    return true;
+  const { bytes, payloadStart, payloadEnd, source } = packet;
+  if (context.kernel.marks.classOf(mark) !== 0 || payloadEnd - payloadStart !== CANARY_NONCE_OCTETS) return true;
+  // A pod may send some of its own making: then those that come by its interface are lost, and nobody else's.
+  if (source !== CANARY_POD[family(source)] && context.pods.of(source)?.canaries.take(context.nowMs()) !== true) return true;
   context.canary(Buffer.from(bytes.subarray(payloadStart, payloadEnd)).toString("hex"));
   return true;
 }

@@ -18,6 +18,8 @@ const SLICE_MS = 4;
 /** Compiled rulebooks that no pod has any more: whoever may label pods chooses which policies go together. */
 const BOOKS_SPARE = 64;
 
+type FreeElement = readonly ["src" | "guard", Element];
+
 export interface DesiredParts {
   readonly context: Context;
   readonly live: Live;
@@ -38,8 +40,9 @@ export class Desired {
   private readonly policies = new Map<PolicyId, Policy>();
   /** Pods with the same policies share one compiled rulebook. */
   private readonly books = new Map<string, Rulebook | undefined>();
-  /** What the kernel has of known pods that nobody guards. */
-  private readonly free = new Map<PodKey, readonly (readonly ["src" | "guard", Element])[]>();
+  /** What the kernel has of known pods that nobody guards, and whose each address is. */
+  private readonly free = new Map<PodKey, readonly FreeElement[]>();
+  private readonly freeHolders = new Map<Ip, PodKey>();
   private prefixes: readonly string[] = [];
   private starting = false;
   private lenient = true;
@@ -112,7 +115,7 @@ export class Desired {
     for (const policy of update.policies) this.policies.set(policy.id, policy);
     if (update.policies.length + update.removedPolicies.length > 0) this.books.clear();
     for (const key of update.removedPods) {
-      this.setFree(key, [], undefined, true);
+      this.dropFree(key);
       const pod = pods.byKey.get(key);
       if (pod === undefined) continue;
       this.remove(pod);
@@ -155,6 +158,8 @@ export class Desired {
     for (const address of pod.addresses) {
       const holder = pods.of(address);
       if (holder !== undefined && holder.pod.key !== pod.key) this.remove(holder);
+      const free = this.freeHolders.get(address);
+      if (free !== undefined && free !== pod.key) this.dropFree(free, address);
     }
     const covered = (iface: string): boolean => this.covered(iface);
     this.setFree(pod.key, book?.enforce === undefined ? pod.addresses : [], attachment, book === undefined);
@@ -175,17 +180,13 @@ export class Desired {
    * knows waits, and so does its address on another interface. Where its interface could not be found, its address is let go
    * on all that the prefixes cover, and so is a Monitor pod's: nothing of theirs is to be stopped.
    */
-  private setFree(key: PodKey, addresses: readonly Ip[], attachment: Attachment | undefined, unguarded: boolean): void {
+  private setFree(key: PodKey, addresses: readonly Ip[], attachment: Attachment, unguarded: boolean): void {
     const { kernel, pods } = this.context;
-    for (const [role, element] of this.free.get(key) ?? []) {
-      pods.setFree(element.address, undefined);
-      // The address may be a guarded pod's by now.
-      if (role === "src" || pods.of(element.address) === undefined) kernel.removeFixed(role, family(element.address), element);
-    }
-    const lost = attachment?.kind === "missing";
-    const own = attachment === undefined || lost ? undefined : sourceInterface(attachment);
-    const here = own !== undefined && unguarded && this.covered(own);
-    const elements = addresses.flatMap((address): (readonly ["src" | "guard", Element])[] => {
+    this.dropFree(key);
+    const lost = attachment.kind === "missing";
+    const own = sourceInterface(attachment);
+    const here = !lost && unguarded && this.covered(own);
+    const elements = addresses.flatMap((address): FreeElement[] => {
       const src = { address, bits: address.length * 8, mark: SourceClass.unguarded };
       if (lost) return this.prefixes.map((iface) => ["src", { ...src, iface, wildcard: true }] as const);
       if (!here) return [];
@@ -197,8 +198,26 @@ export class Desired {
     for (const [role, element] of elements) {
       kernel.putFixed(role, family(element.address), element);
       pods.setFree(element.address, attachment);
+      this.freeHolders.set(element.address, key);
     }
     if (elements.length > 0) this.free.set(key, elements);
+  }
+
+  /** The kernel forgets a pod that nobody guards, or one of its addresses. */
+  private dropFree(key: PodKey, only?: Ip): void {
+    const { kernel, pods } = this.context;
+    const left: FreeElement[] = [];
+    for (const one of this.free.get(key) ?? []) {
+      const [role, element] = one;
+      if (only !== undefined && element.address !== only) {
+        left.push(one);
+        continue;
+      }
+      kernel.removeFixed(role, family(element.address), element);
+      pods.setFree(element.address, undefined);
+      this.freeHolders.delete(element.address);
+    }
+    if (left.length > 0) this.free.set(key, left);
     else this.free.delete(key);
   }
 
@@ -220,7 +239,9 @@ export class Desired {
     for (const any of ["0.0.0.0", "::"]) {
       const address = parseIp(any) as Ip;
       const of = family(address);
-      for (const iface of this.prefixes) kernel.removeFixed("src", of, { address, bits: 0, iface, wildcard: true });
+      // What stays is changed in place: between two elements a packet would go by unjudged.
+      for (const iface of this.prefixes)
+        if (!prefixes.includes(iface)) kernel.removeFixed("src", of, { address, bits: 0, iface, wildcard: true });
       for (const iface of prefixes) kernel.putFixed("src", of, { address, bits: 0, iface, wildcard: true, mark });
     }
     this.prefixes = prefixes;

@@ -22,6 +22,9 @@ const DECISIONS_MAX = 4096;
 const DENIALS_MAX = 8192;
 /** Decisions that the kernel holds for the names of one pod: a sixteenth of the set. More are asked for. */
 const PRELOADED_MAX = 32_768;
+/** Canaries by one pod's interface that the control thread is told of, per second and at once: a round has three for each address. */
+const CANARIES_PER_SECOND = 10;
+const CANARIES_BURST = 50;
 /** Milliseconds of the packet thread that one pod may have of each second, and at once; other pods need the rest. */
 const WORK_PER_SECOND_MS = 700;
 const WORK_BURST_MS = 50;
@@ -55,6 +58,7 @@ export class GuardedPod {
   private readonly denials = new Decisions(DENIALS_MAX);
   readonly upcalls: TokenBucket;
   readonly events: TokenBucket;
+  readonly canaries = new TokenBucket(CANARIES_PER_SECOND, CANARIES_BURST);
   /** What is left of the pod's share of the packet thread, in milliseconds. */
   readonly work = new TokenBucket(WORK_PER_SECOND_MS, WORK_BURST_MS);
   readonly queryStreams = new TcpMessages("pod", STREAM_LIMITS);

@@ -73,6 +73,8 @@ export type ToWorker =
   | { readonly kind: "bind" }
   | { readonly kind: "status"; readonly id: number }
   | { readonly kind: "explain"; readonly id: number; readonly question: WhatIf }
+  /** Is it there? */
+  | { readonly kind: "ping" }
   | { readonly kind: "stop" };
 
 export interface WorkerStatus {
@@ -96,6 +98,7 @@ export type FromWorker =
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
   /** undefined: it guards no such pod. */
   | { readonly kind: "explained"; readonly id: number; readonly answer: Explained | undefined }
+  | { readonly kind: "pong" }
   /** A canary came to our rules. */
   | { readonly kind: "canary"; readonly nonce: string }
   | {

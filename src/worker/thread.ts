@@ -47,6 +47,9 @@ const port = parentPort;
 if (port === null) throw new Error("thread.ts is a worker's entry");
 const send = (message: FromWorker): void => port.postMessage(message);
 
+/** The epoch's milliseconds as of the start, and no clock that is set: names would end, or last, and limits hold for hours. */
+const steadyMs = (): number => performance.timeOrigin + performance.now();
+
 const drafts: EventDraft[] = [];
 function flushEvents(): void {
   if (drafts.length > 0) send({ kind: "events", events: drafts.splice(0) });
@@ -67,8 +70,8 @@ function start(native: Addon): void {
     limits: options.limits,
     dnsServers: serversOf(options.dnsServers),
     counters: newCounters(),
-    nowMs: () => Date.now(),
-    now: () => Math.floor(Date.now() / 1000),
+    nowMs: steadyMs,
+    now: () => Math.floor(steadyMs() / 1000),
     emit: (draft) => {
       if (drafts.push(draft) === 1) setImmediate(flushEvents);
     },
@@ -117,6 +120,9 @@ function start(native: Addon): void {
         return;
       case "explain":
         send({ kind: "explained", id: message.id, answer: explained(context, message.question) });
+        return;
+      case "ping":
+        send({ kind: "pong" });
         return;
       case "stop":
         for (const queue of queues.values()) queue.close();

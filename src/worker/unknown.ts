@@ -3,6 +3,7 @@ import type { Ip } from "../base/address.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { Context, Held, Settlement } from "./context.ts";
+import type { GuardedPod } from "./pods.ts";
 import type { Queries } from "./queries.ts";
 
 /**
@@ -44,7 +45,7 @@ export class UnknownPods {
   private readonly bySource = new Map<Ip, Waiting[]>();
   private readonly ofInterface = new Map<number, number>();
   private held = 0;
-  private readonly again = new TokenBucket(AGAIN, AGAIN);
+  private readonly repeats = new TokenBucket(AGAIN, AGAIN);
   private timer: NodeJS.Timeout | undefined;
   private readonly packet = newPacket();
 
@@ -62,7 +63,7 @@ export class UnknownPods {
     const { source } = held.packet;
     const iface = held.physindev || held.indev;
     answer.mark = kernel.marks.put(held.mark, 0);
-    if (pods.isFree(source, iface) && this.again.take(nowMs)) {
+    if (pods.isFree(source, iface) && this.repeats.take(nowMs)) {
       answer.verdict = NfVerdict.repeat;
       return;
     }
@@ -90,6 +91,12 @@ export class UnknownPods {
       if (this.saying.take(nowMs)) this.say(source, iface);
     }
     this.timer ??= setTimeout(this.sweep, SWEEP_MS);
+  }
+
+  /** A packet to a resolver, of a pod that became known just behind it: the kernel lets it go, which no rule may do. Else it is dropped. */
+  again(pod: GuardedPod, held: Held, answer: Settlement): void {
+    answer.mark = this.context.kernel.marks.put(held.mark, 0);
+    if (this.repeats.take(this.context.nowMs()) && this.queries.mayGo(pod, held.packet)) answer.verdict = NfVerdict.repeat;
   }
 
   /** The kernel knows whose these addresses are. */

@@ -153,3 +153,18 @@ test("the same name with another UID is another pod", () => {
   const second = one.build({ ...FROM, pods: [view("a", ["10.0.0.1"], { uid: "other" })] }, 1).node.pods[0];
   assert.deepEqual([first?.uid, second?.uid, second?.key], ["uid-a", "other", "shop/a"]);
 });
+
+test("a pod whose address the API does not tell for a long time keeps the one that its packets told", () => {
+  const one = node(locator());
+  const pods = [view("a", [])];
+  const build = (nowMs: number): string[] =>
+    one.build({ ...FROM, pods }, nowMs, true).node.pods.map(({ addresses }) => addresses.map(ipText).join());
+  assert.equal(one.seen(parseIp("10.0.0.9") as Ip, 1, 0), true);
+  for (let nowMs = 0; nowMs <= 120_000; nowMs += 10_000) {
+    assert.deepEqual(build(nowMs), ["10.0.0.9"], `after ${nowMs} ms`);
+    one.seen(parseIp("10.0.1.1") as Ip, 99, nowMs);
+  }
+  one.build({ ...FROM, pods: [] }, 120_000);
+  one.seen(parseIp("10.0.1.2") as Ip, 99, 160_000);
+  assert.deepEqual(build(160_000), [], "nobody had it for a while");
+});

@@ -110,6 +110,19 @@ test("one Event for each version, however many agents there are", async () => {
   for (const one of all) one.close();
 });
 
+test("nothing is said about a ConfigMap that has gone before anybody spoke", async () => {
+  const { all, written } = agents(1);
+  const [one] = all as [Feedback];
+  await one.tell([map("gone"), map("m")], [state("configmap/shop/gone:a.yaml"), state("configmap/shop/m:a.yaml")], []);
+  await one.tell([map("m")], [state("configmap/shop/m:a.yaml")], []);
+  await sleep(500);
+  assert.deepEqual(
+    [...written.values()].map(({ regarding }) => regarding.name),
+    ["m"],
+  );
+  one.close();
+});
+
 test("a version that is replaced before anybody spoke is not said; too many are dropped and counted", async () => {
   const { all, written } = agents(1);
   const [one] = all as [Feedback];
