@@ -8,7 +8,8 @@ import { type Packet, Protocol, protocolText } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Kernel } from "./kernel.ts";
 import type { Meter } from "./meter.ts";
-import type { GuardedPod, PodTable } from "./pods.ts";
+import type { PodTable } from "./pod-table.ts";
+import type { GuardedPod } from "./pods.ts";
 import type { Limits } from "./protocol.ts";
 
 /** What every packet handler shares. */

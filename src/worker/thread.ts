@@ -18,7 +18,7 @@ import { Live } from "./live.ts";
 import { Meter } from "./meter.ts";
 import { NameWatch } from "./name-watch.ts";
 import { settleOwed } from "./owed.ts";
-import { PodTable } from "./pods.ts";
+import { PodTable } from "./pod-table.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
 import { Queries } from "./queries.ts";
 import { rehearse } from "./rehearsal.ts";

@@ -14,7 +14,7 @@ import { readManifests } from "../../src/policy/read.ts";
 import { admit } from "../../src/worker/admission.ts";
 import { type Context, newCounters } from "../../src/worker/context.ts";
 import { elementKey, type FixedRole, type Kernel } from "../../src/worker/kernel.ts";
-import { PodTable } from "../../src/worker/pods.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
 import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
 import { UnknownPods } from "../../src/worker/unknown.ts";
 

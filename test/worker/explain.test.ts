@@ -10,7 +10,8 @@ import { type Context, newCounters } from "../../src/worker/context.ts";
 import { explain, type WhatIf } from "../../src/worker/explain.ts";
 import { type Rulebook, rulebook } from "../../src/worker/guard.ts";
 import type { Kernel } from "../../src/worker/kernel.ts";
-import { GuardedPod, PodTable } from "../../src/worker/pods.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
+import { GuardedPod } from "../../src/worker/pods.ts";
 import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
 import { policies, question } from "../policy/arbitrary.ts";
 

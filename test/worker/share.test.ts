@@ -12,7 +12,8 @@ import { readManifests } from "../../src/policy/read.ts";
 import { type Rulebook, rulebook } from "../../src/worker/guard.ts";
 import type { Kernel } from "../../src/worker/kernel.ts";
 import { settleOwed } from "../../src/worker/owed.ts";
-import { GuardedPod, PodTable } from "../../src/worker/pods.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
+import { GuardedPod } from "../../src/worker/pods.ts";
 import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
 import { encode, labels } from "../dns/encode.ts";
 

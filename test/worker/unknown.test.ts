@@ -7,7 +7,8 @@ import { marks } from "../../src/firewall/marks.ts";
 import { SourceClass } from "../../src/model/verdict.ts";
 import { type Context, type Held, newCounters } from "../../src/worker/context.ts";
 import { Meter, newBlock } from "../../src/worker/meter.ts";
-import { type GuardedPod, PodTable } from "../../src/worker/pods.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
+import { type GuardedPod } from "../../src/worker/pods.ts";
 import { UnknownPods } from "../../src/worker/unknown.ts";
 
 const MARKS = marks();
