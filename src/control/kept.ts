@@ -10,7 +10,7 @@ import type { Snapshot } from "../model/snapshot.ts";
  */
 
 /** Goes up with every change of Snapshot, Pod or Policy that an older or newer agent would misread. */
-const FORMAT = 1;
+export const STATE_FORMAT = 1;
 const FILE = "snapshot.json";
 const BYTES_MAX = 256 * 1024 * 1024;
 
@@ -53,7 +53,7 @@ export function readKept(folder: string, node: string, boot: string): KeptResult
   if (end < 0 || text.slice(0, end) !== digest(body)) return { refused: `${file} is torn or was changed: its checksum is wrong` };
   const content = parse(body);
   if (content === undefined) return { refused: `${file} is not a snapshot` };
-  if (content.format !== FORMAT) return { refused: `${file} has format ${String(content.format)}, this agent has ${FORMAT}` };
+  if (content.format !== STATE_FORMAT) return { refused: `${file} has format ${String(content.format)}, this agent has ${STATE_FORMAT}` };
   if (content.node !== node) return { refused: `${file} is of the node ${JSON.stringify(content.node).slice(0, 80)}, this is ${node}` };
   const { snapshot, savedMs } = content;
   return { snapshot: content.boot === boot ? snapshot : { ...snapshot, pods: [] }, savedMs };
@@ -87,7 +87,7 @@ export class KeptWriter {
   write(snapshot: Snapshot, savedMs: number): string | undefined {
     const now = digest(JSON.stringify(snapshot));
     if (now === this.last) return undefined;
-    const content: Content = { format: FORMAT, node: this.node, boot: this.boot, savedMs, snapshot };
+    const content: Content = { format: STATE_FORMAT, node: this.node, boot: this.boot, savedMs, snapshot };
     const body = JSON.stringify(content);
     const file = join(this.folder, FILE);
     try {
