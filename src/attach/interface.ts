@@ -4,6 +4,7 @@ import type { Attachment } from "../model/attachment.ts";
 
 /** Looks at sysfs: is the host-side interface there, and is it a bridge port? `sys` is /sys, or a test's folder. */
 export function attachmentOf(name: string, sys = "/sys"): Attachment {
+  if (name === "") return { kind: "missing", interface: name, why: "its interface has not been found yet" };
   const folder = join(sys, "class", "net", name);
   try {
     const index = Number(readFileSync(join(folder, "ifindex"), "utf8"));

@@ -106,9 +106,13 @@ export function testedFindings(status: TestedStatus | undefined): Finding[] {
   else findings.push(ok("self-test", state === "ok" ? "a packet out of a veth of this node comes to the agent's rules" : `${state}`));
   const past = (status.pods ?? []).filter((pod) => pod.guarded && !pod.enforced && pod.why !== undefined);
   if (past.length > 0) {
+    // There are other reasons than packets that pass by: each says itself what to do.
+    const fixes = past.some(({ why = "" }) => /come to our rules|past netfilter/.test(why))
+      ? fix
+      : "see the reasons, and `namegate status`";
     const lines = past.slice(0, SHOWN_MAX).map((pod) => `${pod.namespace}/${pod.name}: ${pod.why}`);
     findings.push(
-      failed("pods' interfaces", [...lines, ...(past.length > SHOWN_MAX ? [`and ${past.length - SHOWN_MAX} more`] : [])].join("\n"), fix),
+      failed("pods' interfaces", [...lines, ...(past.length > SHOWN_MAX ? [`and ${past.length - SHOWN_MAX} more`] : [])].join("\n"), fixes),
     );
   } else if (warnings.length > 0) {
     findings.push(

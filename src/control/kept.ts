@@ -9,7 +9,7 @@ import { digest, readSealed, writeSealed } from "./sealed.ts";
  */
 
 /** Goes up with every change of Snapshot, Pod or Policy that an older or newer agent would misread. */
-const FORMAT = 1;
+export const STATE_FORMAT = 1;
 const FILE = "snapshot.json";
 const BYTES_MAX = 256 * 1024 * 1024;
 
@@ -37,7 +37,7 @@ export function readKept(folder: string, node: string, boot: string): KeptResult
   const { body } = read;
   const content = parse(body);
   if (content === undefined) return { refused: `${file} is not a snapshot` };
-  if (content.format !== FORMAT) return { refused: `${file} has format ${String(content.format)}, this agent has ${FORMAT}` };
+  if (content.format !== STATE_FORMAT) return { refused: `${file} has format ${String(content.format)}, this agent has ${STATE_FORMAT}` };
   if (content.node !== node) return { refused: `${file} is of the node ${JSON.stringify(content.node).slice(0, 80)}, this is ${node}` };
   const { snapshot, savedMs } = content;
   return { snapshot: content.boot === boot ? snapshot : { ...snapshot, pods: [] }, savedMs };
@@ -71,7 +71,7 @@ export class KeptWriter {
   write(snapshot: Snapshot, savedMs: number): string | undefined {
     const now = digest(JSON.stringify(snapshot));
     if (now === this.last) return undefined;
-    const content: Content = { format: FORMAT, node: this.node, boot: this.boot, savedMs, snapshot };
+    const content: Content = { format: STATE_FORMAT, node: this.node, boot: this.boot, savedMs, snapshot };
     const failed = writeSealed(this.folder, FILE, JSON.stringify(content));
     if (failed === undefined) this.last = now;
     return failed;

@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Policy, PolicyId, Problem } from "../model/policy.ts";
 import type { ReadResult } from "../policy/read.ts";
+import { STATE_FORMAT } from "./kept.ts";
 
 /** One policy document as `status` shows it. */
 export interface PolicyState {
@@ -42,9 +43,10 @@ export class PolicyKeeper {
     if (folder === undefined) return;
     try {
       this.saved = readFileSync(join(folder, STATE_FILE), "utf8");
-      this.good = new Map((JSON.parse(this.saved) as Good[]).map((one) => [one.policy.id, one]));
+      const { format, good } = JSON.parse(this.saved) as { readonly format: number; readonly good: Good[] };
+      if (format === STATE_FORMAT) this.good = new Map(good.map((one) => [one.policy.id, one]));
     } catch {
-      // none yet, or not readable: the documents decide
+      // none yet, not readable, or of another agent's format: the documents decide
     }
   }
 
@@ -92,7 +94,7 @@ export class PolicyKeeper {
 
   /** Keeps the policies in force for the next start. Not done by `update`: the kernel comes before the disk. */
   save(): void {
-    const text = JSON.stringify([...this.good.values()]);
+    const text = JSON.stringify({ format: STATE_FORMAT, good: [...this.good.values()] });
     if (this.folder === undefined || text === this.saved) return;
     this.saved = text;
     try {

@@ -85,11 +85,10 @@ export class PolicyMaps {
   }
 }
 
-/** Of `configmap/NAMESPACE/NAME:KEY`; a ConfigMap that is gone says nothing any more. */
+/** Of `configmap/NAMESPACE/NAME:KEY`, or without a key; a ConfigMap that is gone says nothing any more. */
 export function originOf(file: string, maps: ReadonlyMap<string, PolicyMap>): PolicyOrigin {
-  const end = file.indexOf(":");
-  const map = maps.get(file.slice("configmap/".length, end));
-  const key = file.slice(end + 1);
+  const [place, key = ""] = file.slice("configmap/".length).split(":", 2) as [string, string?];
+  const map = maps.get(place);
   const text = map !== undefined && Object.hasOwn(map.data, key) ? map.data[key] : undefined;
   return {
     source: file,

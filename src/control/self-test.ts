@@ -194,6 +194,7 @@ export class SelfTest {
 
   private enter(state: SelfTestStatus["state"], why: string | undefined): void {
     const { state: before, why: whyBefore, deps } = this;
+    if (state === "untested" && before === "failed") return; // what was found stays until a packet has come
     this.state = state;
     this.why = why;
     if (state === before && why === whyBefore) return;

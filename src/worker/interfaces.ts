@@ -1,13 +1,19 @@
 import { readdirSync, readFileSync } from "node:fs";
 
 /** The name of an interface index, looked up in sysfs (rare: only for events); null when it is gone. */
-export function interfaceOf(index: number): string | null {
+export function interfaceOf(index: number, sys = "/sys"): string | null {
+  const folder = `${sys}/class/net`;
   try {
-    for (const name of readdirSync("/sys/class/net")) {
-      if (Number(readFileSync(`/sys/class/net/${name}/ifindex`, "utf8")) === index) return name;
-    }
+    return readdirSync(folder).find((name) => indexOf(`${folder}/${name}/ifindex`) === index) ?? null;
   } catch {
-    // no sysfs: the event goes without the name
+    return null; // no sysfs: the event goes without the name
   }
-  return null;
+}
+
+function indexOf(file: string): number | undefined {
+  try {
+    return Number(readFileSync(file, "utf8"));
+  } catch {
+    return undefined; // it has just gone, or is none (bonding_masters)
+  }
 }

@@ -108,6 +108,14 @@ export class Live {
       this.changes.remove(entry, entry.id);
       return;
     }
+    if (
+      current === VerdictClass.dns &&
+      !this.context.kernel.isResolver(entry.origDestination, (entry.protocol << 16) | entry.origDestinationPort)
+    ) {
+      // It was trusted when it began: what comes next is a new connection, and its answers teach nothing.
+      this.changes.remove(entry, entry.id);
+      return;
+    }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
     if (alive && current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.keep(pod, entry.origDestination);
     if (current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.sayDns(pod, entry);

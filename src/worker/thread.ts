@@ -171,14 +171,18 @@ function explained(context: Context, question: WhatIf): Explained | undefined {
   }
 }
 
-/** Runs `work` to its end, with a turn for packets every PLAY_MS. */
+/** Runs `work` to its end, with a turn for packets every PLAY_MS. Nothing depends on it: should it throw, that is said. */
 function inSlices(work: Generator<void, unknown>): void {
   const until = performance.now() + PLAY_MS;
-  while (work.next().done !== true)
-    if (performance.now() > until) {
-      setImmediate(inSlices, work);
-      return;
-    }
+  try {
+    while (work.next().done !== true)
+      if (performance.now() > until) {
+        setImmediate(inSlices, work);
+        return;
+      }
+  } catch (error) {
+    send({ kind: "log", level: "warn", message: "the rehearsal failed: the first packets cost more", detail: { error: messageOf(error) } });
+  }
 }
 
 function openQueues(

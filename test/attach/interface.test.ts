@@ -30,6 +30,7 @@ test("a veth is routed, a bridge port is bridged, anything else is missing", (t)
   assert.deepEqual(attachmentOf("cali1", sys), { kind: "routed", interface: "cali1", index: 7 });
   assert.deepEqual(attachmentOf("veth2", sys), { kind: "bridged", interface: "veth2", index: 8, bridge: "cni0" });
   assert.equal(attachmentOf("cali9", sys).kind, "missing");
+  assert.deepEqual(attachmentOf("", sys), { kind: "missing", interface: "", why: "its interface has not been found yet" });
 });
 
 test("bridged packets are seen only where the sysctl says 1", (t) => {

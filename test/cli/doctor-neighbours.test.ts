@@ -68,4 +68,9 @@ test("what the agent's canaries found", () => {
   const last = testedFindings({ selfTest: { state: "ok" }, pods }).at(-1);
   assert.equal(last?.status, "failed");
   assert.match(last?.found ?? "", /^shop\/p1: redirected\n(.*\n)+and 1 more$/);
+  const fixOf = (why: string): string =>
+    testedFindings({ selfTest: { state: "ok" }, pods: [{ namespace: "shop", name: "p", guarded: true, enforced: false, why }] }).at(-1)
+      ?.fix ?? "";
+  assert.match(fixOf("a tc filter takes packets from cali1 past netfilter"), /tc filters/);
+  assert.doesNotMatch(fixOf("its net1 is a macvlan on eth0: its packets do not cross this node's netfilter"), /tc filter/);
 });

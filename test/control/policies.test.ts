@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -34,6 +34,22 @@ test("an invalid document keeps its last good version, and a restart does too", 
     );
   }
   assert.equal(statSync(join(folder, "policies.json")).mode & 0o777, 0o600);
+});
+
+test("a state that another version of the agent has written is left alone", (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "namegate-test-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const bad = read(["a.yaml", doc("one", "Enforc")]);
+  for (const text of [
+    '[{"file":"a.yaml","policy":{"id":"shop/one"}}]',
+    '{"format":0,"good":[{"file":"a.yaml","policy":{"id":"shop/one"}}]}',
+    '{"format":1}',
+    "null",
+    "{",
+  ]) {
+    writeFileSync(join(folder, "policies.json"), text);
+    assert.deepEqual(new PolicyKeeper(folder).update(bad), [], text);
+  }
 });
 
 test("a document that never was valid is not in force; one that is gone is gone", () => {

@@ -27,3 +27,22 @@ test("rounds that are asked for during a round are one, so that slow ones do not
   await closed;
   assert.equal(rounds, 3);
 });
+
+test("what was found stays found while it cannot be tried again", () => {
+  const events: string[] = [];
+  const it = new SelfTest({
+    emit: ({ why }) => events.push(String(why)),
+    log: () => undefined,
+    sender: { frame: () => undefined },
+    nowMs: () => 0,
+  });
+  const enter = (state: string, why?: string): void =>
+    (it as unknown as { enter: (state: string, why?: string) => void }).enter(state, why);
+  enter("untested", "ip cannot be run");
+  assert.deepEqual([it.status.state, it.failure], ["untested", undefined]);
+  enter("failed", "IPv6 packets do not come");
+  enter("untested", "ip cannot be run");
+  assert.deepEqual([it.status.state, it.failure, events], ["failed", "IPv6 packets do not come", ["not-enforcing"]]);
+  enter("ok");
+  assert.deepEqual([it.failure, events.at(-1)], [undefined, "enforcing-again"]);
+});

@@ -10,10 +10,11 @@ test("what prefixes cover and nobody guards is let go: an interface that was not
   if (!need(t, SHOP_NEEDS)) return;
   const it = await shop(t, {
     agent: false,
-    pods: ["checkout", "watched", "lost", "second"].map((name) => ({ name })),
+    pods: ["checkout", "watched", "lost", "second", "eyed"].map((name) => ({ name })),
     policies: {
       checkout: CHECKOUT,
       watched: { ...CHECKOUT, mode: "Monitor", subject: { podSelector: { matchLabels: { app: "watched" } } } },
+      eyed: { ...CHECKOUT, mode: "Monitor", subject: { podSelector: { matchLabels: { app: "eyed" } } } },
     },
   });
   const plain = it.lab.podsFile.bind(it.lab);
@@ -32,17 +33,20 @@ test("what prefixes cover and nobody guards is let go: an interface that was not
   assert.equal(await open("lost"), "x", "no policy selects it");
   assert.equal(await open("watched"), "x", "Monitor stops nothing");
   assert.equal(await open("second"), "x");
-  // An address of its own making, with a route back: as a virtual machine in a pod has one.
-  const second = it.lab.pods.find(({ name }) => name === "second");
-  await it.lab.run("node", ["ip", "route", "add", "10.244.99.1/32", "dev", second?.interface as string]);
-  await it.lab.run("second", ["ip", "addr", "add", "10.244.99.1/32", "dev", "eth0"]);
-  await it.lab.run("second", ["ip", "route", "replace", "default", "via", "169.254.1.1", "dev", "eth0", "src", "10.244.99.1"]);
+  /** Gives a pod an address of its own making, with a route back: as a virtual machine in a pod has one. */
+  const further = async (name: string, address: string): Promise<void> => {
+    const pod = it.lab.pods.find((one) => one.name === name);
+    await it.lab.run("node", ["ip", "route", "add", `${address}/32`, "dev", pod?.interface as string]);
+    await it.lab.run(name, ["ip", "addr", "add", `${address}/32`, "dev", "eth0"]);
+    await it.lab.run(name, ["ip", "route", "replace", "default", "via", "169.254.1.1", "dev", "eth0", "src", address]);
+  };
+  await further("second", "10.244.99.1");
   assert.equal(await open("second"), "x", "from its other address");
+  assert.equal(await open("eyed"), "x");
+  await further("eyed", "10.244.99.3");
+  assert.equal(await open("eyed"), "x", "Monitor stops nothing of it either");
   // The same from a guarded pod is a stolen address.
-  const guarded = it.lab.pods.find(({ name }) => name === "checkout");
-  await it.lab.run("node", ["ip", "route", "add", "10.244.99.2/32", "dev", guarded?.interface as string]);
-  await it.lab.run("checkout", ["ip", "addr", "add", "10.244.99.2/32", "dev", "eth0"]);
-  await it.lab.run("checkout", ["ip", "route", "replace", "default", "via", "169.254.1.1", "dev", "eth0", "src", "10.244.99.2"]);
+  await further("checkout", "10.244.99.2");
   assert.equal(await open("checkout"), "ETIMEDOUT");
   assert.ok(((await it.agent.status()).counters["spoofed"] as number) > 0);
 });
