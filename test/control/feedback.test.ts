@@ -221,3 +221,22 @@ test("a ConfigMap that has not been read yet, or is not read at all, takes nothi
   const own = byConfigMap(keeper.loose).get("shop/b") ?? [];
   assert.match(verdictOf([], own)?.message ?? "", /^1 problem\. .*more than \d+ characters/);
 });
+
+test("many namespaces together do not keep the control thread for long: what is left comes a little later", () => {
+  let clock = 0;
+  const maps = new PolicyMaps("namegate", () => (clock += 500)); // each reading seems to take half a second
+  const list = (resourceVersion: string): PolicyMap[] =>
+    Array.from({ length: 40 }, (_, i) =>
+      map("m", { namespace: `n${i}`, resourceVersion, data: { "a.yaml": document(`v${resourceVersion}`) } }),
+    );
+  const read = (version: string): number => maps.read(list(version)).policies.filter(({ name }) => name === `v${version}`).length;
+  assert.equal(read("1"), 30, "the first go may take 30 s");
+  assert.equal(maps.deferred, true);
+  while (maps.deferred) read("1");
+  const began = clock;
+  const some = read("2");
+  assert.ok(some > 0 && some < 10 && clock - began < 30_000, `${some} of 40 in ${clock - began} ms`);
+  assert.equal(maps.read(list("2")).policies.length, 40, "and the others keep what they had");
+  for (let i = 0; i < 20 && maps.deferred; i++) read("2");
+  assert.equal(read("2"), 40);
+});
