@@ -1,3 +1,6 @@
+/** A clock that goes back so far was set: what it said before is no measure any more. */
+const SET_BACK_MS = 10_000;
+
 /** A token bucket: `perSecond` on average, `burst` at once. Times are milliseconds. */
 export class TokenBucket {
   private tokens: number;
@@ -21,8 +24,10 @@ export class TokenBucket {
 
   /** Is there anything left, or less than `debt` owed? For costs that are known only afterwards: `spend` may run up a debt. */
   has(nowMs: number, debt = 0): boolean {
-    if (nowMs > this.at) this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
-    this.at = nowMs; // also where the clock was set back: else nothing would come in until it is there again
+    if (nowMs > this.at) {
+      this.tokens = Math.min(this.burst, this.tokens + (nowMs - this.at) * this.perMs);
+      this.at = nowMs;
+    } else if (this.at - nowMs > SET_BACK_MS) this.at = nowMs;
     return this.tokens > -debt;
   }
 
