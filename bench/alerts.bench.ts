@@ -9,12 +9,13 @@ import { fileURLToPath } from "node:url";
 import { Pipeline } from "../src/alerts/pipeline.ts";
 import { stamper } from "../src/alerts/stamp.ts";
 import type { SinkSettings } from "../src/model/alerts.ts";
+import { suggestionText } from "../src/policy/suggest.ts";
 import { DRAFTS, ORIGIN } from "../test/alerts/events.ts";
 import { NO_TLS, sinkOf } from "../test/alerts/pipeline-settings.ts";
 import { report } from "./support/report.ts";
 
 const WORKLOAD =
-  "denials of one pod to ever new addresses, through folding, filter and format, 64 a turn of the event loop, to a file, to a spool whose collector never answers, and to both; " +
+  "denials (each with the rule that would allow it) of one pod to ever new addresses, through folding, filter and format, 64 a turn of the event loop, to a file, to a spool whose collector never answers, and to both; " +
   "CPU time is that of the whole process. Then kill -9 at random moments while the collector fails half of its requests";
 const EVENTS = 60_000;
 const TURN = 64;
@@ -35,7 +36,16 @@ async function rate(sinks: readonly SinkSettings[]): Promise<number> {
   const stamp = stamper("bench");
   const pipeline = new Pipeline(
     { sinks, fold: { windowMs: 60_000, podPerSecond: 100_000, nodePerSecond: 100_000 }, cluster: undefined },
-    { state: folder, origin: ORIGIN, pid: 1, say: () => undefined, stdout: () => undefined, nowMs: Date.now, random: Math.random },
+    {
+      state: folder,
+      origin: ORIGIN,
+      pid: 1,
+      say: () => undefined,
+      stdout: () => undefined,
+      nowMs: Date.now,
+      random: Math.random,
+      suggest: suggestionText,
+    },
   );
   const draft = DRAFTS["denied"] as Parameters<typeof stamp>[0];
   const from = process.cpuUsage();

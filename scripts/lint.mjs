@@ -11,8 +11,6 @@ const CHECKS = [
   { name: "lint", argv: ["oxlint", "--type-aware", "--deny-warnings", "src", "test", "bench", "scripts"], fix: "read each finding" },
   { name: "dead code", argv: ["knip", "--no-progress"], fix: "remove it, or use it" },
 ];
-/** Said, but not an error. */
-const WARN_ONLY = new Set();
 
 const bin = join(ROOT, "node_modules", ".bin");
 if (!existsSync(join(bin, "oxlint"))) {
@@ -24,7 +22,7 @@ for (const { name, argv, fix } of CHECKS) {
   const [program, ...args] = argv;
   const { status: code } = spawnSync(join(bin, program), args, { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"] });
   const bad = code !== 0;
-  console.log(`lint: ${name}: ${bad ? `found something${WARN_ONLY.has(name) ? " (a warning for now)" : ""}; fix: ${fix}` : "good"}`);
-  if (bad && !WARN_ONLY.has(name)) status = code === null || code === 127 ? 2 : 1;
+  console.log(`lint: ${name}: ${bad ? `found something; fix: ${fix}` : "good"}`);
+  if (bad) status = code === null || code === 127 ? 2 : 1;
 }
 process.exitCode = status;

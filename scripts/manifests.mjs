@@ -125,7 +125,8 @@ function derived() {
   const platform = ["SecurityContextConstraints", "Role", "RoleBinding"].map((kind) => only(openshift, kind)).join("---\n");
   return {
     "install.yaml": head + install,
-    "uninstall.yaml": head + only(render({ uninstall: true }), "DaemonSet"),
+    // One file for all nodes: without SELinux its options are not looked at.
+    "uninstall.yaml": head + only(render({ uninstall: true, seLinuxOptions: { type: "spc_t" } }), "DaemonSet"),
     "kustomize/base/install.yaml": head + install,
     "kustomize/overlays/discover/starter.yaml": starter("Discover"),
     "kustomize/overlays/monitor/starter.yaml": starter("Monitor"),

@@ -72,6 +72,9 @@ function tests(files, concurrency, limits, failed) {
   );
 }
 
+/** Source maps are on: what fails is told as the file that it was written in. */
+const sourceOf = (file) => file.replace(/^dist\//, "").replace(/\.js$/, ".ts");
+
 /**
  * System tests share a machine with whatever else it does, and look at milliseconds: a file in which something failed is run once more, alone,
  * and that is said. What fails twice has failed.
@@ -81,7 +84,7 @@ async function systemTests(files) {
   try {
     const list = join(folder, "failed");
     const status = await tests(files, 1, LIMITS.system, list);
-    const failed = readFileSync(list, "utf8").split("\n").filter(Boolean);
+    const failed = files.filter((file) => readFileSync(list, "utf8").includes(`/${sourceOf(file)}\n`));
     if (status === 0 || failed.length === 0 || failed.length > AGAIN_MAX) return status;
     console.log(`run: something failed in ${failed.length} of ${files.length} files; ONCE MORE, alone: ${failed.join(" ")}`);
     return await tests(failed, 1, LIMITS.system);

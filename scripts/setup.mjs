@@ -8,7 +8,7 @@
 //
 // Plain Node: it must run before `npm ci`. Exit codes: 0 ready, 1 the build found errors, 2 cannot run here.
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { accessSync, constants, cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -73,6 +73,8 @@ const CLIENTS = {
   // A collector for the alerts (test/alerts/syslog-real.test.ts).
   rsyslogd: "rsyslog",
   "/usr/share/doc/rsyslog-openssl": "rsyslog-openssl",
+  // promtool reads /metrics and the alert rules (test/system/usage.test.ts).
+  promtool: "prometheus",
   // What renders the Helm chart (test/daemonset/helm): there is no helm in Debian.
   go: "golang-go",
   "/usr/share/gocode/src/github.com/Masterminds/sprig": "golang-github-masterminds-sprig-dev",
@@ -95,6 +97,7 @@ const SERVICES = {
   "nats-server": "nats-server",
   caddy: "caddy",
   rsyslog: "rsyslog",
+  prometheus: "prometheus",
   sniproxy: "sniproxy",
   haproxy: "haproxy",
 };
@@ -143,7 +146,13 @@ function aptInstall(packages, clients) {
     names.length === 0
       ? 0
       : run("apt-get", ["-o", "DPkg::Lock::Timeout=120", "install", "-y", "-q", "--no-install-recommends", ...names], { env });
-  if (ours) writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  const remove = () => rmSync(policy, { force: true });
+  if (ours) {
+    // Also where we stop in the middle: left behind, it would keep every later package's service from starting.
+    process.once("exit", remove);
+    for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(2));
+    writeFileSync(policy, "#!/bin/sh\nexit 101\n", { mode: 0o755 });
+  }
   try {
     const all = [...packages, ...clients];
     // The lists of a fresh machine are empty, those of an old one out of date: ask for new ones only then.
@@ -153,7 +162,7 @@ function aptInstall(packages, clients) {
       for (const name of clients) if (install([name]) !== 0) say(`${name} is not to be had here: the tests that need it are skipped`);
     }
   } finally {
-    if (ours) rmSync(policy, { force: true });
+    if (ours) remove();
   }
   // Not started now, and not at the next boot either.
   if (!existsSync("/run/systemd/system")) return;
@@ -288,6 +297,7 @@ function typescript() {
     console.error("setup: TypeScript found errors\nfix: read them above");
     process.exit(1);
   }
+  cpSync(join(ROOT, "src", "page", "static"), join(dist, "src", "page", "static"), { recursive: true });
   writeFileSync(stamp, "");
   utimesSync(stamp, started, started); // what was written while tsc ran is newer
 }

@@ -10,21 +10,28 @@ import { addon } from "./base/addon.ts";
 import { collect, heapTrimmer } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
 import { announcer } from "./control/announce.ts";
+import { bootId } from "./control/kept.ts";
 import { Enforcement } from "./control/enforcement.ts";
 import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
+import type { ExplainDeps } from "./control/explain.ts";
+import { LoopDelay, measures } from "./control/measures.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
-import { QueueWatch, readQueueList } from "./control/queues.ts";
+import { QueueWatch, readQueueList, refuseSecondAgent } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
 import { listen, refuseSecond } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
 import { buildStatus, strictest } from "./control/status.ts";
+import { RuleUsage } from "./control/usage.ts";
 import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
+import { openPage } from "./page/page.ts";
+import { suggestRule } from "./policy/suggest.ts";
 import type { AlertSettings } from "./model/alerts.ts";
-import type { EventDraft } from "./model/event.ts";
+import type { Event, EventDraft } from "./model/event.ts";
 import type { Problem } from "./model/policy.ts";
 import type { Snapshot } from "./model/snapshot.ts";
+import { suggestionText } from "./policy/suggest.ts";
 
 /** The picture as code: inputs make a snapshot, its changes go to the packet thread, and events come back. */
 
@@ -33,6 +40,8 @@ export interface AgentOptions extends EnforcerOptions {
   readonly state: string;
   readonly socket: string;
   readonly metrics: string | undefined;
+  /** Who the page says it is of; undefined: no page. */
+  readonly page: { readonly host: string; readonly version: string } | undefined;
   readonly iptables: "auto" | "nft" | "legacy";
   readonly checkMs: number;
   /** Between two self-tests; undefined: none. */
@@ -55,19 +64,35 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const startedMs = Date.now();
   const history = new History();
   // Nodes start in the same millisecond, and collectors tell events apart by their ids.
-  const stamp = stamper(`${startedMs.toString(36)}${randomBytes(4).toString("hex")}`);
+  const run = `${startedMs.toString(36)}${randomBytes(4).toString("hex")}`;
+  const stamp = stamper(run);
   const emit = (draft: EventDraft): void => {
     const event = stamp(draft, Date.now());
     history.push(event);
-    if (alerts === undefined) options.event(JSON.stringify(event));
+    page?.push(event);
+    if (alerts === undefined) options.event(lineOf(event));
     else alerts.push(event);
   };
+  const page =
+    options.metrics === undefined || options.page === undefined
+      ? undefined
+      : openPage({
+          ...options.page,
+          run,
+          state: options.state,
+          events: history,
+          status: () => status(),
+          suggest: suggestRule,
+          nowMs: Date.now,
+          log: (message) => log.warn(message),
+        });
   const alerts = options.alerts === undefined ? undefined : openAlerts(options, options.alerts, emit);
   const degraded = (message: string): void => emit({ type: "agent", verdict: "info", why: "degraded", message });
 
   // Whether this node can enforce at all, and nobody else does, is known before anything is touched.
   await refuseSecond(options.socket);
   const native = addon();
+  await refuseSecondAgent(options.queueBase);
   const marksInUse = marks(options.markMask);
   const iptables = await openIptables(options.iptables);
   log.info({ variant: iptables.variant, reason: iptables.reason }, "iptables variant chosen");
@@ -75,6 +100,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   mkdirSync(options.state, { recursive: true, mode: 0o700 });
 
   const keeper = new PolicyKeeper(options.state);
+  const usage = new RuleUsage(options.state, bootId(), startedMs);
+  if (usage.refused !== undefined) log.warn({ why: usage.refused }, "earlier uses of rules are not known: they are counted from now on");
   const losses = new QueueWatch(options.queueBase, emit);
   const onUnknown = (address: Ip, index: number): void => source.strange(address, index);
   let snapshot: Snapshot | undefined;
@@ -85,6 +112,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     emit,
     log,
     nowMs: Date.now,
+    usage,
     onUnknown,
     onCanary: (nonce) => enforcement.test.seen(nonce),
     onGuarded: (pods) => enforcement.watch(pods),
@@ -106,7 +134,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   let kept: string | undefined;
   /** While nobody is known yet the kernel only makes wait: that is not what a policy asks for. */
   const ready = (): boolean => enforcer.ready && snapshot?.starting !== true;
-  const tell = announcer(emit, source.resolverHint);
+  const { resolverHint } = source;
+  const tell = announcer({ emit, resolverHint, origin: (file) => source.origin(file), before: keeper.inForce });
 
   const reload = async (again: boolean): Promise<void> => {
     const from = performance.now();
@@ -114,7 +143,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     const readMs = performance.now() - from;
     if (read.kind !== "read") return keep(read);
     const { policies, pods } = read;
-    const problems = JSON.stringify([policies.problems, pods.problems]);
+    const problems = source.lookTwiceMs === undefined ? "" : JSON.stringify([policies.problems, pods.problems]);
     if (source.lookTwiceMs !== undefined && again && problems !== knownProblems && policies.problems.length + pods.problems.length > 0) {
       setTimeout(() => void queueReload(false), source.lookTwiceMs);
       return;
@@ -194,9 +223,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   source.watch(() => void queueReload(true));
   collect();
   const trim = heapTrimmer();
+  const loop = new LoopDelay(TICK_MS, performance.now());
   const timers = [
     setInterval(() => {
+      loop.tick(performance.now());
       trim(Date.now());
+      keepUsage(usage.tick(Date.now()));
       if (enforcer.enforcing) losses.tick(readQueueList(), performance.now());
       // A pod whose interface was not there yet.
       if (enforcer.tick(performance.now())) void lookAgain();
@@ -209,12 +241,30 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     setInterval(() => enforcer.checkRules(), options.checkMs),
   ];
 
+  let usageLost: string | undefined;
+  const keepUsage = (failed: string | undefined): void => {
+    if (failed !== undefined && failed !== usageLost) log.warn({ why: failed }, "uses of rules cannot be kept on disk");
+    usageLost = failed;
+  };
+
+  const whatIf: ExplainDeps = {
+    pods: () => enforcer.pods,
+    outside: () => outside,
+    snapshot: () => snapshot,
+    enforcing: () => enforcement.state.enforcing,
+    unenforceable: () => enforcement.unenforceable(enforcer.unenforceable.all),
+    judge: (question) => enforcer.explain(question),
+    find: (id) => history.find(id),
+    oldest: () => history.oldest?.time,
+  };
+
   const status = async (): Promise<unknown> =>
     buildStatus({
       ready: ready(),
       ...enforcement.state,
       variant: iptables.variant,
       startedMs,
+      rules: (policy) => usage.rules(policy),
       states: kept === undefined ? keeper.states : keptStates(snapshot),
       loose: [...keeper.loose, ...podProblems],
       pods: enforcer.pods,
@@ -231,8 +281,23 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       lastUpdate: enforcer.lastUpdate,
     });
 
-  const server = await listen(options.socket, requests(status, history));
-  const metrics = options.metrics === undefined ? undefined : await serveMetrics(options.metrics, { ready, status });
+  const server = await listen(options.socket, requests(status, history, whatIf, usage));
+  const metrics =
+    options.metrics === undefined
+      ? undefined
+      : await serveMetrics(options.metrics, {
+          ready,
+          status,
+          page: page?.handle,
+          measures: () =>
+            measures({
+              usage,
+              loop,
+              packetActiveMs: enforcer.packetActiveMs,
+              queueLengths: losses.lengths(readQueueList()),
+              startedMs,
+            }),
+        });
   log.info({ socket: options.socket, metrics: options.metrics }, "ready");
 
   return {
@@ -244,10 +309,17 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       source.close();
       server.close();
       metrics?.close();
+      page?.close();
       await enforcer.stop();
+      keepUsage(usage.save(Date.now()));
       await alerts?.close();
     },
   };
+}
+
+function lineOf(event: Event): string {
+  const suggestion = suggestionText(event);
+  return JSON.stringify(suggestion === undefined ? event : { ...event, suggestion });
 }
 
 function openAlerts(
@@ -255,7 +327,7 @@ function openAlerts(
   { settings, origin }: NonNullable<AgentOptions["alerts"]>,
   say: (draft: EventDraft) => void,
 ): Pipeline {
-  const deps = { state, origin, pid: process.pid, say, stdout: event, nowMs: Date.now, random: Math.random };
+  const deps = { state, origin, pid: process.pid, say, stdout: event, nowMs: Date.now, random: Math.random, suggest: suggestionText };
   try {
     return new Pipeline(settings, deps);
   } catch (error) {

@@ -16,8 +16,16 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   },
   status: { does: "what the running agent enforces: [-o json]", load: async () => (await import("./cli/status.ts")).status },
   observe: {
-    does: "events of the running agent as they happen: [-o json] [--last N]",
+    does: "events as they happen, or of a file: [filters] [-o compact|table|json] [--top KEYS] [--last N]",
     load: async () => (await import("./cli/observe.ts")).observe,
+  },
+  explain: {
+    does: "why a connection was or would be allowed or denied: ID, or --pod NS/NAME --to HOST:PORT",
+    load: async () => (await import("./cli/explain.ts")).explain,
+  },
+  unused: {
+    does: "rules that nobody used on this node: [--since 30d] [--policy NAME] [-o json]",
+    load: async () => (await import("./cli/unused.ts")).unused,
   },
   check: { does: "are these policy files valid? FILE… [-o json]", load: async () => (await import("./cli/check.ts")).check },
   replay: {

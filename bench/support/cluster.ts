@@ -69,12 +69,33 @@ class Ends {
   }
 }
 
-/** With an API server in this process: as quick as one can be, and it counts. */
-export async function fakeCluster(): Promise<BenchCluster<FakeApi>> {
+/** What differs from one API server to another. */
+type Served<T> = Pick<BenchCluster<T>, "api" | "putPod" | "removePod" | "putPolicy"> & { readonly kubeconfig: string };
+
+async function benchCluster<T>(serve: (lab: Lab, ends: Ends) => Promise<Served<T>>): Promise<BenchCluster<T>> {
   const ends = new Ends();
   const lab = await benchNode();
   ends.after(() => lab.close());
   try {
+    const { kubeconfig, ...served } = await serve(lab, ends);
+    const cluster: BenchCluster<T> = {
+      lab,
+      ...served,
+      start: (options) => startClusterAgent(lab, { kubeconfig, config: CONFIG, ...options }),
+      close: () => ends.run(),
+      after: ends.after,
+    };
+    await announceAll(cluster);
+    return cluster;
+  } catch (error) {
+    await ends.run();
+    throw error;
+  }
+}
+
+/** With an API server in this process: as quick as one can be, and it counts. */
+export function fakeCluster(): Promise<BenchCluster<FakeApi>> {
+  return benchCluster(async (lab, ends) => {
     const tls = certificate(lab);
     const api = await new FakeApi(tls, COLLECTIONS).listen();
     ends.after(() => api.close());
@@ -88,9 +109,9 @@ export async function fakeCluster(): Promise<BenchCluster<FakeApi>> {
       api.put(`dns-${address}`, { spec: dnsService(address) }, DNS_LABELS, "kube-system", COLLECTIONS[3]);
     await relay(ends, lab, api.port);
     const kubeconfig = lab.file("kubeconfig", JSON.stringify(kubeconfigOf(api.url, tls.file, "bench")));
-    const cluster: BenchCluster<FakeApi> = {
-      lab,
+    return {
       api,
+      kubeconfig,
       putPod: (pod) => {
         const { labels, namespace, name } = pod;
         api.put(name, podObject({ node: NODE, ...pod }), labels, namespace, PODS);
@@ -102,16 +123,8 @@ export async function fakeCluster(): Promise<BenchCluster<FakeApi>> {
         api.put(`policy-${name}`, { data, metadata: { uid: name } }, metadata.labels, "shop", COLLECTIONS[2]);
         return Promise.resolve();
       },
-      start: (options) => startClusterAgent(lab, { kubeconfig, config: CONFIG, ...options }),
-      close: () => ends.run(),
-      after: ends.after,
     };
-    await announceAll(cluster);
-    return cluster;
-  } catch (error) {
-    await ends.run();
-    throw error;
-  }
+  });
 }
 
 /** Of 127.0.0.1, valid for itself. */
@@ -125,11 +138,8 @@ function certificate(lab: Lab): { readonly key: string; readonly cert: string; r
 }
 
 /** With a real kube-apiserver; KUBEBUILDER_ASSETS must be set. */
-export async function realCluster(): Promise<BenchCluster<ApiServer>> {
-  const ends = new Ends();
-  const lab = await benchNode();
-  ends.after(() => lab.close());
-  try {
+export function realCluster(): Promise<BenchCluster<ApiServer>> {
+  return benchCluster(async (lab, ends) => {
     const api = await startApiServer();
     ends.after(() => api.stop());
     await relay(ends, lab, api.port);
@@ -139,9 +149,9 @@ export async function realCluster(): Promise<BenchCluster<ApiServer>> {
     for (const [i, clusterIP] of ["10.96.0.10", RESPONDER].entries())
       await api.must("POST", COLLECTIONS[3], { metadata: { name: `dns-${i}`, labels: DNS_LABELS }, spec: dnsService(clusterIP) });
     const kubeconfig = api.kubeconfig("admin");
-    const cluster: BenchCluster<ApiServer> = {
-      lab,
+    return {
       api,
+      kubeconfig,
       putPod: async ({ namespace, name, labels, addresses, node = NODE }) => {
         await api.createPod({ namespace, name, node, labels, addresses });
       },
@@ -154,16 +164,8 @@ export async function realCluster(): Promise<BenchCluster<ApiServer>> {
         const put = await api.request("PUT", `${path}/policy-${name}`, map);
         if (put.status === 404) await api.must("POST", path, map);
       },
-      start: (options) => startClusterAgent(lab, { kubeconfig, config: CONFIG, ...options }),
-      close: () => ends.run(),
-      after: ends.after,
     };
-    await announceAll(cluster);
-    return cluster;
-  } catch (error) {
-    await ends.run();
-    throw error;
-  }
+  });
 }
 
 /** Pods of other nodes, without a status; as quickly as the API server takes them. */

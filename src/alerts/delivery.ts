@@ -14,6 +14,11 @@ export interface RetryLimits {
   /** What a collector may ask for with Retry-After. */
   readonly afterMaxMs: number;
 }
+/**
+ * So many refusals without anything taken in between are not about the events: a proxy that answers 400 to everything, or TLS spoken to in
+ * the clear. To find one bad event among 10 000 takes 15.
+ */
+const REFUSALS_MAX = 20;
 export const RETRY_LIMITS: RetryLimits = { baseMs: 500, capMs: 60_000, breakAfter: 5, openMs: 30_000, afterMaxMs: 3_600_000 };
 
 export type Breaker = "closed" | "open" | "half-open";
@@ -56,7 +61,11 @@ export class Delivery {
   private readonly deps: DeliveryDeps;
   private stopping = false;
   private rouse: (() => void) | undefined;
+  /** Nothing is in the spool. */
+  private idle = false;
   private inARow = 0;
+  /** Whole batches refused since something was taken. */
+  private refusals = 0;
   private breaker: Breaker = "closed";
   private sent = 0;
   private failures = 0;
@@ -72,7 +81,7 @@ export class Delivery {
 
   /** There may be something in the spool. */
   wake(): void {
-    if (this.inARow === 0) this.rouse?.();
+    if (this.idle) this.rouse?.();
   }
 
   status(): DeliveryStatus {
@@ -101,7 +110,12 @@ export class Delivery {
 
   private async turn(): Promise<void> {
     const { spool, batch: limits } = this.deps;
-    if (spool.empty) return this.sleep(undefined);
+    if (spool.empty) {
+      this.idle = true;
+      await this.sleep(undefined);
+      this.idle = false;
+      return;
+    }
     if (limits.lingerMs > 0 && spool.status().events < limits.events) await this.pause(limits.lingerMs);
     if (this.stopping) return;
     const taken = spool.take(limits.events, limits.bytes);
@@ -124,12 +138,15 @@ export class Delivery {
       switch (outcome.kind) {
         case "done":
           this.sent += group.length;
+          this.refusals = 0;
           this.answered();
           break;
         case "refused":
-          this.answered();
           if (group.length === 1) this.bury(group.map(lineOf), outcome.why);
           else groups.unshift(...halves(group));
+          // What refuses everything is asked ever more slowly, so that the spool keeps what may pass when it is put right.
+          if (++this.refusals < REFUSALS_MAX) this.answered();
+          else await this.failed(`it refuses everything: ${outcome.why}`, undefined);
           break;
         case "retry":
           await this.failed(outcome.why, outcome.afterMs);

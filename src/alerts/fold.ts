@@ -71,8 +71,7 @@ export class Folder {
   }
 
   push(event: Event, nowMs: number): void {
-    // The agent's own words are few, and must not be lost among the pods'.
-    if (event.pod === null && event.type !== "connection" && event.type !== "spoofed" && event.type !== "dns") return this.deps.out(event);
+    if (isOwnWord(event)) return this.deps.out(event);
     if (event.why === "alerts-limited") return this.deps.out(event);
     const state = this.state(event, nowMs);
     state.seenMs = nowMs;
@@ -101,7 +100,7 @@ export class Folder {
   }
 
   private state(event: Event, nowMs: number): PodState {
-    const name = event.pod === null ? `/${event.type}` : `${event.pod.namespace}/${event.pod.name}`;
+    const name = nameOf(event);
     const full = this.pods.size >= PODS_MAX && !this.pods.has(name);
     const key = full ? "/others" : name;
     let state = this.pods.get(key);
@@ -175,14 +174,27 @@ export class Folder {
   }
 }
 
+/** The agent's own words are few, and must not be lost among the pods'. Of a namespace's policies its tenants may make it say any number. */
+function isOwnWord({ type, pod, policy }: Event): boolean {
+  if (pod !== null || type === "connection" || type === "spoofed" || type === "dns") return false;
+  return type !== "policy" || (policy !== null && !policy.includes("/"));
+}
+
+/** Whom the event is counted for. */
+function nameOf({ type, pod, policy }: Event): string {
+  if (pod !== null) return `${pod.namespace}/${pod.name}`;
+  return type === "policy" ? `/policies of ${policy?.split("/", 1)[0] ?? "files"}` : `/${type}`;
+}
+
 /** Two events with the same key say the same again. The source port changes with every try. */
-function keyOf({ type, verdict, why, policy, rule, destination, source, evidence }: Event): string {
+function keyOf({ type, verdict, why, policy, rule, message, destination, source, evidence }: Event): string {
   return JSON.stringify([
     type,
     verdict,
     why,
     policy,
     rule,
+    type === "policy" && policy === null ? message : undefined,
     destination?.address,
     destination?.port,
     destination?.protocol,

@@ -29,6 +29,27 @@ export class History {
     return ordered.slice(Math.max(0, ordered.length - count));
   }
 
+  find(id: string): Event | undefined {
+    return this.ring.find((event) => event.id === id);
+  }
+
+  /** The oldest that is still here. */
+  get oldest(): Event | undefined {
+    return this.ring[this.ring.length < HISTORY_MAX ? 0 : this.at];
+  }
+
+  /** How many of `total` are no longer here. */
+  get forgotten(): number {
+    return this.total - this.ring.length;
+  }
+
+  /** At most `count` of those behind the first `seen` of all, oldest first. */
+  after(seen: number, count: number): Event[] {
+    const from = Math.max(seen, this.forgotten);
+    const length = Math.max(0, Math.min(count, this.total - from));
+    return Array.from({ length }, (_, i) => this.ring[(from + i) % HISTORY_MAX] as Event);
+  }
+
   /** False when there are too many. */
   follow(follower: Follower): boolean {
     if (this.followers.size >= FOLLOWERS_MAX) return false;

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { AlertSettings, SinkSettings, TargetSettings } from "../model/alerts.ts";
-import type { Event, EventDraft } from "../model/event.ts";
+import type { Event, EventDraft, Notice } from "../model/event.ts";
 import { Delivery, type DeliveryStatus, RETRY_LIMITS, type RetryLimits } from "./delivery.ts";
 import { passes } from "./filter.ts";
 import { Folder } from "./fold.ts";
@@ -36,6 +36,8 @@ export interface PipelineDeps {
   readonly stdout: (line: string) => void;
   readonly nowMs: () => number;
   readonly random: () => number;
+  /** The rule that would allow what was denied; asked for what is sent, not for what is folded. */
+  readonly suggest?: (event: Event) => string | undefined;
   readonly limits?: RetryLimits;
 }
 
@@ -95,7 +97,9 @@ export class Pipeline {
     this.folder.push(event, this.deps.nowMs());
   }
 
-  private out(event: Event): void {
+  private out(said: Event): void {
+    const suggestion = said.verdict === "deny" || said.verdict === "would-deny" ? this.deps.suggest?.(said) : undefined;
+    const event = suggestion === undefined ? said : { ...said, suggestion };
     const bounded = bound(event);
     const severity = severityOf(event);
     let text: string | undefined;
@@ -118,7 +122,7 @@ export class Pipeline {
       const { name, lost, deadLetters, spool } = route.status();
       const before = this.said.get(name) ?? { lost: 0, dead: 0 };
       this.said.set(name, { lost, dead: deadLetters });
-      const say = (why: string, count: number, message: string): void => {
+      const say = (why: Notice, count: number, message: string): void => {
         this.saidMs = now;
         this.deps.say({ type: "limit", verdict: "info", why, count, message });
       };

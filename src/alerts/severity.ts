@@ -1,5 +1,5 @@
 import type { Severity } from "../model/alerts.ts";
-import type { Event } from "../model/event.ts";
+import type { Event, Notice } from "../model/event.ts";
 import type { Why } from "../model/verdict.ts";
 
 /** How much a denial is worth a look. Closed: a new reason does not compile without a place here. */
@@ -26,18 +26,43 @@ const OF_DENIAL: Readonly<Record<Why, Severity>> = {
   fault: "high",
 };
 
-/** Of what is neither allowed nor denied, by its `why`; what is not here is as `OTHERWISE` says. */
-const OF_INFO: Readonly<Record<string, Severity>> = {
+/** Of what is no denial of the table above. Closed as well. */
+const OF_NOTICE: Readonly<Record<Notice, Severity>> = {
+  "untrusted-resolver": "medium",
+  "dns-over-tls": "medium",
+  "dns-over-https": "medium",
+  "dns-tunnel": "high",
+  "policy-accepted": "info",
+  "policy-changed": "low",
+  "policy-removed": "medium", // its pods may be guarded by nothing now
+  "policy-invalid": "high",
+  "policy-mode-raised": "low",
+  "policy-mode-lowered": "high",
+  "effective-mode": "low",
+  "effective-mode-lowered": "critical",
+  "input-invalid": "high",
+  "inputs-live": "info",
+  "no-resolver": "high",
   started: "low",
   stopped: "low",
-  "inputs-live": "info",
+  degraded: "high",
   unenforceable: "high",
-  "policy-accepted": "info",
-  "policy-removed": "low",
-  "policy-invalid": "high",
-  "input-invalid": "high",
-  "no-resolver": "high",
+  "enforcing-again": "low",
+  "not-enforcing": "critical",
+  "rules-restored": "high",
   "rules-contended": "critical",
+  "groups-restored": "high",
+  "set-repaired": "high",
+  "queue-full": "high",
+  "queue-enobufs": "medium",
+  "queue-gap": "medium",
+  "queue-rebind": "medium",
+  "queue-watchdog": "high",
+  "queue-fault": "high",
+  "too-many-bindings": "medium",
+  "too-much-work": "medium",
+  "bindings-evicted": "medium",
+  "events-held-back": "medium",
   "alerts-lost": "high",
   "alerts-limited": "high",
   "alerts-refused": "high",
@@ -60,13 +85,13 @@ export function severityOf({ type, verdict, why }: Pick<Event, "type" | "verdict
     why !== null && Object.hasOwn(table, why) ? table[why] : undefined;
   switch (verdict) {
     case "allow":
-      return "info";
+      return own(OF_NOTICE) ?? "info";
     case "deny":
-      return own(OF_DENIAL) ?? (type === "limit" ? "high" : type === "spoofed" ? "critical" : "medium");
+      return own(OF_DENIAL) ?? own(OF_NOTICE) ?? (type === "limit" ? "high" : type === "spoofed" ? "critical" : "medium");
     case "would-deny":
-      return LESS[own(OF_DENIAL) ?? "medium"];
+      return LESS[own(OF_DENIAL) ?? own(OF_NOTICE) ?? "medium"];
     case "info":
-      return own(OF_INFO) ?? OTHERWISE[type];
+      return own(OF_NOTICE) ?? OTHERWISE[type];
     default:
       verdict satisfies never;
       return "medium";

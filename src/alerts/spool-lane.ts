@@ -130,6 +130,7 @@ export class Lane {
       last.bytes += done;
       this.bytes += done;
       this.seal();
+      if (last.bytes === 0) this.removeEmpty();
       throw error;
     }
     last.bytes += bytes.length;
@@ -137,6 +138,17 @@ export class Lane {
     this.bytes += bytes.length;
     this.records += records;
     this.dirty = true;
+  }
+
+  /** The last segment: a full disk still gives out names, and would fill up with empty files. */
+  private removeEmpty(): void {
+    const last = this.segments.pop();
+    if (last === undefined) return;
+    try {
+      unlinkSync(this.path(last.number));
+    } catch {
+      this.segments.push(last);
+    }
   }
 
   /** Asks the disk to have it; not waited for. */

@@ -24,6 +24,8 @@ export interface SpoolBatch {
 
 export interface SpoolStatus {
   readonly bytes: number;
+  /** The most that `bytes` may be. */
+  readonly maxBytes: number;
   readonly events: number;
   /** Given up for want of room or because the disk refused them. */
   readonly lost: Readonly<Record<Severity, number>>;
@@ -75,6 +77,7 @@ export class Spool {
   status(): SpoolStatus {
     return {
       bytes: this.bytes,
+      maxBytes: this.maxBytes,
       events: SEVERITIES.reduce((sum, severity) => sum + this.lanes[severity].records, 0),
       lost: { ...this.lost },
       damaged: this.damaged,

@@ -5,6 +5,7 @@ import { type Agent, startAgent } from "../agent.ts";
 import { stdoutSink } from "../alerts/stdout.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import { filesSource } from "../control/inputs.ts";
+import { HTTPS_SERVERS } from "../dns/elsewhere.ts";
 import { MARK_MASK_DEFAULT } from "../firewall/marks.ts";
 import { QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
 import { NO_CONFIG, readConfig } from "../inputs/config/read.ts";
@@ -29,6 +30,7 @@ Pods and policies come from the Kubernetes API (the service account, or KUBECONF
   --state DIR             last good state (default ${STATE_DEFAULT})
   --socket PATH           control socket (default ${SOCKET_DEFAULT})
   --metrics ADDR:PORT     /metrics, /healthz, /readyz (default ${METRICS_DEFAULT}; off: none)
+  --page on|off           the page at http://ADDR:PORT/ of --metrics, for loopback clients only (default on)
   --log-level LEVEL       trace, debug, info, warn, error (default info); logs go to stderr
   --iptables VARIANT      nft, legacy or auto (default: what the host uses)
   --mark-mask MASK        three bits of packet mark and connmark (default 0x${MARK_MASK_DEFAULT.toString(16)})
@@ -60,6 +62,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     state: text,
     socket: text,
     metrics: text,
+    page: text,
     "log-level": text,
     iptables: text,
     "mark-mask": text,
@@ -92,6 +95,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       bindings: number("max-bindings", values["max-bindings"], config.maxBindings ?? LIMITS_DEFAULT.bindings, 1, 1_000_000),
       eventsPerSecond: number("events", values.events, config.events ?? LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
     },
+    dnsServers: config.dnsOverHttps ?? HTTPS_SERVERS,
     checkMs: number("check-interval", values["check-interval"], (config.checkMs ?? 3000) / 1000, 0.1, 3600) * 1000,
     selfTestMs: selfTestMs(values["self-test-interval"], config.selfTestMs ?? SELF_TEST_MS),
     state: values.state ?? config.state ?? STATE_DEFAULT,
@@ -115,6 +119,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       : await (await import("./agent-cluster.ts")).openClusterSource(config.cluster, clusterNamespace, given.state, log);
   const sink = stdoutSink();
   const host = config.cluster.nodeName ?? process.env["NODE_NAME"] ?? hostname();
+  const page = pageWanted(values.page, config.page) ? { host, version: version() } : undefined;
   const alerts =
     config.alerts === undefined
       ? undefined
@@ -123,10 +128,16 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   const death = new Promise<2>((resolve) => {
     died = () => resolve(2);
   });
-  const starting = startAgent({ ...given, source, onDeath: () => died(), log, alerts, event: (line) => sink.write(line) });
+  const starting = startAgent({ ...given, page, source, onDeath: () => died(), log, alerts, event: (line) => sink.write(line) });
   const agent = await Promise.race([starting, wanted]);
   if (agent === undefined) return 0; // while it was starting: every commit of rules is whole, and what is there stays
   return Promise.race([death, wanted.then(() => stopped(agent, log))]);
+}
+
+function pageWanted(flag: string | undefined, otherwise = true): boolean {
+  if (flag === undefined) return otherwise;
+  if (flag !== "on" && flag !== "off") throw new Usage(`namegate: --page ${flag}: on or off\n${USAGE}`);
+  return flag === "on";
 }
 
 /** Milliseconds between two self-tests; undefined: none. */

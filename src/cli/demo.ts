@@ -5,7 +5,8 @@ import { BEFORE, PARTS } from "./demo-scenes.ts";
 import { build, document, MAIN, OUTSIDE, POLICIES, type World } from "./demo-world.ts";
 import { createLab } from "./lab.ts";
 import type { Lab } from "./lab-types.ts";
-import { eventText } from "./observe.ts";
+import { eventText } from "./event-text.ts";
+import { BOLD, DIM, GREEN, type Paint, painter, RED } from "./terminal.ts";
 import { table } from "./status.ts";
 import { options, type Output, Usage } from "./usage.ts";
 
@@ -23,9 +24,8 @@ exit code: 0 everything came out as it should, 1 something did not, 2 wrong usag
 /** Shell convention: ended by a signal. */
 const INTERRUPTED = 130;
 
+const CYAN = 36;
 type Say = (text: string) => void;
-type Paint = (code: number, text: string) => string;
-const [BOLD, DIM, RED, GREEN, CYAN] = [1, 2, 31, 32, 36];
 
 /** `namegate demo`: what a newcomer sees first; returns the exit code. */
 export async function demo(argv: readonly string[], out: Output): Promise<number> {
@@ -171,12 +171,6 @@ function lookAround({ lab, namegate, policies }: World, paint: Paint): string[] 
   ];
 }
 
-/** Colours on a terminal, unless NO_COLOR is set (no-color.org). */
 function printer({ stdout }: Output): { say: Say; paint: Paint } {
-  const coloured =
-    (stdout as { isTTY?: boolean }).isTTY === true && (process.env["NO_COLOR"] ?? "") === "" && process.env["TERM"] !== "dumb";
-  return {
-    say: (text) => void stdout.write(`${text}\n`),
-    paint: (code, text) => (coloured ? `\x1b[${code}m${text}\x1b[0m` : text),
-  };
+  return { say: (text) => void stdout.write(`${text}\n`), paint: painter(stdout, process.env) };
 }

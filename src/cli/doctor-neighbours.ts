@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { Variant } from "../firewall/iptables.ts";
 import { type Bypass, bypasses } from "../selftest/bypass.ts";
+import { readLinks } from "../selftest/links.ts";
 import { type Finding, failed, ok, warn } from "./doctor-finding.ts";
 
 /** Other components on the node: what of theirs comes before our rules, or hides what we judge. */
@@ -128,7 +129,7 @@ export function testedFindings(status: TestedStatus | undefined): Finding[] {
 /** Without an agent nobody knows which interface is a pod's: whatever can be one is looked at. */
 export async function interfacesFinding(): Promise<Finding> {
   const check = "interfaces";
-  const found = await bypasses(undefined);
+  const found = await bypasses(undefined, await readLinks());
   if (found === undefined) return warn(check, "what sits on interfaces before netfilter cannot be looked at", "install iproute2");
   const of = (kind: Bypass["kind"]): string[] => [...found].flatMap(([name, one]) => (one.kind === kind ? [`${name}: ${one.what}`] : []));
   const [redirects, programs] = [of("redirects"), of("program")];

@@ -35,9 +35,9 @@ const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? (va
 export const text = (value: unknown, otherwise = ""): string =>
   typeof value === "string" ? value : typeof value === "number" || typeof value === "boolean" ? String(value) : otherwise;
 
-/** Nothing that a terminal would obey, C1 and bidirectional controls included. */
+/** Nothing that a terminal would obey, C1, bidirectional controls and line separators included. */
 export function plain(value: string): string {
-  return value.replace(/[\p{Cc}\p{Bidi_Control}]/gu, (one) => `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`);
+  return value.replace(/[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (one) => `\\u{${(one.codePointAt(0) ?? 0).toString(16)}}`);
 }
 
 /** Does this object (a pod of a status, `pod` of an event) lie in the scope? */
@@ -145,22 +145,30 @@ export function rows(value: unknown): readonly Fields[] {
 
 /**
  * A rule is unused when every agent that answered says so: a rule that one node needs is needed. `hits` add up, and the
- * latest `lastHit` stands (RFC 3339 in UTC sorts as text).
+ * latest `lastHit` and `observedSince` stand (RFC 3339 in UTC sorts as text). It is conclusive when every answer is.
  */
 export function mergeUnused(answers: readonly Answer[]): readonly Fields[] {
   const answered = answers.filter(({ why }) => why === undefined);
-  const seen = new Map<string, { rule: Fields; count: number; hits: number; lastHit: string }>();
+  const seen = new Map<string, { rule: Fields; count: number; hits: number; lastHit: string; since: string; conclusive: boolean }>();
   for (const { value } of answered) {
     const mine = new Map(rows(value).map((row) => [JSON.stringify([row["policy"], row["rule"]]), row]));
     for (const [key, row] of mine) {
-      const one = seen.get(key) ?? { rule: row, count: 0, hits: 0, lastHit: "" };
+      const one = seen.get(key) ?? { rule: row, count: 0, hits: 0, lastHit: "", since: "", conclusive: true };
       one.count++;
       one.hits += typeof row["hits"] === "number" ? row["hits"] : 0;
       if (text(row["lastHit"]) > one.lastHit) one.lastHit = text(row["lastHit"]);
+      if (text(row["observedSince"]) > one.since) one.since = text(row["observedSince"]);
+      one.conclusive &&= row["conclusive"] !== false;
       seen.set(key, one);
     }
   }
   return [...seen.values()]
     .filter(({ count }) => count === answered.length)
-    .map(({ rule, hits, lastHit }) => ({ ...rule, hits, lastHit: lastHit === "" ? null : lastHit, nodes: answered.length }));
+    .map(({ rule, hits, lastHit, since, conclusive }) => ({
+      ...rule,
+      hits,
+      lastHit: lastHit === "" ? null : lastHit,
+      ...(since === "" ? {} : { observedSince: since, conclusive }),
+      nodes: answered.length,
+    }));
 }

@@ -1,27 +1,29 @@
-import { eventText } from "./observe.ts";
-import { eventInScope, mergeStatus, mergeUnused, plain, statusText, text } from "./kubectl-merge.ts";
+import { mergeStatus, mergeUnused, plain, statusText, text } from "./kubectl-merge.ts";
 import { answers, type Asked, contextNamespace, execArgs, findAgents, NAMESPACE_DEFAULT, nodeOf, parsedAnswer } from "./kubectl-agents.ts";
-import { each, kubectlWith, type Ran } from "./kubectl-run.ts";
-import type { Event } from "../model/event.ts";
+import { observe, STREAMS_MAX } from "./kubectl-observe.ts";
+import { each, kubectlWith } from "./kubectl-run.ts";
+import { FILTER_OPTIONS, FILTER_USAGE, planOf, readFilter } from "./observe-options.ts";
+import { VIEW_OPTIONS, VIEW_USAGE, viewKind } from "./observe-view.ts";
 import { table } from "./status.ts";
+import { isTerminal } from "./terminal.ts";
 import { format, options, type Output, Usage } from "./usage.ts";
 
 const TIMEOUT_SECONDS = 20;
 const PARALLEL = 8;
-/** Each stream is a kubectl process of some 40 MB, and a connection to the API server. */
-const STREAMS_MAX = 50;
+const LAST_MAX = 100_000;
 const COMMANDS = ["status", "observe", "explain", "unused"] as const;
 
 const USAGE = `usage: kubectl namegate COMMAND [POD] [options]
 
   status  [POD]           what is enforced, pod by pod
-  observe [POD]           events as they happen: [--last N] [--no-follow]
-  explain POD [ARG…]      what the agent of the pod's node says: namegate explain NAMESPACE/POD ARG…
+  observe [POD]           events as they happen: [--last N] [--no-follow] [filters] [--top KEYS]
+  explain POD --to HOST:PORT   why it may go there or not: [--server-name NAME] [--application NAME]
+  explain ID              why the event with this id was: every node is asked
   unused                  rules that no node needed
 
   -n, --namespace NAME    pods of this namespace (default: that of the context)
   -A, --all-namespaces    pods of all namespaces, and what is said of nodes
-  -o text|json            json: one object; of observe, one a line
+  -o text|json            json: one object; of observe, one a line, and table is known too
       --node NAME         only this node
       --last N, --no-follow   of observe: the last N events of each node; and end then
       --agent-namespace NAME  where namegate is installed (default ${NAMESPACE_DEFAULT})
@@ -30,16 +32,23 @@ const USAGE = `usage: kubectl namegate COMMAND [POD] [options]
       --context, --kubeconfig, --as   as of kubectl
 
 It runs \`kubectl exec\` in the agents' pods, so it needs get and list of pods and create of pods/exec in ${NAMESPACE_DEFAULT}.
+${VIEW_USAGE}
+Filters of observe:
+${FILTER_USAGE}
 Behind \`--\` everything goes to the agent's command. Exit codes: 0 done, 1 an agent is not ready or did not answer, 2 cannot run.
 `;
 
 export async function kubectlCommand(argv: readonly string[], out: Output): Promise<number> {
   const string = { type: "string" } as const;
   const boolean = { type: "boolean" } as const;
-  const { values, positionals } = options(argv, USAGE, {
+  const { namespace: _, ...filters } = FILTER_OPTIONS;
+  const { values, positionals, tokens } = options(argv, USAGE, {
+    ...VIEW_OPTIONS,
+    ...filters,
+    "server-name": string,
+    application: string,
     namespace: { ...string, short: "n" },
     "all-namespaces": { ...boolean, short: "A" },
-    output: { ...string, short: "o" },
     node: string,
     last: string,
     follow: { ...boolean, short: "f" },
@@ -51,15 +60,24 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
     kubeconfig: string,
     as: string,
   });
-  const [name, pod, ...rest] = positionals;
+  const [name, which, ...rest] = positionals;
   const command = COMMANDS.find((one) => one === name);
   if (command === undefined)
     throw new Usage(name === undefined ? USAGE : `kubectl namegate: there is no command ${JSON.stringify(name)}\n${USAGE}`);
-  if (command === "explain" && pod === undefined) throw new Usage(`kubectl namegate: explain needs a pod\n${USAGE}`);
+  const explains = explainOf(command, which, values);
+  const pod = explains?.id === undefined ? which : undefined;
   if (values["all-namespaces"] === true && (pod !== undefined || values.namespace !== undefined))
     throw new Usage(`kubectl namegate: -A goes with neither a pod nor -n\n${USAGE}`);
   for (const one of [pod, values.namespace, values.node, values["agent-namespace"]]) if (one !== undefined) checkName(one);
-  const json = format(values.output) === "json";
+  const json = (command === "observe" ? viewKind(values.output, USAGE) : format(values.output)) === "json";
+  const nowMs = Date.now();
+  // Of `namespace` there is one, and of explain `to` is no filter.
+  const filterTokens = tokens.filter(
+    (token) => token.kind === "option" && token.name !== "namespace" && !(explains !== undefined && token.name === "to"),
+  );
+  const filter = readFilter(filterTokens, USAGE, nowMs);
+  if (command !== "observe" && (filter.terms.length > 0 || values.top !== undefined))
+    throw new Usage(`kubectl namegate: filters and --top go with observe\n${USAGE}`);
   const number = (flag: "timeout" | "parallel" | "last", otherwise: number, most: number): number => {
     const value = Number(values[flag] ?? otherwise);
     if (!Number.isInteger(value) || value < (flag === "last" ? 0 : 1) || value > most)
@@ -88,19 +106,49 @@ export async function kubectlCommand(argv: readonly string[], out: Output): Prom
   switch (command) {
     case "status":
       return status(asked, out);
-    case "observe":
-      return observe(
-        asked,
-        { last: number("last", values["no-follow"] === true ? 100 : 0, 100_000), follow: values["no-follow"] !== true },
-        out,
-      );
+    case "observe": {
+      const { follow, last } = planOf(values, filter.terms, nowMs, isTerminal(out.stdout));
+      return observe(asked, { last: number("last", Math.min(last, LAST_MAX), LAST_MAX), follow, filter, view: values }, out);
+    }
     case "explain":
-      return explain(asked, out);
+      return explain(asked, explains ?? { id: undefined, args: [] }, out);
     case "unused":
       return unused(asked, out);
     default:
       return command satisfies never;
   }
+}
+
+interface ExplainWhat {
+  /** An event's; undefined: it is about a pod. */
+  readonly id: string | undefined;
+  readonly args: readonly string[];
+}
+
+function explainOf(
+  command: (typeof COMMANDS)[number],
+  which: string | undefined,
+  values: {
+    readonly to?: readonly string[] | undefined;
+    readonly "server-name"?: string | undefined;
+    readonly application?: string | undefined;
+  },
+): ExplainWhat | undefined {
+  const { to, "server-name": serverName, application } = values;
+  if (command !== "explain") {
+    if (serverName === undefined && application === undefined) return undefined;
+    throw new Usage(`kubectl namegate: --server-name and --application go with explain\n${USAGE}`);
+  }
+  if (which === undefined) throw new Usage(`kubectl namegate: explain needs a pod and --to, or an event's id\n${USAGE}`);
+  if (to !== undefined && to.length > 1) throw new Usage(`kubectl namegate: explain: one --to at a time\n${USAGE}`);
+  const args = Object.entries({ to: to?.[0], "server-name": serverName, application }).flatMap(([flag, value]) =>
+    value === undefined ? [] : [`--${flag}=${value}`],
+  );
+  if (to === undefined && args.length > 0)
+    throw new Usage(`kubectl namegate: --server-name and --application go with a pod and --to\n${USAGE}`);
+  if (to === undefined && !/^[a-z0-9]{1,40}-[0-9]{1,16}$/.test(which))
+    throw new Usage(`kubectl namegate: ${JSON.stringify(which)} is no event's id; of a pod, --to HOST:PORT is wanted\n${USAGE}`);
+  return { id: to === undefined ? which : undefined, args };
 }
 
 /** Names go into kubectl's arguments: only what a name of Kubernetes may be (RFC 1123 subdomain), so never an option. */
@@ -115,56 +163,29 @@ async function status(asked: Asked, out: Output): Promise<number> {
   return merged.ready ? 0 : 1;
 }
 
-async function observe(asked: Asked, { last, follow }: { last: number; follow: boolean }, out: Output): Promise<number> {
-  if (asked.agents.length > STREAMS_MAX)
-    throw new Usage(
-      `kubectl namegate: ${asked.agents.length} nodes are too many to follow at once (${STREAMS_MAX}): name a pod or a --node\n`,
-    );
-  const command = ["observe", "-o", "json", "--last", String(last), ...(follow ? [] : ["--no-follow"]), ...asked.rest];
-  const several = asked.agents.length > 1;
-  const show = (node: string, event: Event): void => {
-    if (asked.json) out.stdout.write(`${JSON.stringify({ node, ...event })}\n`);
-    else out.stdout.write(`${several ? `${plain(node)} ` : ""}${plain(eventText(event))}\n`);
-  };
-  const kept: { node: string; event: Event }[] = [];
-  const take = (node: string, line: string): void => {
-    try {
-      const event = JSON.parse(line) as Event;
-      if (typeof event?.time !== "string" || !eventInScope(event, asked.scope)) return;
-      if (follow) show(node, event);
-      else kept.push({ node, event });
-    } catch {
-      out.stderr.write(`node ${plain(node)}: a line that is no event: ${plain(line.slice(0, 200))}\n`);
-    }
-  };
-  const stop = new AbortController();
-  const interrupted = (): void => stop.abort("interrupted");
-  process.once("SIGINT", interrupted);
-  process.once("SIGTERM", interrupted);
-  const timer = follow ? undefined : setTimeout(() => stop.abort(`no answer in ${asked.timeoutMs / 1000} s`), asked.timeoutMs);
-  let silent = 0;
-  await each(asked.agents, STREAMS_MAX, async (agent) => {
-    const ran: Ran =
-      agent.why !== undefined
-        ? { status: null, stdout: "", stderr: "", why: agent.why }
-        : await asked.kubectl.stream(execArgs(asked, agent, command), (line) => take(agent.node, line), stop.signal);
-    if (follow && stop.signal.aborted) return;
-    // A stream that ends while it should go on has lost its agent.
-    const why = ran.why ?? (ran.status === 0 && !follow ? undefined : ran.stderr.split("\n")[0] || `the stream ended (exit ${ran.status})`);
-    if (why === undefined) return;
-    silent++;
-    out.stderr.write(`node ${plain(agent.node)}: no answer: ${plain(why)}\n`);
+/** Of a pod and a place the agent of the pod's node is asked; of an event all are, for its id does not say whose it is. */
+async function explain(asked: Asked, { id, args }: ExplainWhat, out: Output): Promise<number> {
+  const { scope } = asked;
+  const what = id === undefined ? ["--pod", `${scope.namespace ?? "default"}/${scope.pod}`] : [id];
+  const command = ["explain", ...what, ...args, ...asked.rest, ...(asked.json ? ["-o", "json"] : [])];
+  const show = (text: string): unknown => out.stdout.write(asked.json ? text : text.split("\n").map(plain).join("\n"));
+  if (id === undefined) {
+    const got = await answers(asked, command, out);
+    for (const { ran } of got) show(ran.stdout);
+    return got.some(({ why, ran }) => why !== undefined || ran.status !== 0) ? 1 : 0;
+  }
+  const silent: string[] = [];
+  const got = await each(asked.agents, asked.parallel, async (agent) => {
+    const ran = agent.why === undefined ? await asked.kubectl.run(execArgs(asked, agent, command), asked.timeoutMs) : undefined;
+    if (ran?.status === 0) return ran.stdout;
+    silent.push(`node ${agent.node}: ${agent.why ?? ran?.why ?? ran?.stderr.split("\n").find((line) => line !== "") ?? "no answer"}\n`);
+    return "";
   });
-  clearTimeout(timer);
-  for (const { node, event } of kept.sort((a, b) => (a.event.time < b.event.time ? -1 : 1))) show(node, event);
-  return silent > 0 ? 1 : 0;
-}
-
-async function explain(asked: Asked, out: Output): Promise<number> {
-  const { namespace = "default", pod = "" } = asked.scope;
-  const got = await answers(asked, ["explain", `${namespace}/${pod}`, ...asked.rest, ...(asked.json ? ["-o", "json"] : [])], out);
-  for (const { ran } of got) out.stdout.write(asked.json ? ran.stdout : `${ran.stdout.split("\n").map(plain).join("\n")}`);
-  return got.some(({ why, ran }) => why !== undefined || ran.status !== 0) ? 1 : 0;
+  const found = got.filter((text) => text !== "");
+  for (const text of found) show(text);
+  if (found.length > 0) return 0;
+  for (const line of silent.sort()) out.stderr.write(`${plain(line.trimEnd())}\n`);
+  return 1;
 }
 
 async function unused(asked: Asked, out: Output): Promise<number> {
@@ -175,9 +196,15 @@ async function unused(asked: Asked, out: Output): Promise<number> {
   if (asked.json) out.stdout.write(`${JSON.stringify({ unused: merged, notAsked: silent }, undefined, 2)}\n`);
   else {
     const lines = merged.map((row) =>
-      [text(row["policy"]), text(row["rule"]), text(row["hits"], "0"), text(row["lastHit"], "never")].map(plain),
+      [
+        text(row["policy"]),
+        text(row["rule"]),
+        text(row["hits"], "0"),
+        text(row["lastHit"], "never"),
+        `${text(row["observedSince"], "-")}${row["conclusive"] === false ? "  <-- observed for less" : ""}`,
+      ].map(plain),
     );
-    out.stdout.write(`${table([["POLICY", "RULE", "HITS", "LAST HIT"], ...lines]).join("\n")}\n`);
+    out.stdout.write(`${table([["POLICY", "RULE", "HITS", "LAST HIT", "OBSERVED SINCE"], ...lines]).join("\n")}\n`);
     if (silent.length > 0) out.stdout.write(`not asked, so they may need some of these: ${silent.map(plain).join(", ")}\n`);
   }
   return silent.length > 0 ? 1 : 0;

@@ -15,6 +15,9 @@ export class Usage extends Error {
 
 export interface Writer {
   write(text: string): unknown;
+  readonly isTTY?: boolean;
+  /** Of a terminal. */
+  readonly rows?: number;
 }
 export interface Output {
   readonly stdout: Writer;
@@ -30,6 +33,7 @@ export function options<T extends NonNullable<ParseArgsConfig["options"]>>(argv:
       options: { ...known, help: { type: "boolean", short: "h" } },
       allowPositionals: true,
       strict: true,
+      tokens: true,
     });
   } catch (error) {
     throw new Usage(`namegate: ${messageOf(error).split("\n")[0]}\n${usage}`);

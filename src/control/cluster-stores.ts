@@ -15,6 +15,8 @@ import type { InputHealth } from "./source.ts";
 
 /** Policy ConfigMaps of the whole cluster; more are refused and counted. */
 const POLICY_MAPS_MAX = 10_000;
+/** And of one namespace: a tenant's thousands must not keep out the others'. */
+const POLICY_MAPS_IN_NAMESPACE_MAX = 1000;
 
 /** What the agent watches: one list and one watch each. */
 export class ClusterStores {
@@ -48,6 +50,8 @@ export class ClusterStores {
         onChange();
       },
       objectsMax: POLICY_MAPS_MAX,
+      inNamespaceMax: POLICY_MAPS_IN_NAMESPACE_MAX,
+      provisional: ({ refused }) => refused,
     });
     const wanted = resolvers.override === undefined ? resolvers.namespaces : [];
     this.services = wanted.map((namespace) =>

@@ -8,7 +8,7 @@ import { ClusterNode, type NodeFacts, type PodLocator } from "./cluster-node.ts"
 import { ClusterStores } from "./cluster-stores.ts";
 import { Feedback } from "./feedback.ts";
 import { type KeptResult, KeptWriter, readKept } from "./kept.ts";
-import { PolicyMaps } from "./policy-maps.ts";
+import { originOf, PolicyMaps } from "./policy-maps.ts";
 import type { Applied, Inputs, InputSource } from "./source.ts";
 
 export interface ClusterSourceOptions {
@@ -190,6 +190,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     },
     lookTwiceMs: undefined,
     health: (now) => stores.health(now),
+    origin: (file) => originOf(file, stores.policyMaps.items),
     strange: (source, index) => {
       // The node itself sends it there: so the address is of what is behind that interface, whoever that is.
       if (options.routeTo(source) !== index || !view.seen(source, index, steadyMs())) return;

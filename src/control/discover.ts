@@ -9,6 +9,7 @@ import type { EventDraft } from "../model/event.ts";
 import { type Packet, Protocol, protocolText, TcpFlag } from "../model/packet.ts";
 import type { Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
+import type { Verdict } from "../model/verdict.ts";
 import { Guard, rulebook } from "../worker/guard.ts";
 import { describe, evidenceOf } from "../worker/context.ts";
 
@@ -43,12 +44,16 @@ export class Discovery {
   private readonly streams = new TcpMessages("resolver");
   private readonly spoken = new LRUCache<string, true>({ max: SPOKEN_MAX, ttl: AGAIN_MS });
 
+  private readonly used: (verdict: Verdict) => void;
+
   constructor(
     emit: (draft: EventDraft) => void,
     log: (level: "info" | "warn", message: string) => void,
     nowMs: () => number,
+    used: (verdict: Verdict) => void,
     open: typeof openPassive = openPassive,
   ) {
+    this.used = used;
     this.emit = emit;
     this.log = log;
     this.nowMs = nowMs;
@@ -121,6 +126,7 @@ export class Discovery {
     const key = `${guard.pod.key}|${destination}|${port}|${protocol}|${verdict.action}|${names.length}`;
     if (spoken.has(key)) return;
     spoken.set(key, true);
+    this.used(verdict);
     const { pod } = guard;
     const decided = verdict.action === "deny" ? undefined : verdict;
     this.emit({

@@ -8,6 +8,8 @@ export function effectiveMode(mode: Effective, enforcing: boolean): Effective {
   return mode === "Enforce" || mode === "Monitor" ? (enforcing ? mode : "None") : mode;
 }
 
+const RANK: Readonly<Record<Effective, number>> = { None: 0, Discover: 1, Monitor: 2, Enforce: 3 };
+
 /** Says every change of the effective mode, the first one included: nobody is to find out later that nothing was enforced. */
 export function modeWatch(emit: (draft: EventDraft) => void): (mode: Effective, effective: Effective, why: string | undefined) => void {
   let last: Effective | undefined;
@@ -21,7 +23,7 @@ export function modeWatch(emit: (draft: EventDraft) => void): (mode: Effective, 
       type: "agent",
       verdict: "info",
       mode: effective === "None" ? null : effective,
-      why: "effective-mode",
+      why: RANK[effective] < RANK[from] ? "effective-mode-lowered" : "effective-mode",
       message: `effective mode ${from} → ${effective}${reason}`,
     });
   };

@@ -3,6 +3,7 @@ import { groupSetter } from "../attach/group.ts";
 import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
 import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
+import type { NamePattern } from "../base/name.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import type { BridgedPod } from "../firewall/bridge-rules.ts";
 import { rulesGeneration } from "../firewall/generation.ts";
@@ -16,7 +17,8 @@ import type { Mode, Policy, PolicyId } from "../model/policy.ts";
 import type { Snapshot } from "../model/snapshot.ts";
 import { restrictsQueries } from "../policy/queries.ts";
 import { selectPolicies } from "../policy/select.ts";
-import type { Limits, PodUpdate, WorkerStatus } from "../worker/protocol.ts";
+import type { Explained, WhatIf } from "../worker/explain.ts";
+import type { Limits, PodUpdate, Update, WorkerStatus } from "../worker/protocol.ts";
 import { Changes } from "./changes.ts";
 import { Discovery } from "./discover.ts";
 import { InterfaceGroups } from "./groups.ts";
@@ -25,11 +27,13 @@ import { RuleGuard } from "./rules.ts";
 import type { GuardedInterface } from "./self-test.ts";
 import type { Outside } from "./source.ts";
 import { Unenforceable } from "./unenforceable.ts";
+import type { RuleUsage } from "./usage.ts";
 
 export interface EnforcerOptions {
   readonly markMask: number;
   readonly queueBase: number;
   readonly limits: Limits;
+  readonly dnsServers: readonly NamePattern[];
   /** The packet thread is gone: the process is to end, so that its supervisor starts it again. */
   readonly onDeath: () => void;
 }
@@ -42,6 +46,7 @@ export interface EnforcerDeps {
   readonly emit: (draft: EventDraft) => void;
   readonly log: Logger;
   readonly nowMs: () => number;
+  readonly usage: RuleUsage;
   /** A packet of no known pod waits: from this address, by the interface of this index. */
   readonly onUnknown: (source: Ip, index: number) => void;
   /** A canary of the self-test has come to the packet thread. */
@@ -77,7 +82,12 @@ export class Enforcer {
     const { emit, log } = deps;
     this.options = options;
     this.deps = deps;
-    this.discovery = new Discovery(emit, (level, message) => log[level](message), deps.nowMs);
+    this.discovery = new Discovery(
+      emit,
+      (level, message) => log[level](message),
+      deps.nowMs,
+      (verdict) => deps.usage.discovered(verdict, deps.nowMs()),
+    );
     this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
     this.groups = new InterfaceGroups(groupSetter(new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route })));
     this.rules = new RuleGuard(
@@ -113,8 +123,17 @@ export class Enforcer {
     return this.thread;
   }
 
+  get packetActiveMs(): number | undefined {
+    return this.thread?.alive === true ? this.thread.activeMs : undefined;
+  }
+
   status(): Promise<WorkerStatus> | undefined {
     return this.thread?.status();
+  }
+
+  /** undefined: no packet thread is wanted, for nothing is judged, or it guards no such pod. */
+  async explain(question: WhatIf): Promise<Explained | undefined> {
+    return this.thread?.explain(question);
   }
 
   /** Rules that an earlier agent left. */
@@ -132,6 +151,7 @@ export class Enforcer {
     { lookAgain = false, outside = [], hold = false }: { lookAgain?: boolean; outside?: readonly Outside[]; hold?: boolean } = {},
   ): Promise<void> {
     const update = this.changes.next(now, (name) => attachmentOf(name), lookAgain);
+    this.deps.usage.adopt(now.policies, this.deps.nowMs());
     this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
     const selected = this.changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
@@ -139,7 +159,15 @@ export class Enforcer {
     // Discover alone touches no rule and no packet.
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
+      if (!this.applied)
+        this.deps.emit({
+          type: "agent",
+          verdict: "info",
+          why: "started",
+          message: "no policy in force asks for rules: nothing is touched",
+        });
       this.applied = true;
+      this.deps.usage.settle();
       this.unenforceable.set(outsideReasons(now, outside));
       return;
     }
@@ -219,8 +247,9 @@ export class Enforcer {
     if (this.thread === undefined) await this.begin(now, matches);
     else {
       await this.changeRules({ bridged, queries });
-      this.lastUpdate = await this.thread.update(update);
+      this.lastUpdate = await this.thread.update(this.slotted(update));
     }
+    deps.usage.settle();
     if (!this.rules.installed) {
       await this.rules.install({ bridged, queries });
       const message = `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${this.lastUpdate?.bindings} bindings read back`;
@@ -229,11 +258,22 @@ export class Enforcer {
     return this.groups.join(watched);
   }
 
+  private slotted(update: ReturnType<Changes["next"]>): Update | undefined {
+    return update === undefined ? undefined : { ...update, slots: this.deps.usage.slots(update.policies) };
+  }
+
   /** The thread was not there for earlier changes: it gets the whole state. One that cannot begin leaves nothing, so that the next one may. */
   private async begin(now: Snapshot, { groups }: Matches): Promise<void> {
     const { options, deps } = this;
     const thread = new PacketThread(
-      { markMask: options.markMask, queueBase: options.queueBase, limits: options.limits, groups },
+      {
+        markMask: options.markMask,
+        queueBase: options.queueBase,
+        limits: options.limits,
+        dnsServers: options.dnsServers,
+        groups,
+        block: deps.usage.block,
+      },
       deps.native,
       deps.emit,
       deps.log,
@@ -244,7 +284,7 @@ export class Enforcer {
     );
     thread.onCanary = deps.onCanary;
     try {
-      this.lastUpdate = await thread.update(new Changes().next(now, (name) => attachmentOf(name)));
+      this.lastUpdate = await thread.update(this.slotted(new Changes().next(now, (name) => attachmentOf(name))));
       await thread.bind();
     } catch (error) {
       await thread.stop();

@@ -52,11 +52,12 @@ export interface Verdict {
   readonly message: string;
 }
 
-/** What belongs to one ConfigMap, by `NAMESPACE/NAME`: a file is `configmap/NAMESPACE/NAME:KEY`. */
+/** What belongs to one ConfigMap, by `NAMESPACE/NAME`: a file is `configmap/NAMESPACE/NAME:KEY`, or without a key. */
 export function byConfigMap<T extends { readonly file: string }>(list: readonly T[]): ReadonlyMap<string, readonly T[]> {
   const found = new Map<string, T[]>();
   for (const one of list) {
-    const key = one.file.slice("configmap/".length, Math.max(0, one.file.indexOf(":")));
+    const [place = ""] = one.file.split(":", 1);
+    const key = place.slice("configmap/".length);
     const own = found.get(key);
     if (own === undefined) found.set(key, [one]);
     else own.push(one);

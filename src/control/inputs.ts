@@ -1,6 +1,7 @@
 import { podsReader, type PodsReader } from "../inputs/files/pods-reader.ts";
-import { ManifestFolder, readText, type Watched, watchPath } from "../inputs/files/watch.ts";
+import { ManifestFolder, ownerOf, readText, type Watched, watchPath } from "../inputs/files/watch.ts";
 import { mergeDocuments, readManifests, type ReadResult } from "../policy/read.ts";
+import { digestOf } from "./digest.ts";
 import type { Inputs, InputSource } from "./source.ts";
 
 export interface InputPlaces {
@@ -10,6 +11,7 @@ export interface InputPlaces {
   readonly clusterNamespace: string | undefined;
 }
 
+const DATE_MS_MAX = 8.64e15; // ECMA-262 §21.4.1.1; a file may have any time
 const LOOK_TWICE_MS = 50; // a file that is just being written looks broken for a moment
 
 /** Policies of a folder and pods of a file; reads and parses what changed since the last time. */
@@ -68,6 +70,17 @@ export function filesSource(options: InputPlaces): InputSource {
     health: () => [],
     applied: () => undefined,
     strange: () => undefined,
+    origin: (file) => {
+      const text = parsed.get(file)?.text;
+      const { uid, mtimeMs } = ownerOf(file);
+      return {
+        source: file,
+        digest: text === undefined ? null : digestOf(text),
+        version: null,
+        by: uid === undefined ? null : `uid ${uid}`,
+        at: mtimeMs === undefined || Math.abs(mtimeMs) > DATE_MS_MAX ? null : new Date(mtimeMs).toISOString(),
+      };
+    },
     resolverHint: "list one under `resolvers:` in the pods file",
   };
 }

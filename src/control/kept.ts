@@ -1,12 +1,11 @@
-import { createHash } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { messageOf } from "../base/fault.ts";
 import type { Snapshot } from "../model/snapshot.ts";
+import { digest, readSealed, writeSealed } from "./sealed.ts";
 
 /**
- * The last good Snapshot on disk, for an agent that starts while the API is away. One file of mode 0600, replaced as a whole: a
- * line with the SHA-256 of the rest, then JSON. What is not whole, not ours or not of this node is refused, with the reason.
+ * The last good Snapshot on disk (control/sealed.ts), for an agent that starts while the API is away. What is not whole, not ours
+ * or not of this node is refused, with the reason.
  */
 
 /** Goes up with every change of Snapshot, Pod or Policy that an older or newer agent would misread. */
@@ -33,24 +32,9 @@ export type KeptResult = Kept | { readonly refused: string } | undefined;
 /** `undefined`: there is none. */
 export function readKept(folder: string, node: string, boot: string): KeptResult {
   const file = join(folder, FILE);
-  let text: string;
-  try {
-    const fd = openSync(file, "r");
-    try {
-      const { mode, uid, size } = fstatSync(fd);
-      if ((mode & 0o022) !== 0 || (uid !== 0 && uid !== process.getuid?.()))
-        return { refused: `${file} could be written by somebody else (owner ${uid}, mode ${(mode & 0o777).toString(8)})` };
-      if (size > BYTES_MAX) return { refused: `${file} has ${size} bytes` };
-      text = readFileSync(fd, "utf8");
-    } finally {
-      closeSync(fd);
-    }
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "ENOENT" ? undefined : { refused: `${file} cannot be read: ${messageOf(error)}` };
-  }
-  const end = text.indexOf("\n");
-  const body = text.slice(end + 1);
-  if (end < 0 || text.slice(0, end) !== digest(body)) return { refused: `${file} is torn or was changed: its checksum is wrong` };
+  const read = readSealed(file, BYTES_MAX);
+  if (read === undefined || "refused" in read) return read;
+  const { body } = read;
   const content = parse(body);
   if (content === undefined) return { refused: `${file} is not a snapshot` };
   if (content.format !== STATE_FORMAT) return { refused: `${file} has format ${String(content.format)}, this agent has ${STATE_FORMAT}` };
@@ -88,28 +72,10 @@ export class KeptWriter {
     const now = digest(JSON.stringify(snapshot));
     if (now === this.last) return undefined;
     const content: Content = { format: STATE_FORMAT, node: this.node, boot: this.boot, savedMs, snapshot };
-    const body = JSON.stringify(content);
-    const file = join(this.folder, FILE);
-    try {
-      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
-      const fd = openSync(`${file}.new`, "w", 0o600);
-      try {
-        writeFileSync(fd, `${digest(body)}\n${body}`);
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
-      renameSync(`${file}.new`, file);
-      this.last = now;
-      return undefined;
-    } catch (error) {
-      return `${file}: ${messageOf(error)}`;
-    }
+    const failed = writeSealed(this.folder, FILE, JSON.stringify(content));
+    if (failed === undefined) this.last = now;
+    return failed;
   }
-}
-
-function digest(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
 }
 
 /** Another one after each boot; empty where the kernel does not tell. */

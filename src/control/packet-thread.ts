@@ -7,6 +7,7 @@ import { smallNursery } from "../base/nursery.ts";
 import type { Marks } from "../firewall/marks.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { FromWorker, ToWorker, Update, WorkerOptions, WorkerStatus } from "../worker/protocol.ts";
+import type { Explained, WhatIf } from "../worker/explain.ts";
 import { ConnectionReader } from "./connections.ts";
 
 /** Time for the last events and log lines to get out, milliseconds. */
@@ -83,6 +84,9 @@ export class PacketThread {
           return;
         case "status":
           this.settle(`status${message.id}`, message.status);
+          return;
+        case "explained":
+          this.settle(`explained${message.id}`, message.answer);
           return;
         case "pong":
           this.answered();
@@ -168,6 +172,17 @@ export class PacketThread {
   status(): Promise<WorkerStatus> {
     const id = ++this.asked;
     return this.request(`status${id}`, { kind: "status", id });
+  }
+
+  /** Milliseconds in which it was not waiting for something to do. */
+  get activeMs(): number {
+    return this.worker.performance.eventLoopUtilization().active;
+  }
+
+  /** undefined: it guards no such pod. Changes nothing. */
+  explain(question: WhatIf): Promise<Explained | undefined> {
+    const id = ++this.asked;
+    return this.request(`explained${id}`, { kind: "explain", id, question });
   }
 
   /** About once a second. */

@@ -33,6 +33,11 @@ export class PolicyKeeper {
   /** Problems that belong to no document (a file that is not YAML, a folder that cannot be read). */
   loose: readonly Problem[] = [];
 
+  /** In force, each with the file that it comes from. */
+  get inForce(): readonly { readonly file: string; readonly policy: Policy }[] {
+    return [...this.good.values()];
+  }
+
   constructor(folder: string | undefined) {
     this.folder = folder;
     if (folder === undefined) return;
@@ -46,17 +51,18 @@ export class PolicyKeeper {
   }
 
   /** Takes in what the documents say now. Returns the policies in force. */
-  update({ policies, problems, documents }: ReadResult): readonly Policy[] {
+  update({ policies, problems, documents, unread = [] }: ReadResult): readonly Policy[] {
     const next = new Map<PolicyId, Good>();
     const states = new Map<PolicyId, PolicyState>();
     const claimed = new Set<Problem>();
     const byId = new Map(policies.map((policy) => [policy.id, policy]));
+    const problemsOf = byFile(problems);
     for (const [at, document] of documents.entries()) {
       if (states.has(document.id)) continue;
       const after = documents[at + 1]; // documents of one file follow each other
       const following = after?.file === document.file ? after : undefined;
-      const own = problems.filter(
-        (one) => one.file === document.file && one.line >= document.line && (following === undefined || one.line < following.line),
+      const own = (problemsOf.get(document.file) ?? []).filter(
+        ({ line }) => line >= document.line && (following === undefined || line < following.line),
       );
       for (const one of own) claimed.add(one);
       const policy = byId.get(document.id);
@@ -71,12 +77,15 @@ export class PolicyKeeper {
       });
     }
     this.loose = problems.filter((one) => !claimed.has(one));
-    // A file that can no longer be taken apart may have lost its documents by accident.
+    // A file that can no longer be taken apart may have lost its documents by accident; one that was not read yet has lost none.
+    const looseOf = byFile(this.loose);
+    const waiting = new Set(unread);
     for (const [id, kept] of this.good) {
-      const broken = this.loose.filter(({ file }) => file === kept.file);
-      if (next.has(id) || broken.length === 0) continue;
+      const [whole = ""] = kept.file.split(":", 1);
+      const broken = looseOf.get(kept.file) ?? looseOf.get(whole) ?? [];
+      if (next.has(id) || (broken.length === 0 && !waiting.has(whole))) continue;
       next.set(id, kept);
-      states.set(id, { id, file: kept.file, valid: false, problems: broken, policy: kept.policy });
+      states.set(id, { id, file: kept.file, valid: broken.length === 0, problems: broken, policy: kept.policy });
     }
     this.good = next;
     this.states = [...states.values()];
@@ -97,4 +106,14 @@ export class PolicyKeeper {
       // a read-only or full disk: enforcement does not depend on it
     }
   }
+}
+
+function byFile(problems: readonly Problem[]): ReadonlyMap<string, Problem[]> {
+  const found = new Map<string, Problem[]>();
+  for (const one of problems) {
+    const own = found.get(one.file);
+    if (own === undefined) found.set(one.file, [one]);
+    else own.push(one);
+  }
+  return found;
 }

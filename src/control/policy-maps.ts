@@ -1,7 +1,9 @@
 import { TokenBucket } from "../base/bucket.ts";
 import type { PolicyMap } from "../inputs/kubernetes/objects.ts";
-import { NAMESPACE_CHARS_MAX } from "../inputs/kubernetes/text-budget.ts";
+import { CLUSTER_CHARS_MAX, NAMESPACE_CHARS_MAX } from "../inputs/kubernetes/text-budget.ts";
+import type { PolicyOrigin } from "../model/event.ts";
 import { mergeDocuments, readConfigMap, type ReadResult } from "../policy/read.ts";
+import { digestOf } from "./digest.ts";
 
 /**
  * Milliseconds of the control thread that the ConfigMaps of one namespace may have of each second, and at once: a tenant who
@@ -10,12 +12,10 @@ import { mergeDocuments, readConfigMap, type ReadResult } from "../policy/read.t
 const READ_PER_SECOND_MS = 50;
 const READ_BURST_MS = 3000;
 
-const REFUSED_MAX = 16;
-
 interface Known {
   readonly uid: string;
   readonly resourceVersion: string;
-  readonly refused: number;
+  readonly refused: boolean;
   readonly result: ReadResult;
 }
 
@@ -41,20 +41,22 @@ export class PolicyMaps {
     const next = new Map<string, Known>();
     let changed = sorted.length !== this.known.size;
     this.deferred = false;
+    const unread: string[] = [];
     for (const map of sorted) {
       const key = `${map.namespace}/${map.name}`;
       const old = this.known.get(key);
       const current =
-        old !== undefined && old.uid === map.uid && old.resourceVersion === map.resourceVersion && old.refused === map.refused.length;
+        old !== undefined && old.uid === map.uid && old.resourceVersion === map.resourceVersion && old.refused === map.refused;
       const now = current ? old : this.readOne(map, old);
       if (now !== old) changed = true;
-      if (now !== undefined) next.set(key, now);
+      if (now === undefined) unread.push(placeOf(map));
+      else next.set(key, now);
     }
     changed ||= [...next.keys()].join() !== [...this.known.keys()].join();
     this.known = next;
     const namespaces = new Set(sorted.map(({ namespace }) => namespace));
     for (const namespace of this.budgets.keys()) if (!namespaces.has(namespace)) this.budgets.delete(namespace);
-    if (changed) this.merged = mergeDocuments([...next.values()].map(({ result }) => result));
+    if (changed) this.merged = { ...mergeDocuments([...next.values()].map(({ result }) => result)), unread };
     return this.merged;
   }
 
@@ -62,26 +64,43 @@ export class PolicyMaps {
     let budget = this.budgets.get(map.namespace);
     if (budget === undefined) this.budgets.set(map.namespace, (budget = new TokenBucket(READ_PER_SECOND_MS, READ_BURST_MS)));
     const from = this.clock();
-    if (!budget.has(from)) {
+    // Whoever writes in the agent's own namespace makes the cluster's policies: nobody is protected from him.
+    if (map.namespace !== this.clusterNamespace && !budget.has(from)) {
       this.deferred = true;
       return old;
     }
     const { namespace, name, data, refused } = map;
     const result = readConfigMap({ metadata: { namespace, name }, data }, { clusterNamespace: this.clusterNamespace });
-    for (const key of refused.slice(0, REFUSED_MAX)) {
+    if (refused)
       result.problems.push({
-        file: `configmap/${namespace}/${name}:${key}`,
+        file: placeOf(map),
         line: 1,
         column: 1,
         path: "",
-        message: `the policies of the namespace have more than ${NAMESPACE_CHARS_MAX} characters; this one is not read`,
+        message: `the policies of the namespace have more than ${NAMESPACE_CHARS_MAX} characters, or those of the cluster more than ${CLUSTER_CHARS_MAX}; these are not read`,
         hint: "remove some, or make them shorter",
       });
-    }
     budget.spend(this.clock() - from);
-    return { uid: map.uid, resourceVersion: map.resourceVersion, refused: refused.length, result };
+    return { uid: map.uid, resourceVersion: map.resourceVersion, refused, result };
   }
 }
+
+/** Of `configmap/NAMESPACE/NAME:KEY`; a ConfigMap that is gone says nothing any more. */
+export function originOf(file: string, maps: ReadonlyMap<string, PolicyMap>): PolicyOrigin {
+  const end = file.indexOf(":");
+  const map = maps.get(file.slice("configmap/".length, end));
+  const key = file.slice(end + 1);
+  const text = map !== undefined && Object.hasOwn(map.data, key) ? map.data[key] : undefined;
+  return {
+    source: file,
+    digest: text === undefined ? null : digestOf(text),
+    version: map?.resourceVersion ?? null,
+    by: map?.writer?.by ?? null,
+    at: map?.writer?.at ?? null,
+  };
+}
+
+const placeOf = ({ namespace, name }: PolicyMap): string => `configmap/${namespace}/${name}`;
 
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { Fault } from "../base/fault.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 
@@ -13,6 +14,29 @@ export function readQueueList(): string {
   } catch {
     return "";
   }
+}
+
+/** An agent that has just been stopped may not be gone yet, milliseconds. */
+const LEAVING_MS = 2000;
+const LOOK_MS = 100;
+
+/** Queues have one owner each. Throws before anything is touched: the sets are another agent's as well. */
+export async function refuseSecondAgent(queueBase: number, list: () => string = readQueueList): Promise<void> {
+  const ours = new Set(Object.values(QueueOffset).map((offset) => String(queueBase + offset)));
+  const taken = (): string | undefined =>
+    list()
+      .split("\n")
+      .map((line) => line.trim().split(/\s+/)[0] ?? "")
+      .find((queue) => ours.has(queue));
+  for (let waited = 0; taken() !== undefined && waited < LEAVING_MS; waited += LOOK_MS)
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  const queue = taken();
+  if (queue === undefined) return;
+  throw new Fault(
+    "queue-busy",
+    `another process listens on NFQUEUE ${queue}, which is to be ours`,
+    "is another agent running on this node? stop it, or choose other queues with --queue-base",
+  );
 }
 
 /**
@@ -33,6 +57,18 @@ export class QueueWatch {
     this.names = new Map(Object.entries(QueueOffset).map(([name, offset]) => [queueBase + offset, name]));
     this.emit = emit;
     for (const name of this.names.values()) this.dropped[name] = 0;
+  }
+
+  /** Packets that wait, by name of the queue: in the kernel's queue, read or not, without a verdict yet. */
+  lengths(list: string): Readonly<Record<string, number>> {
+    const lengths: Record<string, number> = {};
+    for (const line of list.split("\n")) {
+      const words = line.trim().split(/\s+/).map(Number);
+      const name = this.names.get(words[0] ?? -1);
+      const length = words[2] ?? 0;
+      if (name !== undefined && Number.isSafeInteger(length)) lengths[name] = length;
+    }
+    return lengths;
   }
 
   tick(list: string, nowMs: number): void {

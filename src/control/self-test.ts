@@ -9,6 +9,7 @@ import type { EventDraft } from "../model/event.ts";
 import type { PodKey } from "../model/snapshot.ts";
 import { type Bypass, bypasses } from "../selftest/bypass.ts";
 import { canaryFrame } from "../selftest/frame.ts";
+import { readLinks } from "../selftest/links.ts";
 import { isThere, leadThrough, makePair, type Pair, removePair, type Target } from "../selftest/pair.ts";
 
 /**
@@ -117,12 +118,13 @@ export class SelfTest {
 
   private async round(): Promise<void> {
     try {
-      if (this.pair === undefined || !(await isThere(this.pair))) {
+      const links = await readLinks();
+      if (this.pair === undefined || !isThere(this.pair, links)) {
         this.pair = await makePair();
         this.led = "";
       }
       const pods = this.nextPods();
-      const redirected = await bypasses(new Set(pods.map(({ attachment }) => attachment.interface)));
+      const redirected = await bypasses(new Set(pods.map(({ attachment }) => attachment.interface)), links);
       const targets = pods.flatMap(({ addresses, attachment }) =>
         addresses.map((address): Target => ({ interface: attachment.interface, address })),
       );

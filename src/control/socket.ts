@@ -99,12 +99,13 @@ function serve(socket: Socket, handle: Handler): void {
   });
 }
 
-/** Sends one request and calls `onLine` for each line of the answer, until the agent closes or `signal` says stop. */
+/** Sends one request and calls `onLine` for each line of the answer, until the agent closes or `signal` says stop. Rejects with the agent's Fault. */
 export function ask(path: string, request: Request, onLine: (value: unknown) => void, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(path);
     let rest = "";
     socket.setEncoding("utf8");
+    if (signal?.aborted === true) socket.destroy();
     signal?.addEventListener("abort", () => socket.destroy());
     socket.once("connect", () => socket.write(`${JSON.stringify(request)}\n`));
     socket.on("data", (chunk: string) => {
@@ -113,7 +114,10 @@ export function ask(path: string, request: Request, onLine: (value: unknown) => 
         const text = rest.slice(0, end);
         rest = rest.slice(end + 1);
         try {
-          onLine(JSON.parse(text));
+          const line: unknown = JSON.parse(text);
+          const { error, message, fix } = (typeof line === "object" && line !== null ? line : {}) as Record<string, unknown>;
+          if (typeof error === "string" && typeof message === "string") throw new Fault(error, message, typeof fix === "string" ? fix : "");
+          onLine(line);
         } catch (error) {
           socket.destroy();
           reject(error instanceof Error ? error : new Error(String(error)));

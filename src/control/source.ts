@@ -1,4 +1,5 @@
 import type { Ip } from "../base/address.ts";
+import type { PolicyOrigin } from "../model/event.ts";
 import type { Problem } from "../model/policy.ts";
 import type { Pod, Snapshot } from "../model/snapshot.ts";
 import type { ReadResult } from "../policy/read.ts";
@@ -64,6 +65,8 @@ export interface InputSource {
   health(nowMs: number): readonly InputHealth[];
   /** A packet of no known pod waits: from this address, by the interface of this index. */
   strange(source: Ip, index: number): void;
+  /** Of the `file` of a policy document, as it is now. */
+  origin(file: string): PolicyOrigin;
   /** Told after each `read` that was brought into the kernel. */
   applied(result: Applied): void;
   /** Where an operator names DNS servers. */

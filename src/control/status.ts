@@ -1,9 +1,10 @@
-import type { Mode, Problem } from "../model/policy.ts";
+import type { Mode, PolicyId, Problem } from "../model/policy.ts";
 import type { PodUpdate, WorkerStatus } from "../worker/protocol.ts";
 import { selectPolicies } from "../policy/select.ts";
 import { effectiveMode } from "./effective.ts";
 import type { PolicyState } from "./policies.ts";
 import type { SelfTestStatus } from "./self-test.ts";
+import type { RuleUse } from "./usage.ts";
 import type { InputHealth, Outside } from "./source.ts";
 
 export interface StatusInput {
@@ -13,6 +14,8 @@ export interface StatusInput {
   readonly variant: string;
   readonly startedMs: number;
   readonly states: readonly PolicyState[];
+  /** Uses of a policy's rules. */
+  readonly rules: (policy: PolicyId) => readonly RuleUse[];
   readonly loose: readonly Problem[];
   readonly pods: readonly PodUpdate[];
   /** Pods that cannot be guarded, and what their namespaces are labelled with. */
@@ -96,6 +99,7 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
       valid,
       mode: policy?.mode ?? null,
       inForce: policy !== undefined,
+      rules: input.rules(id),
       errors: problems.slice(0, ERRORS_SHOWN).map(place),
     })),
     problems: input.loose.map(place),

@@ -37,6 +37,10 @@ export const ICMPV6_TYPE = 8;
 export const ICMPV6_CODE = 9;
 export const INFO_TCP = 1;
 export const INFO_TCP_STATE = 1;
+const INFO_TCP_FLAGS_REPLY = 5;
+/** TCP_CONNTRACK_CLOSE and IP_CT_TCP_FLAG_CLOSE_INIT (linux/netfilter/nf_conntrack_tcp.h). */
+const TCP_CLOSE = 8;
+const TCP_FLAG_CLOSE_INIT = 4;
 const FILTER_ORIGINAL_FLAGS = 1;
 const FILTER_REPLY_FLAGS = 2;
 /** CTA_FILTER_F_CTA_IP_SRC */
@@ -77,6 +81,18 @@ export function writeTuple(writer: Writer, tuple: FlowTuple): void {
   writer.close(proto);
   writer.close(outer);
   if (tuple.zone !== undefined && tuple.zone !== 0) writer.attrU16(Cta.zone, tuple.zone);
+}
+
+/** CTA_PROTOINFO and CTA_TIMEOUT: a TCP connection that is over, of which the kernel keeps the entry for `seconds`. */
+export function writeClosed(writer: Writer, seconds: number): void {
+  const outer = writer.open(Cta.protocolInfo);
+  const tcp = writer.open(INFO_TCP);
+  writer.attrU8(INFO_TCP_STATE, TCP_CLOSE);
+  // Without it a SYN is taken for one of the old connection (struct nf_ct_tcp_flags: flags, mask).
+  writer.attrU16(INFO_TCP_FLAGS_REPLY, (TCP_FLAG_CLOSE_INIT << 8) | TCP_FLAG_CLOSE_INIT);
+  writer.close(tcp);
+  writer.close(outer);
+  writer.attrU32(Cta.timeout, seconds);
 }
 
 /** CTA_FILTER and CTA_TUPLE_ORIG: only entries of this original IPv4 source (kernel 5.8; older ones ignore it). */

@@ -2,7 +2,8 @@ import type { NetlinkSocket } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import { type ConntrackEntry, type FlowTuple, newEntry } from "./conntrack-entry.ts";
 import { readEntry } from "./conntrack-read.ts";
-import { Command, Cta, familyNumber, writeSourceFilter, writeTuple } from "./conntrack-wire.ts";
+import { Command, Cta, familyNumber, writeClosed, writeSourceFilter, writeTuple } from "./conntrack-wire.ts";
+import { Protocol } from "../model/packet.ts";
 import { AF_UNSPEC, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR, sequences, Writer } from "../base/netlink.ts";
 import { codeOf, exchange, receiveDump, REPLY_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX } from "../base/netlink-exchange.ts";
 import { newMessage } from "../base/netlink-read.ts";
@@ -13,8 +14,10 @@ export type { Refusal } from "./refusal.ts";
 
 /** Changes waiting in one batch. */
 export const CHANGES_MAX = 65_536;
-/** One change in bytes: two headers, an IPv6 tuple, mark, mask, zone, id; rounded up. */
-const CHANGE_BYTES_MAX = 160;
+/** One change in bytes: two headers, an IPv6 tuple, mark, mask, zone, state, time or id; rounded up. */
+const CHANGE_BYTES_MAX = 192;
+/** A connection that is over is remembered for so long without a packet; after its next one the kernel's own 10 s count. */
+const CLOSED_SECONDS = 120;
 
 /** Which entries a dump is about; what is absent does not matter. */
 export interface ConntrackFilter {
@@ -150,12 +153,25 @@ export class ConntrackBatch {
    * batch; -1: the batch is full.
    */
   setMark(tuple: FlowTuple, mark: number, mask: number): number {
+    return this.set(tuple, mark, mask, false);
+  }
+
+  /**
+   * As `setMark`, and the TCP connection is over for conntrack: a SYN with the same ports begins another, with no mark
+   * (nf_conntrack_proto_tcp.c does so in state CLOSE), and the entry lasts for minutes, not days.
+   */
+  end(tuple: FlowTuple, mark: number, mask: number): number {
+    return this.set(tuple, mark, mask, tuple.protocol === Protocol.TCP);
+  }
+
+  private set(tuple: FlowTuple, mark: number, mask: number, close: boolean): number {
     if (this.ends.length >= CHANGES_MAX) return -1;
     const { writer } = this;
     const message = writer.begin(Command.set, NLM_F_REQUEST | NLM_F_ACK, 0, familyNumber(tuple.origSource));
     writeTuple(writer, tuple);
     writer.attrU32(Cta.mark, (mark & mask) >>> 0);
     writer.attrU32(Cta.markMask, mask);
+    if (close) writeClosed(writer, CLOSED_SECONDS);
     writer.end(message);
     return this.ends.push(writer.at) - 1;
   }

@@ -47,7 +47,7 @@ export class IpsetBatch {
 
   /**
    * A hash:ip,port,ip element without an object: `timeout` in seconds (-1: the set's default), `markMask` 0 for no
-   * skbmark, `comment` "" for none. Returns as `add`.
+   * skbmark, `comment` "" for none, `zero` as in Element. Returns as `add`.
    */
   addIpPortIp(
     set: string,
@@ -59,18 +59,35 @@ export class IpsetBatch {
     mark: number,
     markMask: number,
     comment: string,
+    zero = false,
   ): number {
     if (comment !== "" && !validComment(comment)) return -1;
     const lane = this.lane(set);
     if (lane === undefined) return -1;
-    writeElement(lane.writer, this.waiting + 1, address, -1, protocol, port, address2, -1, "", false, timeout, mark, markMask, comment);
+    writeElement(
+      lane.writer,
+      this.waiting + 1,
+      address,
+      -1,
+      protocol,
+      port,
+      address2,
+      -1,
+      "",
+      false,
+      timeout,
+      mark,
+      markMask,
+      comment,
+      zero,
+    );
     return this.written(lane, true);
   }
 
   delIpPortIp(set: string, address: Ip, protocol: number, port: number, address2: Ip): number {
     const lane = this.lane(set);
     if (lane === undefined) return -1;
-    writeElement(lane.writer, this.waiting + 1, address, -1, protocol, port, address2, -1, "", false, -1, 0, 0, "");
+    writeElement(lane.writer, this.waiting + 1, address, -1, protocol, port, address2, -1, "", false, -1, 0, 0, "", false);
     return this.written(lane, false);
   }
 
@@ -124,6 +141,7 @@ export class IpsetBatch {
       element.mark ?? 0,
       element.markMask ?? 0,
       element.comment ?? "",
+      element.zero === true,
     );
     return this.written(lane, add);
   }

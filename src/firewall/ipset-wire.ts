@@ -95,6 +95,8 @@ export interface Element {
   readonly markMask?: number | undefined;
   /** At most COMMENT_OCTETS_MAX octets of UTF-8, no control characters, no double quote (`ipset restore` has no escape for it). */
   readonly comment?: string | undefined;
+  /** Its packet counter starts at zero (for a set with counters). Without it the kernel may go on with what another element counted. */
+  readonly zero?: boolean | undefined;
 }
 
 function octetsOf(text: string): number {
@@ -151,6 +153,7 @@ export function writeElement(
   mark: number,
   markMask: number,
   comment: string,
+  zero: boolean,
 ): void {
   const start = writer.open(Attr.data);
   writeIp(writer, Data.ip, address);
@@ -163,6 +166,7 @@ export function writeElement(
   if (bits2 >= 0) writer.attrU8(Data.cidr2, bits2);
   if (iface !== "") writer.attrText(Data.iface, iface);
   if (comment !== "") writer.attrText(Data.comment, comment);
+  if (zero) writer.attrU64(Data.packets | NET, 0, 0);
   if (markMask !== 0) writer.attrU64(Data.mark | NET, mark, markMask);
   writer.attrU32(Data.lineNumber | NET, lineNumber);
   writer.close(start);

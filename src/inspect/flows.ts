@@ -2,7 +2,7 @@ import { type Packet, Protocol, TcpFlag } from "../model/packet.ts";
 import type { Flow, Outcome, Waiting } from "./flow.ts";
 import type { Desk, Fate, Reason } from "./flow-desk.ts";
 import { afterwards, keyOf, waitingOf, windowFull } from "./flow-packet.ts";
-import { FLOW_LIMITS, type FlowLimits, FlowStore } from "./flow-store.ts";
+import { firstOf, FLOW_LIMITS, type FlowLimits, FlowStore } from "./flow-store.ts";
 import { ProxiedFlows } from "./proxied-flows.ts";
 
 /**
@@ -75,7 +75,7 @@ export class Flows<Owner extends object> {
     return this.fromClient(owner, packet, id, mark, watch, nowMs);
   }
 
-  /** A TCP packet of a server to a pod. It is never held. */
+  /** A TCP packet of a server to a pod. It does not wait for the verdict. */
   fromServer(owner: Owner, packet: Packet, watch: boolean, nowMs: number): Fate {
     const key = keyOf(packet, false);
     let flow = this.#store.get(key);
@@ -117,31 +117,28 @@ export class Flows<Owner extends object> {
     return flow.state === "passed" ? "pass" : "go";
   }
 
-  /** What time has decided. Call it every `stallMs` / 2 while something is `waiting`, else twice a second. */
-  sweep(nowMs: number): void {
-    const { stallMs, readingMs, dialogueMs, idleMs, overMs } = this.#store.limits;
-    for (const flow of this.#store.stalled) {
-      if (nowMs - flow.stalledMs < stallMs) break;
-      this.#stall(flow, nowMs);
-    }
-    for (const flow of this.#store.lanes.reading) {
-      if (nowMs - flow.sinceMs < readingMs) break;
-      this.#refuse(flow, "incomplete", "no verdict within the time limit", nowMs, false);
-    }
-    for (const flow of this.#store.lanes.dialogue) {
-      if (nowMs - flow.sinceMs < dialogueMs) break;
-      if (flow.state === "reading" && flow.destination !== undefined)
-        this.#refuse(flow, "incomplete", "no verdict within the time limit", nowMs, false);
+  /**
+   * What time has decided, the oldest first. Call it every `stallMs` / 2 while something is `waiting`, else twice a second, and
+   * again after other work while it returns true: there is more than one turn may take.
+   */
+  sweep(nowMs: number): boolean {
+    const { lanes, stalled, limits } = this.#store;
+    const over = (ms: number) => (flow: Flow<Owner>) => nowMs - flow.sinceMs >= ms;
+    const late = (flow: Flow<Owner>) => void this.#refuse(flow, "incomplete", "no verdict within the time limit", nowMs, false);
+    const silent = (flow: Flow<Owner>): void => {
+      if (flow.state === "reading" && flow.destination !== undefined) late(flow);
       else this.#forget(flow);
-    }
-    for (const flow of this.#store.lanes.idle) {
-      if (nowMs - flow.sinceMs < idleMs) break;
-      this.#proxies.giveUp(flow);
-    }
-    for (const flow of this.#store.lanes.over) {
-      if (nowMs - flow.sinceMs < overMs) break;
-      this.#forget(flow);
-    }
+    };
+    const stall = (flow: Flow<Owner>) => this.#stall(flow, nowMs);
+    // Each lane has its own share of the turn: none makes another late.
+    const more = [
+      firstOf(stalled, (flow) => nowMs - flow.stalledMs >= limits.stallMs, stall),
+      firstOf(lanes.reading, over(limits.readingMs), late),
+      firstOf(lanes.dialogue, over(limits.dialogueMs), silent),
+      firstOf(lanes.idle, over(limits.idleMs), (flow) => this.#proxies.giveUp(flow)),
+      firstOf(lanes.over, over(limits.overMs), (flow) => this.#forget(flow)),
+    ];
+    return more.includes(true);
   }
 
   /** The pod is gone, or its policies are others now: what is held is dropped, and sent again by TCP. */

@@ -183,9 +183,20 @@ export function inspectFirst(wanted: string | readonly string[] | undefined, fir
 
 const UNKNOWN: Evidence = { application: undefined, serverName: undefined };
 
-function named(wanted: string | readonly string[], transport: number): Inspector[] {
-  const names = (typeof wanted === "string" ? [wanted] : wanted).flatMap((name) => ALIASES[name] ?? [name]);
-  return INSPECTORS.filter(({ application, transports }) => names.includes(application) && transports.includes(transport));
+/** By transport and wanted names. Few: a list follows from the rules that match. */
+const byNames = new Map<string, readonly Inspector[]>();
+const BY_NAMES_MAX = 256;
+
+function named(wanted: string | readonly string[], transport: number): readonly Inspector[] {
+  const key = `${transport} ${typeof wanted === "string" ? wanted : wanted.join()}`;
+  let inspectors = byNames.get(key);
+  if (inspectors === undefined) {
+    const names = (typeof wanted === "string" ? [wanted] : wanted).flatMap((name) => ALIASES[name] ?? [name]);
+    inspectors = INSPECTORS.filter(({ application, transports }) => names.includes(application) && transports.includes(transport));
+    if (byNames.size >= BY_NAMES_MAX) byNames.clear();
+    byNames.set(key, inspectors);
+  }
+  return inspectors;
 }
 
 const scratch: FirstBytes = { transport: 0, client: { ...NO_BYTES }, server: NO_BYTES };

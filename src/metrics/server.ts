@@ -1,14 +1,18 @@
-import { createServer, type Server } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { Fault, messageOf } from "../base/fault.ts";
+import type { Measures } from "./measures.ts";
 import { metricsText } from "./text.ts";
 
 export interface MetricsSource {
   readonly ready: () => boolean;
   /** As `status -o json` prints it. */
   readonly status: () => Promise<unknown>;
+  readonly measures: () => Measures;
+  /** Answers every other path (page/page.ts); false, or none: there is nothing there. */
+  readonly page?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
 }
 
-/** `/metrics`, `/healthz` and `/readyz` on `ADDR:PORT`. */
+/** `/metrics`, `/healthz`, `/readyz` and the page on `ADDR:PORT`. */
 export async function serveMetrics(at: string, source: MetricsSource): Promise<Server> {
   const colon = at.lastIndexOf(":");
   const port = Number(at.slice(colon + 1));
@@ -24,10 +28,10 @@ export async function serveMetrics(at: string, source: MetricsSource): Promise<S
     else if (request.url === "/readyz") answer(source.ready() ? 200 : 503, source.ready() ? "ready\n" : "not ready\n");
     else if (request.url === "/metrics") {
       source.status().then(
-        (status) => answer(200, metricsText(status), "text/plain; version=0.0.4; charset=utf-8"),
+        (status) => answer(200, metricsText(status, source.measures()), "text/plain; version=0.0.4; charset=utf-8"),
         (error: unknown) => answer(503, `${messageOf(error)}\n`),
       );
-    } else answer(404, "known: /metrics /healthz /readyz\n");
+    } else if (source.page?.(request, response) !== true) answer(404, "known: /metrics /healthz /readyz\n");
   });
   server.requestTimeout = 10_000;
   await new Promise<void>((resolve, reject) => {

@@ -89,11 +89,33 @@ export interface Subject {
   readonly serviceAccountNames: readonly string[] | undefined;
 }
 
+/** How much names may look like data, defaults filled in. A domain is what somebody may have registered (base/domain.ts). */
+export interface DnsLimits {
+  /** What becomes of a query beyond a limit: an event, or also REFUSED (in mode Enforce). */
+  readonly action: "Alert" | "Refuse";
+  /** Of one name, without the pod's search suffix: octets with dots. */
+  readonly nameLength: number;
+  /** Of one label: octets. */
+  readonly labelLength: number;
+  /** Of the labels below the domain, where they have ENTROPY_OCTETS or more: bits an octet. */
+  readonly entropy: number;
+  /** Different names below one domain in a minute. */
+  readonly names: number;
+  /** What those could carry: octets, by length and entropy. */
+  readonly data: number;
+  /** Queries below one domain in a minute, the same ones too; undefined: any number. */
+  readonly queries: number | undefined;
+  /** Record types that are asked for in vain: numbers (IANA). */
+  readonly types: readonly number[];
+}
+
 export interface DnsSettings {
   readonly queries: "All" | "AllowedOnly";
   readonly minTtlMs: number;
   readonly maxTtlMs: number;
   readonly graceMs: number;
+  /** undefined: the policy says nothing about it. */
+  readonly limits?: DnsLimits;
 }
 
 /** One valid policy document, defaults filled in. Plain data: it crosses to the worker by structured clone. */

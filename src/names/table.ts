@@ -17,15 +17,46 @@ export interface Binding {
   expires: number;
   /** Which of the address's kernel elements remembers it, 1..SLOTS; 0: none does. */
   slot: number;
+  /** The address's next one. */
+  next: Binding | undefined;
 }
 
-/** One address of one pod. */
-export interface AddressNames {
-  readonly bindings: Binding[];
-  /** Kernel decisions for this address: [protocol << 16 | port, class, expires] one behind the other. */
-  elements: number[];
+/** One address of one pod. Its bindings are a chain: nearly always there is one, and a list of one takes as much memory again. */
+export class AddressNames {
+  first: Binding | undefined;
+  /** Kernel decisions for this address: [protocol << 16 | port, class, expires, packets seen] one behind the other. */
+  elements: number[] = [];
   /** Last second in which a connection to it was seen alive. */
-  live: number;
+  live = 0;
+
+  constructor(first: Binding) {
+    this.first = first;
+  }
+
+  /** In the order in which they were heard, a list of its own. */
+  get bindings(): Binding[] {
+    const list: Binding[] = [];
+    for (let one = this.first; one !== undefined; one = one.next) list.push(one);
+    return list;
+  }
+
+  find(name: DnsName): Binding | undefined {
+    let one = this.first;
+    while (one !== undefined && one.name !== name) one = one.next;
+    return one;
+  }
+
+  add(binding: Binding): void {
+    let last = this.first;
+    while (last?.next !== undefined) last = last.next;
+    if (last === undefined) this.first = binding;
+    else last.next = binding;
+  }
+
+  remove(binding: Binding): void {
+    if (this.first === binding) this.first = binding.next;
+    else for (let one = this.first; one !== undefined; one = one.next) if (one.next === binding) one.next = binding.next;
+  }
 }
 
 export interface NameLimits {
@@ -94,7 +125,7 @@ export class PodNames {
   /** Binds `name` to `address` until second `expires`; never shortens (a second resolver may give a smaller TTL). */
   bind(name: DnsName, via: Via, address: Ip, expires: number, now: number): Bound {
     let entry = this.addresses.get(address);
-    const old = entry?.bindings.find((binding) => binding.name === name);
+    const old = entry?.find(name);
     if (entry !== undefined && old !== undefined) {
       this.touch(address, entry);
       this.touchList(name, address);
@@ -108,17 +139,16 @@ export class PodNames {
     if (!this.room(now)) return this.full("node");
     if (this.count(name) >= this.limits.addressesPerName && !this.evict(now, name)) return this.full("name");
     entry = this.addresses.get(address); // making room may have taken it
-    const binding: Binding = { name, via, expires, slot: 1 };
+    const binding: Binding = { name, via, expires, slot: 1, next: undefined };
     if (entry === undefined) {
       if (this.addresses.size >= this.limits.addressesPerPod && !this.evict(now, undefined)) return this.full("pod");
-      // Not pushed: a push into an empty array makes room for 17.
-      entry = { bindings: [binding], elements: [], live: 0 };
+      entry = new AddressNames(binding);
       this.addresses.set(address, entry);
     } else {
       if (entry.bindings.length >= this.limits.namesPerAddress) this.forget(address, entry);
       this.touch(address, entry);
       binding.slot = this.slot(entry);
-      entry.bindings.push(binding);
+      entry.add(binding);
     }
     this.list(name, address);
     this.bindings++;
@@ -141,15 +171,17 @@ export class PodNames {
   }
 
   private slot(entry: AddressNames): number {
-    for (let slot = 1; ; slot++) if (!entry.bindings.some((binding) => binding.slot === slot)) return slot;
+    const { bindings } = entry;
+    for (let slot = 1; ; slot++) if (!bindings.some((binding) => binding.slot === slot)) return slot;
   }
 
   /** Makes room at an address: the name that runs out first goes, of several the one heard first. Its slot is free then. */
   private forget(address: Ip, entry: AddressNames): void {
-    let at = 0;
-    for (const [i, { expires }] of entry.bindings.entries()) if (expires < (entry.bindings[at] as Binding).expires) at = i;
+    let soonest = entry.first as Binding;
+    for (let one = soonest.next; one !== undefined; one = one.next) if (one.expires < soonest.expires) soonest = one;
     this.evictions++;
-    this.unlist((entry.bindings.splice(at, 1)[0] as Binding).name, address);
+    entry.remove(soonest);
+    this.unlist(soonest.name, address);
   }
 
   private count(name: DnsName): number {
@@ -172,7 +204,7 @@ export class PodNames {
     else if (held + 1 < Math.min(LISTED_FROM, this.limits.addressesPerName)) perName.set(name, held + 1);
     else {
       const list = new Set<Ip>();
-      for (const [one, { bindings }] of this.addresses) if (bindings.some((binding) => binding.name === name)) list.add(one);
+      for (const [one, entry] of this.addresses) if (entry.find(name) !== undefined) list.add(one);
       perName.set(name, list);
     }
   }
@@ -202,12 +234,12 @@ export class PodNames {
         continue;
       }
       this.evictions++;
-      const at = entry.bindings.findIndex((binding) => binding.name === name);
-      if (at < 0 || entry.bindings.length === 1) this.drop(address, entry, "limit");
+      const lost = name === undefined ? undefined : entry.find(name);
+      if (lost === undefined || entry.first?.next === undefined) this.drop(address, entry, "limit");
       else {
-        const lost = entry.bindings.splice(at, 1);
-        this.unlist((lost[0] as Binding).name, address);
-        this.evicted(address, entry, "limit", lost);
+        entry.remove(lost);
+        this.unlist(lost.name, address);
+        this.evicted(address, entry, "limit", [lost]);
       }
       return true;
     }
@@ -216,10 +248,11 @@ export class PodNames {
 
   private drop(address: Ip, entry: AddressNames, why: "limit" | "expired"): void {
     this.addresses.delete(address);
-    for (const binding of entry.bindings) this.unlist(binding.name, address);
+    const { bindings } = entry;
+    for (const binding of bindings) this.unlist(binding.name, address);
     // Well below, so that it is not built anew with every other address.
     if (this.addresses.size < this.limits.addressesPerName / 2) this.perName = undefined;
-    this.evicted(address, entry, why, entry.bindings);
+    this.evicted(address, entry, why, bindings);
   }
 
   /** Drops this pod's least recently used address that is not in use: the node as a whole is full. */
@@ -236,9 +269,9 @@ export class PodNames {
     if (entry === undefined) return false;
     entry.live = now;
     let prolonged = false;
-    for (const binding of entry.bindings) {
-      if (binding.expires >= until) continue;
-      binding.expires = until;
+    for (let one = entry.first; one !== undefined; one = one.next) {
+      if (one.expires >= until) continue;
+      one.expires = until;
       prolonged = true;
     }
     return prolonged;
@@ -249,14 +282,23 @@ export class PodNames {
     const entry = this.addresses.get(address);
     if (entry === undefined) return;
     this.touch(address, entry);
-    for (const { name } of entry.bindings) this.touchList(name, address);
+    for (let one = entry.first; one !== undefined; one = one.next) this.touchList(one.name, address);
   }
 
   /** The names of this pod for `address`, expired ones marked. */
   seen(address: Ip, now: number): readonly NameSeen[] {
     const entry = this.addresses.get(address);
-    if (entry === undefined || entry.bindings.length === 0) return NO_NAMES;
-    return entry.bindings.map(({ name, via, expires }) => ({ name, via, fresh: expires > now }));
+    if (entry === undefined) return NO_NAMES;
+    const seen: NameSeen[] = [];
+    for (let one = entry.first; one !== undefined; one = one.next) seen.push({ name: one.name, via: one.via, fresh: one.expires > now });
+    return seen;
+  }
+
+  /** The addresses that `name` has here, the one used last first, `max` at most. A walk over the table. */
+  addressesOf(name: DnsName, max: number): Ip[] {
+    const found: Ip[] = [];
+    for (const [address, { bindings }] of this.addresses) if (bindings.some((binding) => binding.name === name)) found.push(address);
+    return found.reverse().slice(0, max);
   }
 
   /** Drops what has been stale for long enough. Returns how many addresses it looked at (the whole table). */
@@ -264,13 +306,10 @@ export class PodNames {
     const looked = this.addresses.size;
     for (const [address, entry] of this.addresses) {
       if (entry.live + LIVE_SECONDS > now) continue;
-      if (entry.bindings.every((binding) => binding.expires + this.limits.staleSeconds <= now)) this.drop(address, entry, "expired");
+      let one = entry.first;
+      while (one !== undefined && one.expires + this.limits.staleSeconds <= now) one = one.next;
+      if (one === undefined) this.drop(address, entry, "expired");
     }
     return looked;
-  }
-
-  /** Forgets everything, telling `evicted` about each address: the pod is gone. */
-  clear(): void {
-    for (const [address, entry] of this.addresses) this.drop(address, entry, "expired");
   }
 }

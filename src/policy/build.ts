@@ -1,8 +1,10 @@
 import type { Cidr } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
+import { recordType } from "../base/record-type.ts";
 import { Protocol } from "../model/packet.ts";
 import type {
   Action,
+  DnsLimits,
   IdentityTerm,
   LabelExpression,
   LabelSelector,
@@ -18,7 +20,7 @@ import type {
 import { IDENTITY } from "./identity.ts";
 import type { Kind } from "./schema.ts";
 import { readCidr, readDuration, readName } from "./values.ts";
-import { DNS_DEFAULTS } from "./view.ts";
+import { DNS_DEFAULTS, DNS_LIMITS } from "./view.ts";
 
 /** Where a policy without a priority stands among 0..1000. */
 const PRIORITY_DEFAULT = 500;
@@ -54,6 +56,9 @@ interface SelectorDocument {
   matchLabels?: Record<string, string>;
   matchExpressions?: { key: string; operator: LabelExpression["operator"]; values?: string[] }[];
 }
+interface LimitsDocument extends Partial<Omit<DnsLimits, "types">> {
+  types?: string[];
+}
 interface PolicyDocument {
   metadata: { name: string };
   spec: {
@@ -61,7 +66,7 @@ interface PolicyDocument {
     tier?: "Admin" | "Baseline";
     priority?: number;
     subject?: { podSelector?: SelectorDocument; namespaceSelector?: SelectorDocument; serviceAccountNames?: string[] };
-    dns?: { queries?: "All" | "AllowedOnly"; minTtl?: string; maxTtl?: string; grace?: string };
+    dns?: { queries?: "All" | "AllowedOnly"; minTtl?: string; maxTtl?: string; grace?: string; limits?: LimitsDocument };
     egress?: RuleDocument[];
   };
 }
@@ -94,6 +99,7 @@ export function buildPolicy(kind: Kind, namespace: string, document: unknown): P
       minTtlMs: duration(dns.minTtl, DNS_DEFAULTS.minTtlMs),
       maxTtlMs: duration(dns.maxTtl, DNS_DEFAULTS.maxTtlMs),
       graceMs: duration(dns.grace, DNS_DEFAULTS.graceMs),
+      ...(dns.limits !== undefined && { limits: buildLimits(dns.limits) }),
     },
     rules: (spec.egress ?? []).map((rule, i) => buildRule(rule, i)),
   };
@@ -104,6 +110,10 @@ function selector(document: SelectorDocument): LabelSelector {
     matchLabels: { ...document.matchLabels },
     matchExpressions: (document.matchExpressions ?? []).map(({ key, operator, values }) => ({ key, operator, values: values ?? [] })),
   };
+}
+
+function buildLimits({ types, ...given }: LimitsDocument): DnsLimits {
+  return { ...DNS_LIMITS, ...given, types: types?.map((type) => recordType(type) as number) ?? DNS_LIMITS.types };
 }
 
 function duration(text: string | undefined, otherwise: number): number {

@@ -27,6 +27,8 @@ export interface ReadResult {
   readonly policies: Policy[];
   readonly problems: Problem[];
   readonly documents: DocumentPlace[];
+  /** Files that were not read yet: what they gave before stays. `configmap/NAMESPACE/NAME` stands for all its keys. */
+  readonly unread?: readonly string[];
 }
 
 /** Where an offset of a text is in the file that a person has: line and column from 1, and a note where that is not exact. */

@@ -1,4 +1,5 @@
 import type { Cidr } from "../base/address.ts";
+import type { Verdict } from "../model/verdict.ts";
 import { concretePorts } from "./queries.ts";
 import { endOf, inRanges, overlaps } from "./ranges.ts";
 import type { CompiledRule, Level, View } from "./view.ts";
@@ -15,6 +16,8 @@ export interface NetworkElement {
   readonly verdict: "pass" | "inspect";
   /** What to look for, when `verdict` is inspect. */
   readonly application: string | undefined;
+  /** The rule that decides, once it has agreed. */
+  readonly allow: Verdict;
 }
 
 /** Could `rule` match an address of `cidr` on this port, with whatever names? */
@@ -58,7 +61,7 @@ export function networkElements(view: View): readonly NetworkElement[] {
             if (elements.has(key) || !certain(view, rule, at, cidr, packed)) continue;
             const { application } = rule.rule;
             const verdict = application === undefined ? "pass" : "inspect";
-            elements.set(key, { cidr, protocol: packed >> 16, port: packed & 0xffff, verdict, application });
+            elements.set(key, { cidr, protocol: packed >> 16, port: packed & 0xffff, verdict, application, allow: rule.allow });
           }
         }
       }

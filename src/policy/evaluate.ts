@@ -54,14 +54,16 @@ export function judge(view: View, question: Question): Verdict {
   return explain(view, question, serverName, leftAdmin);
 }
 
-/** Could some rule take first bytes of `application` here, whatever else they say? Then it is worth waiting for all of them. */
-export function mayTake(view: View, question: Question, application: string): boolean {
-  return view.levels.some(({ accepts }) =>
-    accepts.some((rule) => {
-      const { application: wanted, tls } = rule.rule;
-      if (wanted !== undefined && !mayBeApplication(wanted, application, question.protocol, tls)) return false;
-      return portMatches(rule, question) && destinationMatches(rule, question);
-    }),
+/**
+ * Those of `applications` whose first bytes some rule could take here, whatever else they say: it is worth waiting for all of
+ * them.
+ */
+export function mayTake(view: View, question: Question, applications: readonly string[]): readonly string[] {
+  const rules = view.levels.flatMap(({ accepts }) =>
+    accepts.filter((rule) => portMatches(rule, question) && destinationMatches(rule, question)).map(({ rule }) => rule),
+  );
+  return applications.filter((application) =>
+    rules.some(({ application: wanted, tls }) => wanted === undefined || mayBeApplication(wanted, application, question.protocol, tls)),
   );
 }
 
@@ -72,7 +74,7 @@ export function isProxy(view: View, question: Question): boolean {
   );
 }
 
-function portMatches(rule: CompiledRule, question: Question): boolean {
+export function portMatches(rule: CompiledRule, question: Question): boolean {
   return rule.ports === undefined || inRanges(rule.ports, packPort(question.protocol, question.port));
 }
 
@@ -80,7 +82,7 @@ function addressMatches(rule: CompiledRule, question: Question): boolean {
   return rule.rule.anyDestination || (rule.addresses !== undefined && hasAddress(rule.addresses, question.address));
 }
 
-function nameMatches(rule: CompiledRule, names: readonly NameSeen[], fresh: boolean): boolean {
+export function nameMatches(rule: CompiledRule, names: readonly NameSeen[], fresh: boolean): boolean {
   if (rule.names === undefined) return false;
   for (const seen of names) {
     if (seen.fresh === fresh && (seen.via === "asked" || rule.rule.cnames === "Match") && hasName(rule.names, seen.name)) return true;
@@ -88,11 +90,11 @@ function nameMatches(rule: CompiledRule, names: readonly NameSeen[], fresh: bool
   return false;
 }
 
-function destinationMatches(rule: CompiledRule, question: Question): boolean {
+export function destinationMatches(rule: CompiledRule, question: Question): boolean {
   return addressMatches(rule, question) || nameMatches(rule, question.names, true);
 }
 
-function denyMatches(rule: CompiledRule, question: Question, serverName: DnsName | undefined, target: DnsName | undefined): boolean {
+export function denyMatches(rule: CompiledRule, question: Question, serverName: DnsName | undefined, target: DnsName | undefined): boolean {
   if (addressMatches(rule, question)) return true;
   if (rule.names === undefined) return false;
   if (serverName !== undefined && hasName(rule.names, serverName)) return true;
@@ -118,8 +120,8 @@ const NEARNESS = [
 ] as const satisfies readonly { why: Why; clause: Nearest["clause"] | undefined }[];
 const NEAR = Object.fromEntries(NEARNESS.map(({ why }, i) => [why, i])) as Record<(typeof NEARNESS)[number]["why"], number>;
 
-/** Index in NEARNESS for an Accept rule that did not accept. */
-function nearness(rule: CompiledRule, question: Question, serverName: DnsName | undefined): number {
+/** How near an Accept rule came that did not accept: the more, the nearer; 0: not at all. */
+export function nearness(rule: CompiledRule, question: Question, serverName: DnsName | undefined): number {
   const destination = destinationMatches(rule, question);
   if (!portMatches(rule, question)) return destination ? NEAR["wrong-port"] : NEAR["no-rule"];
   if (destination) {

@@ -1,6 +1,8 @@
+import { domainStart } from "../base/domain.ts";
 import type { DnsName } from "../base/name.ts";
 import type { Via } from "../model/binding.ts";
 import type { DnsSettings, Policy, PolicyId, PortMatch } from "../model/policy.ts";
+import type { Nearest } from "../model/verdict.ts";
 import { findByName } from "./names.ts";
 import { packPort } from "./ranges.ts";
 import { DNS_DEFAULTS, type CompiledRule, type View } from "./view.ts";
@@ -17,6 +19,8 @@ export type QueryVerdict =
       readonly why: "name-not-allowed" | "denied-by-rule";
       readonly policy?: PolicyId;
       readonly rule?: string;
+      /** Of `name-not-allowed`: a rule that has another name of the same domain. */
+      readonly nearest?: Nearest | undefined;
     };
 
 const ALLOW: QueryVerdict = { action: "allow" };
@@ -33,7 +37,12 @@ function deniesName(rule: CompiledRule): boolean {
 }
 
 /** Can this policy refuse a query? If none of a pod's can, its queries need not be looked at. */
-export function restrictsQueries({ mode, dns, rules }: Policy): boolean {
+export function restrictsQueries(policy: Policy): boolean {
+  return restrictsNames(policy) || (policy.mode === "Enforce" && policy.dns.limits?.action === "Refuse");
+}
+
+/** Can it for the name that is asked for, and not only for how much names carry? */
+export function restrictsNames({ mode, dns, rules }: Policy): boolean {
   const deniesNames = rules.some(({ action, names, ports }) => action === "Deny" && names.length > 0 && ports.length === 0);
   return mode === "Enforce" && (dns.queries === "AllowedOnly" || deniesNames);
 }
@@ -63,7 +72,35 @@ export function judgeQuery(view: View, name: DnsName): QueryVerdict {
       else if (passed === "no") passed = "some-ports";
     }
   }
-  return allowedOnly(view) ? { action: "refuse", why: "name-not-allowed" } : ALLOW;
+  return allowedOnly(view) ? { action: "refuse", why: "name-not-allowed", nearest: nearestFor(view, name) } : ALLOW;
+}
+
+/** Names that are looked at for that: a refusal must not take long. */
+const NEAREST_NAMES_MAX = 5000;
+/** Made when a query is first refused. */
+const byDomain = new WeakMap<View, ReadonlyMap<string, Nearest>>();
+
+/** The first Accept rule with a name of the domain that `name` is in: what was meant, where a name is misspelt or new. */
+function nearestFor(view: View, name: DnsName): Nearest | undefined {
+  let known = byDomain.get(view);
+  if (known === undefined) byDomain.set(view, (known = domains(view)));
+  return known.get(name.slice(domainStart(name)));
+}
+
+function domains({ levels }: View): ReadonlyMap<string, Nearest> {
+  const found = new Map<string, Nearest>();
+  let names = 0;
+  for (const { accepts } of levels) {
+    for (const { rule, policy } of accepts) {
+      for (const pattern of rule.names) {
+        if (++names > NEAREST_NAMES_MAX) return found;
+        const base = pattern.startsWith("*.") ? pattern.slice(2) : pattern;
+        const domain = base.slice(domainStart(base));
+        if (!found.has(domain)) found.set(domain, { policy: policy.id, rule: rule.name, clause: "name" });
+      }
+    }
+  }
+  return found;
 }
 
 /** Does a rule know a name that came this way? Deny rules know them all. */
@@ -98,9 +135,11 @@ export function mentions(view: View, name: DnsName, via: Via): boolean {
   return false;
 }
 
+type Lifetimes = Omit<DnsSettings, "queries" | "limits">;
+
 /** The most patient of the policies with a rule for the name; the defaults where there is none. */
-export function dnsSettingsFor(view: View, name: DnsName): Omit<DnsSettings, "queries"> {
-  let found: Omit<DnsSettings, "queries"> | undefined;
+export function dnsSettingsFor(view: View, name: DnsName): Lifetimes {
+  let found: Lifetimes | undefined;
   for (const { policy } of naming(view, name)) {
     const { minTtlMs, maxTtlMs, graceMs } = policy.dns;
     found =

@@ -21,6 +21,11 @@ export { PROBLEMS_MAX } from "./document.ts";
 
 /** A ConfigMap holds at most 1 MiB (Kubernetes API); a quarter more for what YAML adds around it. */
 export const TEXT_MAX = 1.25 * 2 ** 20;
+/**
+ * Punctuation and line breaks in the policies of one ConfigMap: what parsing costs, some 10 to 25 µs each on a slow core. A policy of
+ * 4 KB has 600; a megabyte of brackets would keep the agents of all nodes busy for many seconds, and take all their memory.
+ */
+export const MARKS_MAX = 65_536;
 export const POLICY_LABEL = "namegate.dev/policy";
 
 /** The parts of a v1 ConfigMap that count. */
@@ -55,10 +60,12 @@ export function readConfigMap(configMap: ConfigMap, options: ReadOptions = {}): 
   const { metadata, data = {} } = configMap;
   const place = `configmap/${metadata.namespace}/${metadata.name}`;
   const results: ReadResult[] = [];
+  const say = (sink: Sink) => (message: string, hint: string) => addProblem(sink, { line: 1, column: 1 }, "", message, hint);
+  const fits = marksBudget();
   for (const [key, text] of Object.entries(data)) {
     const sink = newSink(`${place}:${key}`, options);
     guarded(sink, () => {
-      if (!wantedKey(key, (message, hint) => addProblem(sink, { line: 1, column: 1 }, "", message, hint)) || tooLong(text, sink)) return;
+      if (!wantedKey(key, say(sink)) || tooLong(text, sink) || !fits(text, say(sink))) return;
       const { documents, lines } = parseYaml(text);
       for (const document of documents) readPolicy(document, metadata.namespace, (offset) => position(lines.linePos(offset)), sink);
     });
@@ -117,6 +124,22 @@ function tooLong(text: string, sink: Sink): boolean {
   if (text.length <= TEXT_MAX) return false;
   addProblem(sink, { line: 1, column: 1 }, "", `longer than ${TEXT_MAX} characters`, "a ConfigMap holds at most 1 MiB; split it");
   return true;
+}
+
+const MARKS: ReadonlySet<number> = new Set(Buffer.from("\n[]{},:?-&*!|>'\"%#@`"));
+
+/** For the values of one ConfigMap, one after the other: are there few enough marks in all of them so far? */
+function marksBudget(): (text: string, problem: (message: string, hint: string) => void) => boolean {
+  let left = MARKS_MAX;
+  return (text, problem) => {
+    for (let i = 0; i < text.length && left >= 0; i++) if (MARKS.has(text.charCodeAt(i))) left--;
+    if (left >= 0) return true;
+    problem(
+      `the policies of this ConfigMap have more than ${MARKS_MAX} line breaks and punctuation marks up to here`,
+      "split it into several ConfigMaps",
+    );
+    return false;
+  };
 }
 
 function finish({ file, result }: Sink): ReadResult {
@@ -192,6 +215,7 @@ function readData(
   sink: Sink,
 ): void {
   const { node } = nodeAt(root, ["data"]);
+  const fits = marksBudget();
   for (const pair of isMap(node) ? node.items : []) {
     const key = String((pair.key as Scalar).value);
     const at = [...path, "data", key];
@@ -203,6 +227,7 @@ function readData(
       problem("must be text", "put `|` behind the key, and the policy indented below it");
       continue;
     }
+    if (!fits(value.value, problem)) continue;
     const inner = parseYaml(value.value);
     const place = value.type === "BLOCK_LITERAL" ? blockLocate(value, value.value, text, locate) : undefined;
     for (const policy of inner.documents) {

@@ -73,6 +73,7 @@ function typeOf(value: unknown): string {
 }
 
 function typeHint(wanted: string, value: unknown, path: Path): string | undefined {
+  if (value === null && path.at(-2) === "types") return 'write the record type in quotes: "NULL" (without, YAML takes it for nothing)';
   if (value === null) return "give a value, or leave the field out";
   if (path.at(-2) === "ports" && typeof value === "number") return `write { protocol: TCP, port: ${value} }`;
   if (path.at(-2) === "dns" && typeof value === "number") return `add a unit: ${value}s`;

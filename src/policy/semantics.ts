@@ -1,9 +1,10 @@
 import { inCidr, type Cidr } from "../base/address.ts";
+import { RECORD_TYPES, recordType } from "../base/record-type.ts";
 import { fieldsOf, has, listOf, type Fields, type Report } from "./fields.ts";
 import type { Kind } from "./schema.ts";
 import { checkApplication } from "./semantics-application.ts";
 import { isWrong, readCidr, readDuration, readName, type Wrong } from "./values.ts";
-import { show } from "./words.ts";
+import { show, suggest } from "./words.ts";
 import { DNS_DEFAULTS } from "./view.ts";
 import type { Path } from "./yaml.ts";
 
@@ -55,6 +56,15 @@ function checkDns(dns: Fields, path: Path, report: Report): void {
   const min = has(dns, "minTtl") ? read("minTtl") : DNS_DEFAULTS.minTtlMs;
   const max = has(dns, "maxTtl") ? read("maxTtl") : DNS_DEFAULTS.maxTtlMs;
   read("grace");
+  for (const [i, type] of listOf(fieldsOf(dns["limits"])["types"]).entries()) {
+    if (typeof type !== "string" || recordType(type) !== undefined) continue;
+    const near = suggest(type.toUpperCase(), RECORD_TYPES);
+    report(
+      [...path, "limits", "types", i],
+      `${show(type)} is no record type`,
+      near === undefined ? "a name as TXT, or a number as TYPE65399" : `did you mean ${show(near)}?`,
+    );
+  }
   if (min !== undefined && max !== undefined && min > max) {
     const field = has(dns, "maxTtl") ? "maxTtl" : "minTtl";
     report([...path, field], "minTtl is more than maxTtl", has(dns, "maxTtl") ? undefined : "the default of maxTtl is 1h");

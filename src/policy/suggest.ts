@@ -32,6 +32,8 @@ const NO_RULE: Readonly<Partial<Record<Why, string>>> = {
   fault: "a fault of namegate's own",
 };
 
+/** What an event carries of a text (alerts/formats/bound.ts); half a rule would be none. */
+export const SUGGESTION_CHARS_MAX = 1024;
 const NAME_CHARS_MAX = 63; // of a rule, schema.json
 const NAMES_MAX = 16;
 
@@ -41,12 +43,31 @@ const NAMES_MAX = 16;
  */
 export function suggestRule(event: Event): Suggestion {
   const { type, verdict, destination, why } = event;
-  if ((type !== "connection" && type !== "dns") || (verdict !== "deny" && verdict !== "would-deny"))
+  // Of the `dns` events only a refused query is about a rule; what is said of resolvers is beside the denial of the connection.
+  const query = type === "dns" && (why === "name-not-allowed" || why === "denied-by-rule");
+  if ((type !== "connection" && !query) || (verdict !== "deny" && verdict !== "would-deny"))
     return { kind: "none", why: "nothing was denied" };
   const never = why !== null && Object.hasOwn(NO_RULE, why) ? NO_RULE[why as Why] : undefined;
   if (never !== undefined) return { kind: "none", why: never };
   if (destination === null) return { kind: "none", why: "the event names no destination" };
   return type === "dns" ? forQuery(event) : forConnection(event);
+}
+
+/**
+ * The rule of `suggestRule` as an event carries it: notes as comments, and its YAML, whole. Undefined: no rule helps. Where it is
+ * too long, fewer of the address's names are in it.
+ */
+export function suggestionText(event: Event): string | undefined {
+  const { evidence } = event;
+  const suggestion = suggestRule(event);
+  if (suggestion.kind === "none") return undefined;
+  const { policy, notes, yaml } = suggestion;
+  const head = policy === undefined ? [] : [`for spec.egress of ${policy}`];
+  const text = `${[...head, ...notes].map((line) => `# ${line}\n`).join("")}${yaml}`;
+  if (text.length <= SUGGESTION_CHARS_MAX) return text;
+  const names = evidence?.dns ?? [];
+  if (evidence === null || names.length < 2) return yaml.length <= SUGGESTION_CHARS_MAX ? yaml : undefined;
+  return suggestionText({ ...event, evidence: { ...evidence, dns: names.slice(0, Math.min(NAMES_MAX, names.length) >> 1) } });
 }
 
 function forQuery(event: Event): Suggestion {

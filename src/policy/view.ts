@@ -1,4 +1,4 @@
-import type { DnsSettings, Policy, PolicyId, Rule, Tier } from "../model/policy.ts";
+import type { DnsLimits, DnsSettings, Policy, PolicyId, Rule, Tier } from "../model/policy.ts";
 import type { Verdict } from "../model/verdict.ts";
 import { namesServer } from "./application.ts";
 import { compileIdentity, type Identity } from "./identity.ts";
@@ -9,6 +9,18 @@ import { compareJudgement } from "./select.ts";
 
 /** What a document without `spec.dns` gets, and a name that no policy mentions. */
 export const DNS_DEFAULTS: DnsSettings = { queries: "All", minTtlMs: 30_000, maxTtlMs: 3_600_000, graceMs: 30_000 };
+
+/** Limits that a document leaves out, and those of a pod of which no policy has `dns.limits`. */
+export const DNS_LIMITS: DnsLimits = {
+  action: "Alert",
+  nameLength: 200,
+  labelLength: 63, // RFC 1035 §2.3.4: as long as a label can be
+  entropy: 4.7,
+  names: 1000,
+  data: 4096,
+  queries: undefined,
+  types: [10, 65_399], // NULL, and the one of private use that iodine asks for
+};
 
 /** A rule ready to be asked, with its possible verdicts made in advance so that judging allocates nothing. */
 export interface CompiledRule {

@@ -1,3 +1,4 @@
+import { type Fields, isRecord, type Links, list } from "./links.ts";
 import { runTool } from "./tool.ts";
 
 /**
@@ -18,19 +19,21 @@ const TEXT_MAX = 80;
  * By interface, of those or (undefined) of all that may be a pod's; what nothing sits on is not in it. undefined: iproute2
  * cannot be asked.
  */
-export async function bypasses(interfaces: ReadonlySet<string> | undefined): Promise<ReadonlyMap<string, Bypass> | undefined> {
+export async function bypasses(
+  interfaces: ReadonlySet<string> | undefined,
+  links: Links | undefined,
+): Promise<ReadonlyMap<string, Bypass> | undefined> {
   if (interfaces?.size === 0) return new Map();
-  const [qdiscs, links] = await Promise.all([runTool("tc", ["-j", "qdisc", "show"]), runTool("ip", ["-j", "-d", "link", "show"])]);
-  if (qdiscs.status !== 0 || links.status !== 0) return undefined;
+  const qdiscs = await runTool("tc", ["-j", "qdisc", "show"]);
+  if (qdiscs.status !== 0 || links === undefined) return undefined;
   const found = new Map<string, Bypass>();
-  const kinds = kindsOf(links.stdout);
-  const counts = (name: string): boolean => interfaces?.has(name) ?? PAIRED.has(kinds.get(name) ?? "");
-  for (const [name, bypass] of programsOf(links.stdout)) if (counts(name)) found.set(name, bypass);
+  const counts = (name: string): boolean => interfaces?.has(name) ?? PAIRED.has(links.get(name)?.driver ?? "");
+  for (const [name, { program }] of links) if (program !== undefined && counts(name)) found.set(name, { kind: "program", what: program });
   const filtered = ingressOf(qdiscs.stdout).filter(counts);
   for (const name of filtered.slice(0, FILTERED_MAX)) {
     const filters = await runTool("tc", ["-j", "filter", "show", "dev", name, "ingress"]);
     const bypass = filters.status === 0 ? filterBypass(filters.stdout) : undefined;
-    if (bypass !== undefined) found.set(name, judged(bypass, kinds));
+    if (bypass !== undefined) found.set(name, judged(bypass, links));
   }
   return found;
 }
@@ -39,20 +42,9 @@ export async function bypasses(interfaces: ReadonlySet<string> | undefined): Pro
 const PAIRED: ReadonlySet<string> = new Set(["veth", "netkit"]);
 
 /** An ifb shapes what comes in and gives it back (the bandwidth plugin of CNI): that is no bypass in itself. */
-export function judged(bypass: Bypass, kinds: ReadonlyMap<string, string>): Bypass {
-  if (bypass.kind !== "redirects" || kinds.get(bypass.to) !== "ifb") return bypass;
+export function judged(bypass: Bypass, links: Links): Bypass {
+  if (bypass.kind !== "redirects" || links.get(bypass.to)?.driver !== "ifb") return bypass;
   return { kind: "program", what: `a tc filter that redirects to the shaper ${short(bypass.to)}` };
-}
-
-/** `ip -j -d link show` → name → driver. */
-export function kindsOf(text: string): Map<string, string> {
-  return new Map(
-    list(text).flatMap(({ ifname, linkinfo }) =>
-      typeof ifname === "string" && isRecord(linkinfo) && typeof linkinfo["info_kind"] === "string"
-        ? [[ifname, linkinfo["info_kind"]]]
-        : [],
-    ),
-  );
 }
 
 /** `tc -j qdisc show` → the interfaces with a hook at their ingress. */
@@ -60,19 +52,6 @@ export function ingressOf(text: string): string[] {
   return list(text).flatMap((one) =>
     (one["kind"] === "clsact" || one["kind"] === "ingress") && typeof one["dev"] === "string" ? [one["dev"]] : [],
   );
-}
-
-/** `ip -j -d link show` → interfaces with XDP, and those whose driver is made for programs. */
-export function programsOf(text: string): Map<string, Bypass> {
-  const found = new Map<string, Bypass>();
-  for (const one of list(text)) {
-    const name = one["ifname"];
-    if (typeof name !== "string") continue;
-    if (isRecord(one["xdp"])) found.set(name, { kind: "program", what: "an XDP program" });
-    else if (isRecord(one["linkinfo"]) && one["linkinfo"]["info_kind"] === "netkit")
-      found.set(name, { kind: "program", what: "a netkit device, whose packets go through eBPF" });
-  }
-  return found;
 }
 
 /** `tc -j filter show dev X ingress`: the worst of what is there. */
@@ -95,22 +74,7 @@ function actionsOf(filter: Fields, options: Fields): Fields[] {
   return [filter["actions"], options["actions"]].flatMap((actions) => (Array.isArray(actions) ? actions.filter(isRecord) : []));
 }
 
-type Fields = Readonly<Record<string, unknown>>;
-
-function isRecord(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /** Names of interfaces and programs are their makers': shown short and plain. */
 function short(value: unknown): string {
   return typeof value === "string" ? value.replace(/[^\x20-\x7e]/g, "?").slice(0, TEXT_MAX) : "?";
-}
-
-function list(text: string): Fields[] {
-  try {
-    const parsed: unknown = JSON.parse(text === "" ? "[]" : text);
-    return Array.isArray(parsed) ? parsed.filter(isRecord) : [];
-  } catch {
-    return [];
-  }
 }

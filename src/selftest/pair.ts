@@ -1,6 +1,7 @@
 import { ipText, type Family, type Ip } from "../base/address.ts";
 import { Fault } from "../base/fault.ts";
 import { CANARY_LINKS, CANARY_POD, CANARY_PROTOCOL } from "../model/canary.ts";
+import { type Links, readLinks } from "./links.ts";
 import { runTool } from "./tool.ts";
 
 /** A pod's interface and one of its addresses: a canary with that source is to come in there. */
@@ -42,29 +43,19 @@ export async function makePair(): Promise<Pair> {
       "install iproute2, load the module veth, and give CAP_NET_ADMIN",
     );
   const v6 = await runTool("ip", ["-6", "route", "add", `${ipText(CANARY_POD[6])}/128`, "dev", POD]);
-  const pair = await look(v6.status === 0 ? [4, 6] : [4]);
+  const pair = pairOf(await readLinks(), v6.status === 0 ? [4, 6] : [4]);
   if (pair === undefined) throw new Fault("canary", `${POD} was removed as soon as it was made`, "who removes interfaces on this node?");
   return pair;
 }
 
 /** The pair is still the same. */
-export async function isThere(pair: Pair): Promise<boolean> {
-  return (await look(pair.families))?.feeds === pair.feeds;
+export function isThere(pair: Pair, links: Links | undefined): boolean {
+  return pairOf(links, pair.families)?.feeds === pair.feeds;
 }
 
-/** From `ip`, not from sysfs, which may show another network namespace than ours. */
-async function look(families: readonly Family[]): Promise<Pair | undefined> {
-  const [pod, feeds] = await Promise.all([POD, FEEDS].map((end) => runTool("ip", ["-j", "link", "show", "dev", end])));
-  try {
-    const of = (text: string | undefined): { readonly ifindex: number; readonly address: string } =>
-      (JSON.parse(text ?? "") as { ifindex: number; address: string }[])[0] as never;
-    const mac = of(pod?.stdout)
-      .address.split(":")
-      .map((octet) => Number.parseInt(octet, 16));
-    return { feeds: of(feeds?.stdout).ifindex, mac, families };
-  } catch {
-    return undefined; // gone, or one of the two is
-  }
+function pairOf(links: Links | undefined, families: readonly Family[]): Pair | undefined {
+  const [pod, feeds] = [links?.get(POD), links?.get(FEEDS)];
+  return pod === undefined || feeds === undefined ? undefined : { feeds: feeds.index, mac: pod.mac, families };
 }
 
 export async function removePair(): Promise<void> {

@@ -1,10 +1,10 @@
 import { NfVerdict, type PacketQueue, type RawSender } from "../base/addon.ts";
-import { ipText } from "../base/address.ts";
+import { family, type Ip, ipText } from "../base/address.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { interfaceOf } from "./interfaces.ts";
 import { tcpResetBack } from "../dns/packets.ts";
 import type { NameSeen } from "../model/binding.ts";
-import { Protocol, TcpFlag } from "../model/packet.ts";
+import { Protocol, protocolText, TcpFlag } from "../model/packet.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { isCanary } from "./canary.ts";
@@ -14,14 +14,17 @@ import {
   destinationOf,
   eachPacket,
   emitFor,
+  emitNow,
   evidenceOf,
   podOf,
   policiesOf,
   type Held,
+  mayEmit,
   PREROUTING,
   type Settlement,
 } from "./context.ts";
-import type { Decision } from "./guard.ts";
+import type { Decision, NetworkDecision } from "./guard.ts";
+import { mayBeDns, sayDnsUse } from "./resolvers.ts";
 import type { UnknownPods } from "./unknown.ts";
 import { DECISION_SECONDS, DENIAL_SECONDS, type GuardedPod } from "./pods.ts";
 
@@ -108,7 +111,9 @@ function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Sett
     }
   }
   report(context, pod, held, decision, names, undefined);
-  pod.work.spend(performance.now() - from);
+  const tookMs = performance.now() - from;
+  pod.work.spend(tookMs);
+  context.meter.histograms.upcall.observe(tookMs);
 }
 
 /** The packet is dropped; its sender sees the connection refused by the address that it asked for. */
@@ -139,7 +144,7 @@ function spoofed(context: Context, held: Held): void {
     type: "spoofed" as const,
     verdict: "deny" as const,
     mode: "Enforce" as const,
-    why: "spoofed-source",
+    why: "spoofed-source" as const,
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, []),
     source: { address: ipText(packet.source), port: packet.sourcePort, interface: iface },
     message: `a packet left ${iface ?? "an interface"} with a source address that is not its pod's`,
@@ -189,6 +194,7 @@ export function report(
     allowed(context, pod, decision, packet.destination, packet.destinationPort, packet.protocol, names, evidence, 1);
     return;
   }
+  context.meter.decided(decision);
   if (wouldDeny !== undefined) context.counters.wouldDeny++;
   denied(context, pod, packet, said, wouldDeny === undefined ? "deny" : "would-deny", names, evidence);
 }
@@ -207,9 +213,11 @@ export function denied(
   verdict: "deny" | "would-deny",
   names: readonly NameSeen[],
   evidence: Evidence | undefined,
-  detail?: string,
+  detail?: () => string,
 ): void {
-  emitFor(context, pod, {
+  sayDnsUse(context, pod, packet, verdict, said, names, evidence, 1);
+  if (!mayEmit(context, pod)) return;
+  emitNow(context, pod, {
     type: "connection",
     verdict,
     mode: verdict === "deny" ? "Enforce" : "Monitor",
@@ -220,15 +228,18 @@ export function denied(
     destination: destinationOf(packet.destination, packet.destinationPort, packet.protocol, names),
     source: { address: ipText(packet.source), port: packet.sourcePort, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
-    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}${detail === undefined ? "" : `: ${detail}`}`,
+    message: `${describe(packet.destination, packet.destinationPort, packet.protocol, names)}: ${said.why}${detail === undefined ? "" : `: ${detail()}`}`,
   });
 }
 
-/** Counts a use of a rule; the first one by this pod is an event. */
+/** The pod's address of the same family. */
+const ownOf = ({ guard }: GuardedPod, address: Ip): Ip => guard.address(family(address)) ?? address;
+
+/** Counts uses of a rule; the first one by this pod is an event. */
 export function allowed(
   context: Context,
   pod: GuardedPod,
-  { verdict, mode }: Decision,
+  decision: Decision,
   address: Held["packet"]["destination"],
   port: number,
   protocol: number,
@@ -236,11 +247,14 @@ export function allowed(
   evidence: Evidence | undefined,
   count: number,
 ): void {
+  const { verdict, mode } = decision;
+  context.meter.decided(decision, count);
   if (verdict.action === "deny") return;
-  const key = `${verdict.policy}/${verdict.rule}`;
-  const before = pod.ruleHits.get(key) ?? 0;
-  pod.ruleHits.set(key, before + count);
-  if (before > 0) return;
+  if (mayBeDns(pod, address, port, evidence)) {
+    const spoken = { source: ownOf(pod, address), sourcePort: 0, destination: address, destinationPort: port, protocol };
+    sayDnsUse(context, pod, spoken, "allow", verdict, names, evidence, count);
+  }
+  if (!pod.firstUse(`${verdict.policy}/${verdict.rule}`, count)) return;
   emitFor(context, pod, {
     type: "connection",
     verdict: "allow",
@@ -248,9 +262,28 @@ export function allowed(
     policy: verdict.policy,
     rule: verdict.rule,
     destination: destinationOf(address, port, protocol, names),
-    source: { address: ipText(pod.guard.address(address.length === 4 ? 4 : 6) ?? address), port: 0, interface: pod.attachment.interface },
+    source: { address: ipText(ownOf(pod, address)), port: 0, interface: pod.attachment.interface },
     evidence: evidenceOf(names, evidence),
     message: `${describe(address, port, protocol, names)}: first use of ${verdict.policy}/${verdict.rule}`,
+    count,
+  });
+}
+
+/** The same for connections into a network that the kernel lets through alone; where to in it, nobody has seen. */
+export function allowedInto(context: Context, pod: GuardedPod, use: NetworkDecision, count: number): void {
+  const { allow, shadow, cidr, protocol, port } = use;
+  const mode = pod.guard.book.enforce === undefined ? "Monitor" : "Enforce";
+  context.meter.decided({ kernel: "pass", verdict: allow, mode, wouldDeny: undefined, shadow }, count);
+  if (allow.action !== "allow" || !pod.firstUse(`${allow.policy}/${allow.rule}`, count)) return;
+  emitFor(context, pod, {
+    type: "connection",
+    verdict: "allow",
+    mode,
+    policy: allow.policy,
+    rule: allow.rule,
+    destination: { address: null, port, protocol: protocolText(protocol), names: [] },
+    source: { address: ipText(pod.guard.address(cidr.ip.length === 4 ? 4 : 6) ?? cidr.ip), port: 0, interface: pod.attachment.interface },
+    message: `${ipText(cidr.ip)}/${cidr.bits} port ${port}/${protocolText(protocol)}: first use of ${allow.policy}/${allow.rule}`,
     count,
   });
 }

@@ -1,13 +1,15 @@
-import type { PacketQueue } from "../base/addon.ts";
-import { RECORD_WORDS, RecordWord } from "../base/addon.ts";
+import { HOLD, type PacketQueue, RECORD_WORDS, RecordWord } from "../base/addon.ts";
 import { endpointText, type Ip, ipText } from "../base/address.ts";
+import type { NameList } from "../dns/elsewhere.ts";
 import { decodeIp, newPacket } from "../capture/decode.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Event, EventDraft } from "../model/event.ts";
 import { type Packet, Protocol, protocolText } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Kernel } from "./kernel.ts";
-import type { GuardedPod, PodTable } from "./pods.ts";
+import type { Meter } from "./meter.ts";
+import type { PodTable } from "./pod-table.ts";
+import type { GuardedPod } from "./pods.ts";
 import type { Limits } from "./protocol.ts";
 
 /** What every packet handler shares. */
@@ -16,6 +18,9 @@ export interface Context {
   readonly pods: PodTable;
   readonly limits: Limits;
   readonly counters: Counters;
+  readonly meter: Meter;
+  /** Names of DNS-over-HTTPS servers. */
+  readonly dnsServers: NameList;
   /** Milliseconds since the epoch. */
   nowMs(): number;
   /** Seconds since the epoch. */
@@ -37,6 +42,8 @@ export function newCounters() {
     bindingsRefused: 0,
     queries: 0,
     queriesRefused: 0,
+    dnsElsewhere: 0,
+    dnsTunnelSigns: 0,
     upcalls: 0,
     upcallsAllowed: 0,
     upcallsDenied: 0,
@@ -97,31 +104,70 @@ export function eachPacket(
   const { records, verdicts, packets } = queue;
   for (let i = 0; i < count; i++) {
     const at = i * RECORD_WORDS;
-    answer.verdict = fault;
+    held.index = i;
+    held.id = records[at + RecordWord.id] as number;
     held.mark = records[at + RecordWord.mark] as number;
-    answer.mark = held.mark;
-    try {
-      const start = records[at + RecordWord.offset] as number;
-      if (decodeIp(packets, start, start + (records[at + RecordWord.length] as number), packet)) {
-        held.index = i;
-        held.id = records[at + RecordWord.id] as number;
-        held.indev = records[at + RecordWord.indev] as number;
-        held.physindev = records[at + RecordWord.physindev] as number;
-        held.hook = (records[at + RecordWord.hook] as number) >>> 16;
-        handle(held, answer);
-      } else {
-        context.counters.malformed++;
-      }
-    } catch (error) {
-      answer.verdict = fault;
-      answer.mark = held.mark;
-      context.counters.faults++;
-      context.log("error", "a packet could not be judged; it got the safe verdict", {
-        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
-      });
-    }
+    held.indev = records[at + RecordWord.indev] as number;
+    held.physindev = records[at + RecordWord.physindev] as number;
+    held.hook = (records[at + RecordWord.hook] as number) >>> 16;
+    const start = records[at + RecordWord.offset] as number;
+    judge(context, packets, start, start + (records[at + RecordWord.length] as number), fault, handle);
     verdicts[2 * i] = answer.verdict;
     verdicts[2 * i + 1] = answer.mark;
+  }
+}
+
+/** A packet of an earlier batch: it was held, and this is a copy of it. */
+export interface Kept {
+  readonly queue: PacketQueue;
+  /** It is Monitor's queue. */
+  readonly watch: boolean;
+  readonly bytes: Uint8Array;
+  readonly id: number;
+  readonly mark: number;
+  readonly indev: number;
+  readonly physindev: number;
+  readonly hook: number;
+}
+
+export function keep(queue: PacketQueue, watch: boolean, { packet: { bytes, start, end }, id, mark, indev, physindev, hook }: Held): Kept {
+  return { queue, watch, bytes: bytes.slice(start, end), id, mark, indev, physindev, hook };
+}
+
+/** As `eachPacket`, for one packet that was kept. It has no `index`: it cannot be replaced. */
+export function keptPacket(context: Context, kept: Kept, fault: number, handle: (held: Held, answer: Settlement) => void): void {
+  const { queue, bytes, id, mark, indev, physindev, hook } = kept;
+  held.index = -1;
+  held.id = id;
+  held.mark = mark;
+  held.indev = indev;
+  held.physindev = physindev;
+  held.hook = hook;
+  judge(context, bytes, 0, bytes.length, fault, handle);
+  if (answer.verdict !== HOLD) queue.settle(id, answer.verdict, answer.mark);
+}
+
+/** Leaves the settlement in `answer`. */
+function judge(
+  context: Context,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  fault: number,
+  handle: (held: Held, answer: Settlement) => void,
+): void {
+  answer.verdict = fault;
+  answer.mark = held.mark;
+  try {
+    if (decodeIp(bytes, start, end, packet)) handle(held, answer);
+    else context.counters.malformed++;
+  } catch (error) {
+    answer.verdict = fault;
+    answer.mark = held.mark;
+    context.counters.faults++;
+    context.log("error", "a packet could not be judged; it got the safe verdict", {
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
   }
 }
 
@@ -163,11 +209,18 @@ export function evidenceOf(names: readonly NameSeen[], evidence: Evidence | unde
  * the next one that goes out.
  */
 export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): void {
-  if (!pod.events.take(context.nowMs())) {
-    pod.heldBack++;
-    context.counters.eventsHeldBack++;
-    return;
-  }
+  if (mayEmit(context, pod)) emitNow(context, pod, draft);
+}
+
+/** The first half of it: where the draft costs more than the question. Counts; `emitNow` must follow when it says yes. */
+export function mayEmit(context: Context, pod: GuardedPod): boolean {
+  if (pod.events.take(context.nowMs())) return true;
+  pod.heldBack++;
+  context.counters.eventsHeldBack++;
+  return false;
+}
+
+export function emitNow(context: Context, pod: GuardedPod, draft: EventDraft): void {
   const heldBack = pod.heldBack;
   pod.heldBack = 0;
   context.emit({
@@ -178,6 +231,23 @@ export function emitFor(context: Context, pod: GuardedPod, draft: EventDraft): v
       heldBack === 0
         ? (draft.message ?? null)
         : `${draft.message ?? ""} (${heldBack} events of this pod were held back before this one)`.trim(),
+  });
+}
+
+/** From time to time: what was held back of a pod that has been silent since, and so has not been told of. */
+export function sayHeldBack(context: Context, pod: GuardedPod): void {
+  const count = pod.heldBack;
+  if (count === 0) return;
+  pod.heldBack = 0;
+  context.emit({
+    type: "limit",
+    verdict: "info",
+    mode: pod.guard.book.mode,
+    why: "events-held-back",
+    pod: podOf(pod),
+    policies: policiesOf(pod),
+    count,
+    message: `${count} events of ${pod.pod.key} were held back: more than ${context.limits.eventsPerSecond} a second`,
   });
 }
 

@@ -93,6 +93,7 @@ export class Desired {
   private takeOver(): void {
     const restored = this.parts.comparison.restore();
     this.parts.comparison.runNow();
+    this.context.kernel.takingOver = this.context.meter.takingOver = false;
     if (restored > 0) collect();
     this.ready = true;
     for (const pod of this.context.pods.byKey.values()) this.parts.live.judge(pod, true);
@@ -106,7 +107,11 @@ export class Desired {
     this.lenient = this.starting || !this.ready;
     this.starting = update.starting;
     if (update.interfacePrefixes !== undefined) this.setPrefixes(update.interfacePrefixes, update.starting);
-    for (const id of update.removedPolicies) this.policies.delete(id);
+    for (const id of update.removedPolicies) {
+      this.policies.delete(id);
+      this.context.meter.forget(id);
+    }
+    for (const slots of update.slots ?? []) this.context.meter.know(slots);
     for (const policy of update.policies) this.policies.set(policy.id, policy);
     if (update.policies.length + update.removedPolicies.length > 0) this.books.clear();
     for (const key of update.removedPods) {

@@ -1,9 +1,9 @@
-import { type Cidr, family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
+import { family, type Family, inCidr, type Ip, parseCidr } from "../base/address.ts";
 import type { Learned, NameSeen, Via } from "../model/binding.ts";
 import type { Mode, Policy } from "../model/policy.ts";
 import type { Pod } from "../model/snapshot.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
-import { type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
+import { type Binding, type Bound, type Evicted, NAME_LIMITS, PodNames } from "../names/table.ts";
 import { type NetworkElement, networkElements } from "../policy/elements.ts";
 import { isProxy, judge, mayTake, type Question } from "../policy/evaluate.ts";
 import {
@@ -12,12 +12,14 @@ import {
   mentions,
   portsForName,
   type QueryVerdict,
+  restrictsNames,
   restrictsQueries,
   stripsAnyEch,
   stripsEch,
 } from "../policy/queries.ts";
 import { buildView, type View } from "../policy/view.ts";
 import type { DnsName } from "../base/name.ts";
+import { limitsOf, type PolicyLimits } from "./name-limits.ts";
 
 /** What the kernel is told to do with a connection (a VerdictClass). */
 export type KernelClass = "pass" | "inspect" | "deny" | "watch";
@@ -29,6 +31,15 @@ export interface Decision {
   readonly mode: Mode;
   /** The denial of the Monitor policies, where the connection goes through all the same. */
   readonly wouldDeny: (Verdict & { readonly action: "deny" }) | undefined;
+  /** What is decided with the Monitor policies counted, where Enforce policies decide; undefined: there are no others. */
+  readonly shadow: Verdict | undefined;
+}
+
+/** A network and port that the kernel answers for alone, and the rules that say so. */
+export interface NetworkDecision extends Omit<NetworkElement, "verdict" | "application"> {
+  readonly kernel: KernelClass;
+  /** As in Decision. */
+  readonly shadow: Verdict | undefined;
 }
 
 /** The compiled policies of one selection, shared by every pod that has the same. */
@@ -42,7 +53,13 @@ export interface Rulebook {
   readonly shadow: View | undefined;
   /** Every rule that may matter: what is learned, and which ports are opened for it. */
   readonly wide: View;
+  /** Are queries looked at on their way out? `restrictsNames`: for the names in them, and not only for how much they carry. */
   readonly restrictsQueries: boolean;
+  readonly restrictsNames: boolean;
+  /** What names may be like, those that refuse first; never empty. */
+  readonly limits: readonly PolicyLimits[];
+  /** Is a query beyond a limit refused? */
+  readonly refusesData: boolean;
   /** Are there names whose replies lose their ECH keys? Only Enforce policies change anything. */
   readonly stripsEch: boolean;
 }
@@ -59,6 +76,7 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
   const enforcing = discover ? [] : counted.filter((policy) => policy.mode === "Enforce");
   const enforce = enforcing.length > 0 ? buildView(enforcing) : undefined;
   const shadow = enforcing.length < counted.length ? buildView(counted) : undefined;
+  const limits = limitsOf(counted);
   const mode = STRICTNESS[Math.max(...counted.map((policy) => STRICTNESS.indexOf(policy.mode)))] as Mode;
   return {
     policies,
@@ -67,6 +85,9 @@ export function rulebook(policies: readonly Policy[], discover = false): Ruleboo
     shadow,
     wide: (shadow ?? enforce) as View,
     restrictsQueries: !discover && policies.some(restrictsQueries),
+    restrictsNames: !discover && policies.some(restrictsNames),
+    limits,
+    refusesData: limits.some(({ becomes }) => becomes === "deny"),
     stripsEch: enforce !== undefined && stripsAnyEch(enforce),
   };
 }
@@ -86,7 +107,7 @@ const NEVER_BY_NAME = [
   "ff00::/8",
 ].flatMap((text) => parseCidr(text) ?? []);
 
-function neverByName(address: Ip): boolean {
+export function neverByName(address: Ip): boolean {
   return NEVER_BY_NAME.some((cidr) => inCidr(address, cidr));
 }
 
@@ -162,27 +183,37 @@ export class Guard {
     return heard.length === 0 ? known : known.length === 0 ? heard : [...known, ...heard];
   }
 
+  /** The bindings of an address, expired ones and those that no rule mentions too. */
+  bindingsOf(address: Ip): readonly Readonly<Binding>[] {
+    return [...(this.names.get(address)?.bindings ?? []), ...(this.hearsay.get(address)?.bindings ?? [])];
+  }
+
+  /** Where `name` leads, the address used last first; `max` at most. */
+  addressesOf(name: DnsName, max: number): readonly Ip[] {
+    return [...this.names.addressesOf(name, max), ...this.hearsay.addressesOf(name, max)].slice(0, max);
+  }
+
   decide(protocol: number, port: number, address: Ip, names: readonly NameSeen[], evidence?: Evidence): Decision {
     const question = { protocol, port, address, names, evidence };
     const { enforce, shadow, mode } = this.book;
     const real = enforce === undefined ? undefined : judge(enforce, question);
-    if (real?.action === "deny") return { kernel: "deny", verdict: real, mode: "Enforce", wouldDeny: undefined };
+    if (real?.action === "deny") return { kernel: "deny", verdict: real, mode: "Enforce", wouldDeny: undefined, shadow: undefined };
     const said = shadow === undefined ? undefined : judge(shadow, question);
     if (real === undefined) {
       const verdict = said as Verdict;
-      if (verdict.action === "deny") return { kernel: "pass", verdict, mode, wouldDeny: verdict };
-      return { kernel: verdict.action === "inspect" ? "watch" : "pass", verdict, mode, wouldDeny: undefined };
+      if (verdict.action === "deny") return { kernel: "pass", verdict, mode, wouldDeny: verdict, shadow: undefined };
+      return { kernel: verdict.action === "inspect" ? "watch" : "pass", verdict, mode, wouldDeny: undefined, shadow: undefined };
     }
-    if (real.action === "inspect") return { kernel: "inspect", verdict: real, mode: "Enforce", wouldDeny: undefined };
-    if (said?.action === "deny") return { kernel: "pass", verdict: real, mode: "Enforce", wouldDeny: said };
-    return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined };
+    if (real.action === "inspect") return { kernel: "inspect", verdict: real, mode: "Enforce", wouldDeny: undefined, shadow: undefined };
+    if (said?.action === "deny") return { kernel: "pass", verdict: real, mode: "Enforce", wouldDeny: said, shadow: said };
+    return { kernel: said?.action === "inspect" ? "watch" : "pass", verdict: real, mode: "Enforce", wouldDeny: undefined, shadow: said };
   }
 
-  /** Could the rules that decide (or, for `watch`, all that speak) take first bytes of `application` here? */
-  mayTake(question: Question, application: string, watch: boolean): boolean {
+  /** Which of `applications` could the rules that decide (or, for `watch`, all that speak) take here? */
+  mayTake(question: Question, applications: readonly string[], watch: boolean): readonly string[] {
     const { enforce, wide } = this.book;
     const view = watch ? wide : enforce;
-    return view !== undefined && mayTake(view, question, application);
+    return view === undefined ? [] : mayTake(view, question, applications);
   }
 
   /** Is each request of a connection to be judged? `watch`: Monitor policies count. */
@@ -215,16 +246,18 @@ export class Guard {
    * The networks and ports that the kernel may answer for alone, whatever names are bound there. With both Enforce and
    * Monitor policies, only those about which both are certain.
    */
-  networks(): { readonly cidr: Cidr; readonly protocol: number; readonly port: number; readonly kernel: KernelClass }[] {
+  networks(): readonly NetworkDecision[] {
     const { enforce, shadow } = this.book;
     const said = shadow === undefined ? undefined : networkElements(shadow);
-    if (enforce === undefined) return (said ?? []).map((one) => ({ ...one, kernel: one.verdict === "inspect" ? "watch" : "pass" }));
+    if (enforce === undefined)
+      return (said ?? []).map((one) => ({ ...one, kernel: one.verdict === "inspect" ? "watch" : "pass", shadow: undefined }));
     const key = ({ cidr, protocol, port }: NetworkElement): string => `${cidr.ip}/${cidr.bits} ${protocol} ${port}`;
-    const watched = said === undefined ? undefined : new Map(said.map((one) => [key(one), one.verdict]));
-    return networkElements(enforce).flatMap((one): { cidr: Cidr; protocol: number; port: number; kernel: KernelClass }[] => {
-      const monitor = watched === undefined ? "pass" : watched.get(key(one));
-      if (monitor === undefined) return [];
-      return [{ ...one, kernel: one.verdict === "inspect" ? "inspect" : monitor === "inspect" ? "watch" : "pass" }];
+    const watched = said === undefined ? undefined : new Map(said.map((one) => [key(one), one]));
+    return networkElements(enforce).flatMap((one): NetworkDecision[] => {
+      const monitor = watched?.get(key(one));
+      if (watched !== undefined && monitor === undefined) return [];
+      const kernel = one.verdict === "inspect" ? "inspect" : monitor?.verdict === "inspect" ? "watch" : "pass";
+      return [{ ...one, kernel, shadow: monitor?.allow }];
     });
   }
 

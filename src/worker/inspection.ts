@@ -8,15 +8,19 @@ import type { Reading } from "../inspect/inspector.ts";
 import { applications } from "../inspect/registry.ts";
 import type { NameSeen } from "../model/binding.ts";
 import type { Evidence, Verdict } from "../model/verdict.ts";
+import { TcpFlag } from "../model/packet.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import type { Question } from "../policy/evaluate.ts";
 import { allowed, denied, limited } from "./admission.ts";
-import { type Context, eachPacket, type Held, PREROUTING, type Settlement } from "./context.ts";
+import { type Context, eachPacket, type Held, keep, type Kept, keptPacket, PREROUTING, type Settlement } from "./context.ts";
 import type { Decision, Guard } from "./guard.ts";
 import type { GuardedPod } from "./pods.ts";
+import { Turns } from "./turns.ts";
 
+const APPLICATIONS = applications();
 /** Milliseconds between two looks at what is held. */
 const SWEEP_MS = 20;
+const TOO_MANY = "more packets of connections without a verdict than this pod's share of the packet thread can read";
 
 /**
  * First payload bytes of connections whose rule wants evidence: from the queues to the flow engine (inspect/flows.ts) and
@@ -26,6 +30,7 @@ export class Inspection implements Desk<GuardedPod> {
   readonly flows: Flows<GuardedPod>;
   private readonly context: Context;
   private readonly sender: RawSender;
+  private readonly turns: Turns<GuardedPod, Kept>;
   private queue: PacketQueue | undefined;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -33,36 +38,81 @@ export class Inspection implements Desk<GuardedPod> {
     this.context = context;
     this.sender = sender;
     this.flows = new Flows<GuardedPod>(this);
+    this.turns = new Turns((kept) => this.readLater(kept));
   }
 
   read(queue: PacketQueue, count: number, watch: boolean): void {
     if (!watch) this.queue = queue;
+    this.turns.begin();
     eachPacket(this.context, queue, count, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
       if (this.begins(held)) {
         answer.verdict = NfVerdict.repeat;
         return;
       }
-      const { packet } = held;
-      const { destination, destinationPort } = packet;
-      const fate = this.look(held, watch);
-      // As it is on the wire.
-      packet.destination = destination;
-      packet.destinationPort = destinationPort;
-      if (fate === "strip") queue.replace(held.index, withoutPayload(held.packet));
-      this.settlement(fate, held.mark, answer);
+      const owner = this.ownerOf(held);
+      // Data in a SYN is only taken off: that costs next to nothing.
+      const now = owner === undefined || (held.packet.tcpFlags & TcpFlag.SYN) !== 0 || this.turns.now(owner);
+      if (now) this.readOne(owner, held, answer, watch, queue);
+      else this.defer(owner, held, answer, watch, queue);
     });
+    this.rest();
+  }
+
+  private defer(owner: GuardedPod, held: Held, answer: Settlement, watch: boolean, queue: PacketQueue): void {
+    if (this.turns.hasRoom(owner)) {
+      this.turns.wait(owner, keep(queue, watch, held));
+      answer.verdict = HOLD;
+      return;
+    }
+    this.count("limited");
+    limited(this.context, owner, held, watch ? "info" : "deny", TOO_MANY);
+    this.settlement(watch ? "go" : "drop", held.mark, answer);
+  }
+
+  private readonly readLater = (kept: Kept): void => {
+    const { watch } = kept;
+    keptPacket(this.context, kept, watch ? NfVerdict.accept : NfVerdict.drop, (held, answer) =>
+      this.readOne(this.ownerOf(held), held, answer, watch, undefined),
+    );
+    this.rest();
+  };
+
+  /** `queue`: whose batch it is in; without, it cannot be replaced. */
+  private readOne(owner: GuardedPod | undefined, held: Held, answer: Settlement, watch: boolean, queue: PacketQueue | undefined): void {
+    const { packet } = held;
+    const { destination, destinationPort } = packet;
+    let fate: Fate = watch ? "go" : "drop";
+    if (owner !== undefined) fate = this.look(owner, held, watch);
+    // As it is on the wire.
+    packet.destination = destination;
+    packet.destinationPort = destinationPort;
+    if (fate === "strip") {
+      if (queue === undefined) fate = "drop";
+      else queue.replace(held.index, withoutPayload(packet));
+    }
+    this.settlement(fate, held.mark, answer);
+  }
+
+  private rest(): void {
     if (this.flows.waiting) this.timer ??= setTimeout(this.tick, SWEEP_MS);
   }
 
-  /** Twice a second, and while packets are held more often. */
+  /** Twice a second, and while packets are held more often. What is too much for one turn goes on in the next. */
   sweep(): void {
-    this.flows.sweep(this.context.nowMs());
+    if (this.sweeping || !this.flows.sweep(this.context.nowMs())) return;
+    this.sweeping = true;
+    setImmediate(this.sweepOn);
   }
+  private sweeping = false;
+  private readonly sweepOn = (): void => {
+    this.sweeping = false;
+    this.sweep();
+  };
 
   private readonly tick = (): void => {
     this.timer = undefined;
     this.sweep();
-    if (this.flows.waiting) this.timer = setTimeout(this.tick, SWEEP_MS);
+    this.rest();
   };
 
   /** The first packet of a connection that we shall see behind DNAT only (NG-BEGIN); it goes on with its class. */
@@ -75,27 +125,33 @@ export class Inspection implements Desk<GuardedPod> {
     return true;
   }
 
-  private look(held: Held, watch: boolean): Fate {
+  private look(owner: GuardedPod, held: Held, watch: boolean): Fate {
     const { context, flows } = this;
     const { packet } = held;
     const nowMs = context.nowMs();
-    // NG-ANSWERED marks what the server sends; both ends may be guarded pods.
-    const answer = context.kernel.marks.classOf(held.mark) === VerdictClass.ours;
-    const owner = context.pods.of(answer ? packet.destination : packet.source);
-    if (owner === undefined) return watch ? "go" : "drop";
-    if (answer) return flows.fromServer(owner, packet, watch, nowMs);
+    if (this.isAnswer(held)) return flows.fromServer(owner, packet, watch, nowMs);
     if (held.hook !== PREROUTING) owner.asked.restore(packet);
     if (packet.payloadEnd <= packet.payloadStart) return "go"; // nothing to see yet, and nothing decided
     if (!owner.work.has(nowMs)) {
-      const text = "more first packets than this pod's share of the packet thread can read";
-      limited(context, owner, held, watch ? "info" : "deny", text);
+      limited(context, owner, held, watch ? "info" : "deny", TOO_MANY);
       return watch ? "go" : "drop";
     }
     const from = performance.now();
     context.counters.inspected++;
     const fate = flows.fromClient(owner, packet, held.id, held.mark, watch, nowMs);
-    owner.work.spend(performance.now() - from);
+    const tookMs = performance.now() - from;
+    owner.work.spend(tookMs);
+    context.meter.histograms.inspection.observe(tookMs);
     return fate;
+  }
+
+  /** NG-ANSWERED marks what the server sends; both ends may be guarded pods. */
+  private isAnswer({ mark }: Held): boolean {
+    return this.context.kernel.marks.classOf(mark) === VerdictClass.ours;
+  }
+
+  private ownerOf(held: Held): GuardedPod | undefined {
+    return this.context.pods.of(this.isAnswer(held) ? held.packet.destination : held.packet.source);
   }
 
   private settlement(fate: Fate, mark: number, answer: Settlement): void {
@@ -143,8 +199,7 @@ export class Inspection implements Desk<GuardedPod> {
     },
     applications: () => {
       const flow = this.judged as Flow<GuardedPod>;
-      const question = this.question(flow);
-      return applications().filter((application) => flow.owner.guard.mayTake(question, application, flow.watch));
+      return flow.owner.guard.mayTake(this.question(flow), APPLICATIONS, flow.watch);
     },
     proxied: () => {
       const flow = this.judged as Flow<GuardedPod>;
@@ -204,6 +259,7 @@ export class Inspection implements Desk<GuardedPod> {
 
   /** The queue has forgotten what it gave us. */
   lost(): void {
+    this.turns.forget(({ queue }) => queue === this.queue);
     this.flows.lost();
   }
 
@@ -212,10 +268,12 @@ export class Inspection implements Desk<GuardedPod> {
     const names = this.names(flow);
     const said = decision.wouldDeny ?? decision.verdict;
     if (said.action !== "deny") return allowed(this.context, owner, decision, destination as Ip, port, protocol, names, evidence, 1);
+    this.context.meter.decided(decision);
     if (decision.wouldDeny === undefined) this.context.counters.inspectedDenied++;
     else this.context.counters.wouldDeny++;
     const packet = { source: flow.pod, sourcePort: flow.podPort, destination: destination as Ip, destinationPort: port, protocol };
-    const seen = `${seenText(evidence)}${detail === undefined ? "" : ` (${detail})`}; ${wantedText(this.decide(flow, undefined).verdict)}`;
+    const seen = (): string =>
+      `${seenText(evidence)}${detail === undefined ? "" : ` (${detail})`}; ${wantedText(this.decide(flow, undefined).verdict)}`;
     denied(this.context, owner, packet, said, decision.wouldDeny === undefined ? "deny" : "would-deny", names, evidence, seen);
   }
 }
@@ -260,5 +318,7 @@ function refusal(why: Reason, decision: Decision, watch: boolean): Decision {
     rule: undefined,
     nearest: "nearest" in decision.verdict ? decision.verdict.nearest : undefined,
   };
-  return watch ? { ...decision, kernel: "pass", wouldDeny: verdict } : { kernel: "deny", verdict, mode: "Enforce", wouldDeny: undefined };
+  return watch
+    ? { ...decision, kernel: "pass", wouldDeny: verdict }
+    : { kernel: "deny", verdict, mode: "Enforce", wouldDeny: undefined, shadow: undefined };
 }

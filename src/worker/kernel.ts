@@ -26,7 +26,7 @@ function specs(of: Family): SetSpec[] {
     { name: name("guard"), type: "hash:ip", family: of, skbinfo: true },
     { name: name("query"), type: "hash:ip", family: of },
     { name: name("allow"), type: "hash:ip,port,ip", family: of, timeout: 0, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
-    { name: name("net"), type: "hash:ip,port,net", family: of, skbinfo: true, maxElements: LEARNED_MAX },
+    { name: name("net"), type: "hash:ip,port,net", family: of, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
     { name: name("deny"), type: "hash:ip,port,ip", family: of, timeout: 0, maxElements: DENIALS_MAX },
     { name: name("name"), type: "hash:ip,port,ip", family: of, timeout: 0, comment: true, maxElements: LEARNED_MAX },
   ];
@@ -59,6 +59,8 @@ export class Kernel {
   readonly fixed = new Map<string, Map<string, Element>>();
   /** Changes of what the fixed sets are to hold. */
   fixedChanges = 0;
+  /** Until what an earlier agent left has been read: its elements keep their counters. */
+  takingOver = false;
   private readonly resolvers = new Map<Ip, Set<number>>();
   private denyAgainMs = 0;
   /** Elements refused because a set was full. */
@@ -148,8 +150,11 @@ export class Kernel {
     this.fixedChanges++;
     const set = setName(role, of);
     const mark = element.mark === undefined ? element : { ...element, mark: this.marks.value(element.mark), markMask: this.marks.mask };
-    (this.fixed.get(set) as Map<string, Element>).set(elementKey(element), mark);
-    this.batch.add(set, mark);
+    const elements = this.fixed.get(set) as Map<string, Element>;
+    const key = elementKey(element);
+    const zero = role === "net" && !this.takingOver && !elements.has(key);
+    elements.set(key, mark);
+    this.batch.add(set, zero ? { ...mark, zero } : mark);
   }
 
   removeFixed(role: FixedRole, of: Family, element: Element): void {
@@ -159,14 +164,23 @@ export class Kernel {
     this.batch.del(set, element);
   }
 
+  /** What this element has counted has been taken in: the counter starts again at zero, so that the next agent knows what is new. */
+  zero(set: string, key: string): void {
+    const element = this.fixed.get(set)?.get(key);
+    if (element !== undefined) this.batch.add(set, { ...element, zero: true });
+  }
+
   /** Adds again what is wanted but missing; removes what is there but not wanted. */
   repairFixed(set: string, missing: readonly Element[], extra: readonly Element[]): void {
     for (const element of extra) this.batch.del(set, element);
     for (const element of missing) this.batch.add(set, element);
   }
 
-  /** The decision `kernelClass` (a VerdictClass) for connections of `pod` to `address` and port, for `seconds`. */
-  allow(pod: Ip, address: Ip, portKey: number, kernelClass: number, seconds: number): void {
+  /**
+   * The decision `kernelClass` (a VerdictClass) for connections of `pod` to `address` and port, for `seconds`. `fresh`: the kernel
+   * did not have it, so it has counted nothing.
+   */
+  allow(pod: Ip, address: Ip, portKey: number, kernelClass: number, seconds: number, fresh: boolean): void {
     this.makeRoom();
     this.batch.addIpPortIp(
       setName("allow", family(address)),
@@ -178,6 +192,7 @@ export class Kernel {
       this.marks.value(kernelClass),
       this.marks.mask,
       "",
+      fresh && !this.takingOver,
     );
   }
 

@@ -9,6 +9,7 @@ import { VerdictClass } from "../model/verdict.ts";
 import { denied } from "./admission.ts";
 import type { Context } from "./context.ts";
 import type { GuardedPod } from "./pods.ts";
+import { mayBeDns, sayDnsUse } from "./resolvers.ts";
 
 /** A live connection's bindings last this much longer each time it is seen, when less than half of it is left. */
 const KEEP_SECONDS = 60;
@@ -17,7 +18,9 @@ const TCP_ESTABLISHED = 3; // linux/netfilter/nf_conntrack_tcp.h
 const PODS_ONE_BY_ONE = 4;
 
 const NOBODY: ReadonlyMap<GuardedPod, boolean> = new Map();
-const NOTHING: ReadonlySet<Ip> = new Set();
+const NOTHING: ReadonlyMap<Ip, GuardedPod> = new Map();
+/** Connections of pods that are gone whose rules are looked for, of one reading. */
+const LAST_USES_MAX = 1000;
 
 /**
  * Live connections. The control thread reads conntrack when asked (an empty table of 262 144 buckets already takes the
@@ -33,10 +36,11 @@ export class Live {
   private readonly probes: Uint8Array[] = [];
   private waiting = new Map<GuardedPod, boolean>();
   /** Addresses of pods that are gone: their connections are forgotten. */
-  private waitingOrphans = new Set<Ip>();
+  private waitingOrphans = new Map<Ip, GuardedPod>();
   /** What the reading under way is about. */
   private judged: ReadonlyMap<GuardedPod, boolean> = new Map();
-  private orphans: ReadonlySet<Ip> = new Set();
+  private orphans: ReadonlyMap<Ip, GuardedPod> = NOTHING;
+  private lastUses = 0;
   private busy = false;
 
   /** `read` asks for all connections, or for those that these pod addresses opened. */
@@ -57,7 +61,7 @@ export class Live {
   /** The pod is gone: a later pod with its address must not inherit its connections. */
   release(pod: GuardedPod): void {
     this.waiting.delete(pod);
-    for (const address of pod.pod.addresses) this.waitingOrphans.add(address);
+    for (const address of pod.pod.addresses) this.waitingOrphans.set(address, pod);
   }
 
   /** Starts what is due. */
@@ -67,9 +71,10 @@ export class Live {
     this.judged = this.waiting;
     this.orphans = this.waitingOrphans;
     this.waiting = new Map();
-    this.waitingOrphans = new Set();
+    this.waitingOrphans = new Map();
+    this.lastUses = 0;
     const few = this.judged.size + this.orphans.size <= PODS_ONE_BY_ONE;
-    this.read(few ? [...this.orphans, ...[...this.judged.keys()].flatMap(({ pod }) => pod.addresses)] : undefined);
+    this.read(few ? [...this.orphans.keys(), ...[...this.judged.keys()].flatMap(({ pod }) => pod.addresses)] : undefined);
   }
 
   /** Some of the connections. `end` says that these were the last; a `failed` reading is begun again. */
@@ -79,11 +84,11 @@ export class Live {
     if (end === "more" || !this.busy) return;
     if (end === "failed") {
       for (const [pod, lenient] of this.judged) if (!this.waiting.has(pod)) this.waiting.set(pod, lenient);
-      for (const address of this.orphans) this.waitingOrphans.add(address);
+      for (const [address, pod] of this.orphans) this.waitingOrphans.set(address, pod);
     }
     this.busy = false;
     this.judged = new Map();
-    this.orphans = new Set();
+    this.orphans = NOTHING;
   }
 
   /** Connections nobody asked about: they keep their bindings. */
@@ -92,12 +97,15 @@ export class Live {
     this.apply();
   }
 
-  private look(entry: ConntrackEntry, judged: ReadonlyMap<GuardedPod, boolean>, orphans: ReadonlySet<Ip>): void {
+  private look(entry: ConntrackEntry, judged: ReadonlyMap<GuardedPod, boolean>, orphans: ReadonlyMap<Ip, GuardedPod>): void {
     const { marks } = this.context.kernel;
     const current = marks.classOf(entry.mark);
     const pod = this.context.pods.of(entry.origSource);
     if (pod === undefined) {
-      if (current !== 0 && orphans.has(entry.origSource)) this.changes.remove(entry, entry.id);
+      const gone = orphans.get(entry.origSource);
+      if (current === 0 || gone === undefined) return;
+      if (current === VerdictClass.pass) this.lastUse(gone, entry);
+      this.changes.remove(entry, entry.id);
       return;
     }
     if (
@@ -110,10 +118,31 @@ export class Live {
     }
     const alive = entry.protocol !== Protocol.TCP || entry.tcpState === TCP_ESTABLISHED;
     if (alive && current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.keep(pod, entry.origDestination);
+    if (current !== 0 && current !== VerdictClass.deny && current !== VerdictClass.dns) this.sayDns(pod, entry);
     // Behind DNAT its packets do not say what they asked for.
     if ((entry.status & Status.destinationNat) !== 0 && current !== VerdictClass.pass) this.remember(pod, entry);
     const lenient = judged.get(pod);
     if (lenient !== undefined && current !== VerdictClass.dns) this.judgeOne(pod, entry, current, lenient);
+  }
+
+  /** The pod's elements went before they were read for the last time: its connections tell which rules were used. */
+  private lastUse({ guard }: GuardedPod, { protocol, origDestination: address, origDestinationPort: port }: ConntrackEntry): void {
+    if (++this.lastUses > LAST_USES_MAX) return;
+    const names = guard.seen(address, this.context.now()).map((seen) => ({ ...seen, fresh: true }));
+    const { kernel, verdict } = guard.decide(protocol, port, address, names);
+    if (kernel === "pass" && verdict.action === "allow") this.context.meter.wasUsed(verdict.policy, verdict.rule);
+  }
+
+  /** What the kernel lets go by itself comes to nobody's eyes but here. */
+  private sayDns(pod: GuardedPod, entry: ConntrackEntry): void {
+    const { origDestination: destination, origDestinationPort: port, protocol } = entry;
+    if (!mayBeDns(pod, destination, port, undefined)) return;
+    const spoken = { source: entry.origSource, sourcePort: entry.origSourcePort, destination, destinationPort: port, protocol };
+    const names = pod.guard.seen(destination, this.context.now());
+    const { kernel, verdict, wouldDeny } = pod.guard.decide(protocol, port, destination, names);
+    if (kernel === "deny") return; // it is judged again, and spoken of then
+    const became = wouldDeny === undefined ? "allow" : "would-deny";
+    sayDnsUse(this.context, pod, spoken, became, wouldDeny ?? verdict, names, undefined, 0);
   }
 
   private remember(pod: GuardedPod, entry: ConntrackEntry): void {
@@ -156,10 +185,12 @@ export class Live {
       if (current === 0) this.changes.setMark(entry, marks.value(VerdictClass.pass), marks.mask);
       return;
     }
-    this.changes.setMark(entry, marks.value(VerdictClass.deny), marks.mask);
+    this.changes.end(entry, marks.value(VerdictClass.deny), marks.mask);
     this.remember(pod, entry);
     if (protocol === Protocol.TCP && entry.tcpState > TCP_ESTABLISHED) return; // it is over; only late packets are left
+    const said = wouldDeny ?? refusal;
     this.context.counters.revoked++;
+    this.context.meter.denied(said.why, said.policy, said.rule, "deny");
     if (protocol === Protocol.TCP && entry.tcpState === TCP_ESTABLISHED) {
       this.probes.push(tcpProbe({ address, port }, { address: entry.origSource, port: entry.origSourcePort }));
     }
@@ -167,7 +198,7 @@ export class Live {
       this.context,
       pod,
       { source: entry.origSource, sourcePort: entry.origSourcePort, destination: address, destinationPort: port, protocol },
-      wouldDeny ?? refusal,
+      said,
       "deny",
       names,
       undefined,

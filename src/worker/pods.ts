@@ -2,17 +2,19 @@ import { type Family, family, type Ip, parseIp } from "../base/address.ts";
 import type { Attachment } from "../model/attachment.ts";
 import type { Learned } from "../model/binding.ts";
 import type { Element } from "../firewall/ipset.ts";
-import type { Pod, PodKey } from "../model/snapshot.ts";
+import type { Pod } from "../model/snapshot.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import type { AddressNames, Binding } from "../names/table.ts";
-import { Guard, type KernelClass, type Rulebook } from "./guard.ts";
+import { Guard, type KernelClass, type NetworkDecision, type Rulebook } from "./guard.ts";
 import { Asked } from "./asked.ts";
 import { Decisions } from "./decisions.ts";
+import { HeardReplies } from "./heard.ts";
 import { Owed } from "./owed.ts";
 import { elementKey, type FixedRole, type Kernel } from "./kernel.ts";
 import { TokenBucket } from "../base/bucket.ts";
 import { TCP_LIMITS, type TcpLimits, TcpMessages } from "../dns/tcp.ts";
 import { Patches } from "../dns/rewrite.ts";
+import { Elsewhere } from "./resolvers.ts";
 import type { Limits } from "./protocol.ts";
 
 /** Decisions and denials of one pod that the kernel is told beside its names. More are simply asked for again. */
@@ -41,6 +43,8 @@ interface Fixed {
   readonly role: FixedRole;
   readonly family: Family;
   readonly element: Element;
+  /** Of `ng-net`: what connections that the kernel lets through by it are uses of. */
+  readonly use: NetworkDecision | undefined;
 }
 
 /** A guarded pod and everything the kernel holds for it. */
@@ -61,8 +65,12 @@ export class GuardedPod {
   readonly replyPatches = new Patches();
   /** What its connections asked for, where they are seen behind DNAT only. */
   readonly asked = new Asked();
+  /** What resolvers said last, for `namegate explain`. */
+  readonly heard = new HeardReplies();
   /** Addresses that there was no time to tell the kernel of. */
   readonly owed = new Owed();
+  /** Its DNS with servers that are not trusted. */
+  readonly elsewhere = new Elsewhere();
   /** `policy/rule` → connections seen. */
   readonly ruleHits = new Map<string, number>();
   /** Events held back since the last one that went out. */
@@ -125,8 +133,8 @@ export class GuardedPod {
   /** What the fixed sets hold for this pod: who it is, and the networks that need no name. */
   writeFixed(covered: (iface: string) => boolean): void {
     const wanted = new Map<string, Fixed>();
-    const want = (role: FixedRole, of: Family, element: Element): void => {
-      wanted.set(`${role}${of}${elementKey(element)}`, { role, family: of, element });
+    const want = (role: FixedRole, of: Family, element: Element, use?: NetworkDecision): void => {
+      wanted.set(`${role}${of}${elementKey(element)}`, { role, family: of, element, use });
     };
     const { book, pod } = this.guard;
     const attachment = this.attachment;
@@ -140,12 +148,13 @@ export class GuardedPod {
         want("src", of, { address, bits: address.length * 8, iface, mark });
         want("guard", of, { address, mark: enforcing ? SourceClass.spoof : 0 });
         if (book.restrictsQueries) want("query", of, { address });
-        for (const { cidr, protocol, port, kernel } of networks) {
+        for (const use of networks) {
+          const { cidr, protocol, port, kernel } = use;
           if (cidr.ip.length !== address.length) continue;
           // The kernel has no /0 here: two halves.
           const halves = cidr.bits > 0 ? [cidr] : [cidr, { ip: (String.fromCharCode(128) + cidr.ip.slice(1)) as Ip, bits: 1 }];
           for (const half of halves)
-            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: VerdictClass[kernel] });
+            want("net", of, { address, protocol, port, address2: half.ip, bits2: Math.max(half.bits, 1), mark: VerdictClass[kernel] }, use);
         }
       }
       // Without interface groups: whatever else comes out of this veth has a stolen address. (A bridge port: NG-BRIDGE says it.)
@@ -204,7 +213,9 @@ export class GuardedPod {
       let at = 0;
       while (at < old.length && old[at] !== portKey) at += ELEMENT_WORDS;
       const same = at < old.length && old[at + 1] === VerdictClass[kernel] && old[at + 2] === expires;
-      if (!same) for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernel], expires - now);
+      const fresh = at >= old.length;
+      if (!same)
+        for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernel], expires - now, fresh);
       next.push(portKey, VerdictClass[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
     }
     entry.elements = next.slice(); // without the room for more that pushing made
@@ -232,8 +243,10 @@ export class GuardedPod {
 
   /** The kernel may repeat this decision for a while. */
   remember(address: Ip, portKey: number, kernelClass: KernelClass, expires: number, now: number): void {
-    if (expires <= now || this.kernel.isResolver(address, portKey) || !this.decisions.put(address, portKey, expires)) return;
-    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernelClass], expires - now);
+    if (expires <= now || this.kernel.isResolver(address, portKey)) return;
+    const fresh = !this.decisions.has(address, portKey, 0);
+    if (!this.decisions.put(address, portKey, expires)) return;
+    for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernelClass], expires - now, fresh);
   }
 
   rememberDenial(address: Ip, portKey: number, now: number): void {
@@ -244,6 +257,23 @@ export class GuardedPod {
   /** Is this decision (one without a name of its own) one that we gave? */
   decided(address: Ip, portKey: number, now: number): boolean {
     return this.decisions.has(address, portKey, now);
+  }
+
+  /** Counts uses of a rule (`policy/rule`). Are they the first? */
+  firstUse(rule: string, count: number): boolean {
+    const before = this.ruleHits.get(rule) ?? 0;
+    this.ruleHits.set(rule, before + count);
+    return before === 0;
+  }
+
+  /** Packets that the kernel's element of such a decision has counted: how many are new? */
+  countDecided(address: Ip, portKey: number, packets: number): number {
+    return this.decisions.count(address, portKey, packets);
+  }
+
+  /** The rules behind an element of `ng-net`. */
+  network(key: string): NetworkDecision | undefined {
+    return this.fixed.get(key)?.use;
   }
 
   /** Forgets what has run out. */
@@ -284,7 +314,7 @@ export class GuardedPod {
     }
   }
 
-  /** The pod is gone, or no longer guarded: the kernel forgets it. */
+  /** The pod is gone, or no longer guarded: the kernel forgets it. Its names explain its last connections (worker/live.ts). */
   remove(): void {
     for (const { role, family: of, element } of this.fixed.values()) this.kernel.removeFixed(role, of, element);
     this.fixed.clear();
@@ -294,75 +324,5 @@ export class GuardedPod {
       if (own !== undefined) for (const { slot } of entry.bindings) this.kernel.forget(own, address, slot);
       this.dropElements(address, entry);
     }
-    this.guard.names.clear();
-  }
-}
-
-/** The guarded pods of this node, by name and by address. */
-export class PodTable {
-  readonly byKey = new Map<PodKey, GuardedPod>();
-  private readonly byAddress = new Map<Ip, GuardedPod>();
-  /** Where the addresses of known pods are that nobody stops; only what the interface prefixes cover. */
-  private readonly free = new Map<Ip, Attachment>();
-  /** Indexes of interfaces of such pods → how many addresses each has. */
-  private readonly freeIndexes = new Map<number, number>();
-
-  setFree(address: Ip, attachment: Attachment | undefined): void {
-    const old = this.free.get(address);
-    if (old !== undefined && old.kind !== "missing") {
-      const left = (this.freeIndexes.get(old.index) ?? 1) - 1;
-      if (left > 0) this.freeIndexes.set(old.index, left);
-      else this.freeIndexes.delete(old.index);
-    }
-    if (attachment === undefined) this.free.delete(address);
-    else this.free.set(address, attachment);
-    if (attachment !== undefined && attachment.kind !== "missing")
-      this.freeIndexes.set(attachment.index, (this.freeIndexes.get(attachment.index) ?? 0) + 1);
-  }
-
-  /** Has the kernel been told to let this address go, coming in by this interface? */
-  isFree(address: Ip, index: number): boolean {
-    const free = this.free.get(address);
-    return free !== undefined && (free.kind === "missing" || free.index === index);
-  }
-
-  /** Is it the interface of a pod that nobody guards? */
-  isFreeInterface(index: number): boolean {
-    return this.freeIndexes.has(index);
-  }
-
-  of(address: Ip): GuardedPod | undefined {
-    return this.byAddress.get(address);
-  }
-
-  set(pod: GuardedPod): void {
-    this.byKey.set(pod.pod.key, pod);
-    for (const address of pod.pod.addresses) this.byAddress.set(address, pod);
-  }
-
-  delete(pod: GuardedPod): void {
-    this.byKey.delete(pod.pod.key);
-    for (const address of pod.pod.addresses) if (this.byAddress.get(address) === pod) this.byAddress.delete(address);
-  }
-
-  /** The pod behind an interface (a routed veth or a bridge port). */
-  behind(index: number): GuardedPod | undefined {
-    for (const pod of this.byKey.values()) if (pod.attachment.kind !== "missing" && pod.attachment.index === index) return pod;
-    return undefined;
-  }
-
-  /** Room for one more binding? When the node is full, whoever has the most gives up what it used longest ago. */
-  makeRoom(limit: number, now: number): boolean {
-    if (this.bindings() < limit) return true;
-    let largest: GuardedPod | undefined;
-    for (const pod of this.byKey.values())
-      if (largest === undefined || pod.guard.names.bindings > largest.guard.names.bindings) largest = pod;
-    return largest?.guard.names.makeRoom(now) ?? false;
-  }
-
-  bindings(): number {
-    let count = 0;
-    for (const { guard } of this.byKey.values()) count += guard.names.bindings;
-    return count;
   }
 }

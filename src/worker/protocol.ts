@@ -1,18 +1,25 @@
 import type { Endpoint, Ip } from "../base/address.ts";
 import type { ConntrackEntry } from "../firewall/conntrack.ts";
 import type { QueueStats } from "../base/addon.ts";
+import type { NamePattern } from "../base/name.ts";
 import type { Attachment } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
 import type { Pod, PodKey } from "../model/snapshot.ts";
+import type { Explained, WhatIf } from "./explain.ts";
+import type { PolicySlots } from "./meter.ts";
 
 /** What the control thread gives the packet thread at its start. */
 export interface WorkerOptions {
   readonly markMask: number;
   readonly queueBase: number;
   readonly limits: Limits;
+  /** Names of DNS-over-HTTPS servers, patterns allowed. */
+  readonly dnsServers: readonly NamePattern[];
   /** The control thread keeps guarded pods' veths in interface groups. */
   readonly groups: boolean;
+  /** Where the packet thread counts (worker/meter.ts). */
+  readonly block: SharedArrayBuffer;
 }
 
 /** Bounds that an operator may set. */
@@ -40,6 +47,8 @@ export interface Update {
   readonly kind: "update";
   readonly id: number;
   readonly policies: readonly Policy[];
+  /** Where uses of the rules of these policies are counted. */
+  readonly slots?: readonly PolicySlots[];
   readonly removedPolicies: readonly PolicyId[];
   /** New, changed, or selected otherwise. */
   readonly pods: readonly PodUpdate[];
@@ -63,6 +72,7 @@ export type ToWorker =
   | Connections
   | { readonly kind: "bind" }
   | { readonly kind: "status"; readonly id: number }
+  | { readonly kind: "explain"; readonly id: number; readonly question: WhatIf }
   /** Is it there? */
   | { readonly kind: "ping" }
   | { readonly kind: "stop" };
@@ -86,6 +96,8 @@ export type FromWorker =
   | { readonly kind: "unknown"; readonly source: Ip; readonly index: number }
   | { readonly kind: "events"; readonly events: readonly EventDraft[] }
   | { readonly kind: "status"; readonly id: number; readonly status: WorkerStatus }
+  /** undefined: it guards no such pod. */
+  | { readonly kind: "explained"; readonly id: number; readonly answer: Explained | undefined }
   | { readonly kind: "pong" }
   /** A canary came to our rules. */
   | { readonly kind: "canary"; readonly nonce: string }

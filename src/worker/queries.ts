@@ -6,6 +6,7 @@ import { type Packet, Protocol } from "../model/packet.ts";
 import { VerdictClass } from "../model/verdict.ts";
 import { limited } from "./admission.ts";
 import { type Context, eachPacket, emitFor, type Held, type Settlement } from "./context.ts";
+import type { NameWatch } from "./name-watch.ts";
 import type { GuardedPod } from "./pods.ts";
 
 /**
@@ -20,8 +21,11 @@ export class Queries {
   private held: Held | undefined;
   private denied: Uint8Array | undefined;
 
-  constructor(context: Context, sender: RawSender) {
+  private readonly watch: NameWatch;
+
+  constructor(context: Context, sender: RawSender, watch: NameWatch) {
     this.context = context;
+    this.watch = watch;
     this.sender = sender;
   }
 
@@ -57,7 +61,9 @@ export class Queries {
     if (packet.payloadEnd <= packet.payloadStart) return true;
     if (packet.protocol !== Protocol.UDP) return false;
     const query = readQuery(packet.bytes, packet.payloadStart, packet.payloadEnd);
-    return !("bad" in query) && query.qname !== undefined && pod.guard.query(query.qname).action === "allow";
+    if ("bad" in query) return false;
+    const allowed = query.qname === undefined ? !pod.guard.book.restrictsNames : pod.guard.query(query.qname).action === "allow";
+    return allowed && this.watch.query(pod, packet, packet.bytes, packet.payloadStart, packet.payloadEnd);
   }
 
   /** False: the segment is not let through. */
@@ -95,18 +101,25 @@ export class Queries {
     const query = readQuery(bytes, start, end);
     const name = "bad" in query ? undefined : query.qname;
     const verdict = name === undefined ? undefined : pod.guard.query(name);
-    if (verdict?.action === "allow") return true;
+    const { packet } = this.held as Held;
+    // What names carry can be judged of a name that is no host name, too; of a message that nobody can read it cannot.
+    const allowed = verdict?.action === "allow" || (name === undefined && !("bad" in query) && !pod.guard.book.restrictsNames);
+    const light = allowed && this.watch.query(pod, packet, bytes, start, end);
+    if (light) return true;
     if (this.denied !== undefined) return false;
     this.denied = refused(bytes, start, end) ?? new Uint8Array(0);
     context.counters.queriesRefused++;
-    const packet = (this.held as Held).packet;
+    if (allowed) return false; // said already
+    context.meter.denied(verdict?.why ?? "malformed", verdict?.policy, verdict?.rule, "deny");
+    const refusal = verdict?.action === "refuse" ? verdict : undefined;
     emitFor(context, pod, {
       type: "dns",
       verdict: "deny",
       mode: "Enforce",
-      why: verdict?.why ?? "malformed",
-      policy: verdict?.policy ?? null,
-      rule: verdict?.rule ?? null,
+      why: refusal?.why ?? "malformed",
+      policy: refusal?.policy ?? null,
+      rule: refusal?.rule ?? null,
+      nearest: refusal?.nearest ?? null,
       destination: {
         address: ipText(packet.destination),
         port: packet.destinationPort,

@@ -2,6 +2,7 @@ import { NfVerdict, type NetlinkSocket, type PacketQueue, RECORD_WORDS, RecordWo
 import { type Ip, parseIp, putIp } from "../base/address.ts";
 import { namePattern } from "../base/name.ts";
 import { newPacket } from "../capture/decode.ts";
+import { NameList } from "../dns/elsewhere.ts";
 import { tcpSegment, udpReply } from "../dns/packets.ts";
 import { Protocol, TcpFlag } from "../model/packet.ts";
 import type { Policy } from "../model/policy.ts";
@@ -11,7 +12,10 @@ import { type Context, type Counters, newCounters } from "./context.ts";
 import { rulebook } from "./guard.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
-import { GuardedPod, PodTable } from "./pods.ts";
+import { Meter, newBlock } from "./meter.ts";
+import { NameWatch } from "./name-watch.ts";
+import { PodTable } from "./pod-table.ts";
+import { GuardedPod } from "./pods.ts";
 import { LIMITS_DEFAULT } from "./protocol.ts";
 import { Replies } from "./replies.ts";
 import { UnknownPods } from "./unknown.ts";
@@ -30,7 +34,7 @@ const RESOLVER = parseIp("192.0.2.53") as Ip;
 const SEQUENCE = 1000;
 
 /** What `openssl s_client -servername api.example.com -alpn h2,http/1.1` sends. */
-const HELLO = Buffer.from(
+export const HELLO = Buffer.from(
   "160301014e0100014a0303a7123da8eb47f8f7d731d180c76737866e3cc8f5dd7009df4e6959e9470f768e204f08374943a572276bfa476cf03d5974" +
     "c68ab718956063412b6472b00bbc09e1003e130213031301c02cc030009fcca9cca8ccaac02bc02f009ec024c028006bc023c0270067c00ac0140039" +
     "c009c0130033009d009c003d003c0035002f00ff010000c300000014001200000f6170692e6578616d706c652e636f6d000b000403000102000a0016" +
@@ -73,7 +77,9 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
     kernel: new Kernel(agreeable(), real.kernel.marks),
     pods: new PodTable(),
     limits: LIMITS_DEFAULT,
+    dnsServers: new NameList([]),
     counters: newCounters(),
+    meter: new Meter(newBlock(0)),
     nowMs: real.nowMs,
     now: real.now,
     emit: () => undefined,
@@ -95,7 +101,7 @@ export function* rehearse(real: Pick<Context, "now" | "nowMs"> & { kernel: Pick<
   if (book === undefined) return context.counters;
   context.pods.set(new GuardedPod(pod, book, { kind: "routed", interface: "rehearsal", index: 0 }, context.kernel, LIMITS_DEFAULT));
   const sender = { send: () => undefined, frame: () => undefined, close: () => undefined };
-  const replies = new Replies(context);
+  const replies = new Replies(context, new NameWatch(context, 0));
   const inspection = new Inspection(context, sender);
   const unknown = new UnknownPods(context, { mayGo: () => true }, () => undefined);
   const { marks } = context.kernel;

@@ -4,10 +4,12 @@ import { learn } from "../dns/reply.ts";
 import { resealed } from "../dns/rewrite.ts";
 import type { Fed } from "../dns/tcp.ts";
 import type { Learned } from "../model/binding.ts";
+import type { Notice } from "../model/event.ts";
 import { type Packet, Protocol } from "../model/packet.ts";
 import type { DnsName } from "../base/name.ts";
 import { NAME_LIMITS } from "../names/table.ts";
 import { type Context, eachPacket, emitFor, type Held, type Settlement } from "./context.ts";
+import type { NameWatch } from "./name-watch.ts";
 import type { GuardedPod } from "./pods.ts";
 
 const REFUSAL_EVENT_SECONDS = 60;
@@ -44,16 +46,21 @@ export class Replies {
   /** The UDP packet in hand was changed. */
   private changed = false;
 
-  constructor(context: Context) {
+  private readonly watch: NameWatch;
+
+  constructor(context: Context, watch: NameWatch) {
     this.context = context;
+    this.watch = watch;
   }
 
   hold(queue: PacketQueue, count: number): void {
+    const from = performance.now();
     eachPacket(this.context, queue, count, NfVerdict.accept, (held, answer) => {
       answer.verdict = NfVerdict.accept;
       this.read(queue, held, answer);
     });
     this.context.kernel.commit();
+    this.context.meter.histograms.dnsHold.observe(performance.now() - from, count);
   }
 
   private read(queue: PacketQueue, { packet, index }: Held, answer: Settlement): void {
@@ -104,6 +111,7 @@ export class Replies {
     const pod = this.pod as GuardedPod;
     context.counters.replies++;
     const nowMs = context.nowMs();
+    this.watch.reply(pod, this.packet as Packet, bytes, start, end);
     if (!pod.work.has(nowMs, DEBT_MS)) {
       context.counters.repliesUnlearned++;
       this.limited(pod, "too-much-work", "DNS replies of this pod were not learned: it has had its share of the packet thread");
@@ -115,6 +123,9 @@ export class Replies {
     const outcome = learn(bytes, start, end, learned, pod.pod.searches);
     if (pod.guard.book.stripsEch) this.strip(bytes, start, end, sequence);
     if (outcome.kind === "malformed") context.counters.repliesMalformed++;
+    if (learned.length > 0 && outcome.qname !== undefined && context.dnsServers.has(outcome.qname))
+      for (const { address } of learned) pod.elsewhere.learned(address);
+    pod.heard.take(outcome, learned, (this.packet as Packet).source, Math.floor(nowMs / 1000), pod.pod.searches);
     const now = Math.ceil(nowMs / 1000); // the second that has begun may be nearly over: nothing lasts for less than its TTL
     let count = 0;
     for (const one of learned) {
@@ -139,7 +150,7 @@ export class Replies {
     pod.work.spend(performance.now() - from);
   };
 
-  private limited(pod: GuardedPod, why: string, message: string): void {
+  private limited(pod: GuardedPod, why: Notice, message: string): void {
     const now = this.context.now();
     if (now - (this.refusedAt.get(pod) ?? 0) < REFUSAL_EVENT_SECONDS) return;
     this.refusedAt.set(pod, now);

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { Fault, messageOf } from "../base/fault.ts";
@@ -7,18 +8,22 @@ import type { EventDraft } from "../model/event.ts";
 import { admit } from "./admission.ts";
 import { knowCanary } from "./canary.ts";
 import { Comparison } from "./compare.ts";
-import { type Context, newCounters } from "./context.ts";
+import { type Context, newCounters, sayHeldBack } from "./context.ts";
 import { Desired } from "./desired.ts";
+import { explain, type Explained, type WhatIf } from "./explain.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
+import { Meter } from "./meter.ts";
+import { NameWatch } from "./name-watch.ts";
 import { settleOwed } from "./owed.ts";
-import { PodTable } from "./pods.ts";
+import { PodTable } from "./pod-table.ts";
 import type { FromWorker, ToWorker, WorkerOptions, WorkerStatus } from "./protocol.ts";
 import { Queries } from "./queries.ts";
 import { rehearse } from "./rehearsal.ts";
 import { Replies } from "./replies.ts";
+import { serversOf } from "./resolvers.ts";
 import { UnknownPods } from "./unknown.ts";
 
 /**
@@ -32,6 +37,7 @@ const SOCKET_BYTES = 8 * 1024 * 1024;
 const TICK_MS = 500;
 /** Longest stretch of rehearsal before packets get a turn, milliseconds. */
 const PLAY_MS = 1;
+/** Each pod's tables are swept this often, a few pods at a time: all of them at once would keep packets waiting. */
 const SWEEP_MS = 30_000;
 /** A packet that nobody settled for this long is settled by the native watchdog, milliseconds. */
 const DEADLINE_MS = 2000;
@@ -54,10 +60,15 @@ function start(native: Addon): void {
   const socket = new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES });
   const sender = new native.RawSender();
   const kernel = new Kernel(socket, marks(options.markMask));
+  const meter = new Meter(options.block);
+  meter.nowMs = Date.now();
+  kernel.takingOver = meter.takingOver = true;
   const context: Context = {
     kernel,
+    meter,
     pods: new PodTable(),
     limits: options.limits,
+    dnsServers: serversOf(options.dnsServers),
     counters: newCounters(),
     nowMs: steadyMs,
     now: () => Math.floor(steadyMs() / 1000),
@@ -73,7 +84,8 @@ function start(native: Addon): void {
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
   const queues = new Map<string, PacketQueue>();
-  const queriesOf = new Queries(context, sender);
+  const watch = new NameWatch(context, randomBytes(4).readUInt32LE());
+  const queriesOf = new Queries(context, sender, watch);
   const unknown = new UnknownPods(context, queriesOf, (source, index) => send({ kind: "unknown", source, index }));
   const desired = new Desired({
     context,
@@ -96,7 +108,7 @@ function start(native: Addon): void {
         return;
       case "bind":
         try {
-          openQueues(native, context, queues, sender, new Replies(context), queriesOf, inspection, unknown);
+          openQueues(native, context, queues, sender, new Replies(context, watch), queriesOf, inspection, unknown);
           send({ kind: "bound" });
           inSlices(rehearse(context));
         } catch (error) {
@@ -105,6 +117,9 @@ function start(native: Addon): void {
         return;
       case "status":
         send({ kind: "status", id: message.id, status: status(context, queues) });
+        return;
+      case "explain":
+        send({ kind: "explained", id: message.id, answer: explained(context, message.question) });
         return;
       case "ping":
         send({ kind: "pong" });
@@ -120,19 +135,40 @@ function start(native: Addon): void {
   });
   let sweptMs = 0;
   let served = 0;
+  let tickedMs = performance.now();
   setInterval(() => {
     const nowMs = context.nowMs();
+    const lateMs = performance.now() - tickedMs - TICK_MS;
+    tickedMs += TICK_MS + lateMs;
+    meter.histograms.loop.observe(Math.max(0, lateMs));
+    meter.nowMs = nowMs;
     if (!desired.ready) return;
     live.tick();
     comparison.tick(nowMs);
     inspection.sweep();
     served = settleOwed(context, served);
+    const now = context.now();
+    context.pods.inTurn(TICK_MS / SWEEP_MS, (pod) => {
+      pod.sweep(now);
+      sayHeldBack(context, pod);
+    });
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
-      for (const pod of context.pods.byKey.values()) pod.sweep(context.now());
-      kernel.commit();
+      watch.sweep(nowMs);
     }
+    kernel.commit();
   }, TICK_MS);
+}
+
+/** A question never ends the thread. */
+function explained(context: Context, question: WhatIf): Explained | undefined {
+  try {
+    return explain(context, question);
+  } catch (error) {
+    context.counters.faults++;
+    context.log("error", "a question could not be answered", { error: messageOf(error) });
+    return undefined;
+  }
 }
 
 /** Runs `work` to its end, with a turn for packets every PLAY_MS. Nothing depends on it: should it throw, that is said. */
@@ -171,7 +207,7 @@ function openQueues(
       copyRange,
       maxLength: 16_384,
       receiveBuffer: 4 * SOCKET_BYTES,
-      batch: copyRange > 8192 ? 32 : 64,
+      batch: name === "reply" ? 32 : 64,
       gso: true,
       failOpen: monitor,
       deadlineMs: DEADLINE_MS,
@@ -220,11 +256,11 @@ function status(context: Context, queues: ReadonlyMap<string, PacketQueue>): Wor
 }
 
 function fail(error: unknown): void {
-  const fault = error instanceof Fault ? error : explain(error);
+  const fault = error instanceof Fault ? error : kernelFault(error);
   send({ kind: "failed", code: fault.code, message: fault.message, fix: fault.fix });
 }
 
-function explain(error: unknown): Fault {
+function kernelFault(error: unknown): Fault {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
   if (code === "EPERM" || code === "EACCES")
     return new Fault("no-privilege", `the kernel refused: ${messageOf(error)}`, "run as root, or with CAP_NET_ADMIN and CAP_NET_RAW");

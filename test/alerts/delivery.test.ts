@@ -135,6 +135,30 @@ test("of a batch that is refused only what is refused alone goes to the dead let
   assert.equal(w.delivery.status().deadLetters, 1);
 });
 
+test("a collector that refuses everything gets it ever more slowly, and what comes after it is put right", async (t) => {
+  let broken = true;
+  const w = world(t, () => (broken ? { kind: "refused", why: "400 The plain HTTP request was sent to HTTPS port" } : { kind: "done" }));
+  w.add(...names(500));
+  await until(() => w.delivery.status().breaker === "open");
+  const { deadLetters, failure } = w.delivery.status();
+  assert.ok(deadLetters < 40, `${deadLetters} events were given up`);
+  assert.match(failure ?? "", /^it refuses everything: 400 The plain HTTP/);
+  broken = false;
+  await until(() => w.spool.empty);
+  const { sent, deadLetters: dead, breaker } = w.delivery.status();
+  assert.deepEqual([sent + dead, dead < 60, breaker], [500, true, "closed"]);
+});
+
+test("what comes when all has been refused is sent", async (t) => {
+  const w = world(t, ([one]) => (one?.event.id.startsWith("bad") === true ? { kind: "refused", why: "400" } : { kind: "done" }));
+  for (let i = 0; i < 25; i++) {
+    w.add(`bad${i}`);
+    await until(() => w.spool.empty);
+  }
+  w.add("good");
+  await until(() => w.got.includes("good"));
+});
+
 test("one by one: what is done is not sent again, what is put off is, what is refused is buried", async (t) => {
   const seen: string[][] = [];
   const w = world(t, (batch) => {

@@ -113,7 +113,81 @@ export const DRAFTS: Readonly<Record<string, EventDraft>> = {
   },
 };
 
+/** What is said beside denials, and what goes with a denial. */
+const NOTICES: Readonly<Record<string, EventDraft>> = {
+  resolver: {
+    type: "dns",
+    verdict: "allow",
+    mode: "Enforce",
+    why: "untrusted-resolver",
+    pod,
+    policies: ["shop/checkout"],
+    policy: "shop/checkout",
+    rule: "rogue",
+    destination: { address: "198.51.100.53", port: 5353, protocol: "UDP", names: ["dns.example.net"] },
+    source,
+    evidence: { dns: [], serverName: "api.example.com", application: "dns", ja4: null, fields: { query: "api.example.com" } },
+    message: "DNS with dns.example.net 198.51.100.53:5353/UDP, about api.example.com: it is no trusted resolver",
+  },
+  overTls: {
+    type: "dns",
+    verdict: "deny",
+    mode: "Enforce",
+    why: "dns-over-tls",
+    pod,
+    policies: ["shop/checkout"],
+    destination: { address: "2001:db8::853", port: 853, protocol: "TCP", names: [] },
+    source: { ...source, address: "fd00:10:244::b" },
+    evidence: { dns: [], serverName: null, application: null, ja4: null },
+    message: "DNS with [2001:db8::853]:853/TCP: what is asked and answered cannot be seen",
+  },
+  tunnel: {
+    type: "dns",
+    verdict: "deny",
+    mode: "Enforce",
+    why: "dns-tunnel",
+    pod,
+    policies: ["shop/checkout"],
+    policy: "shop/checkout",
+    destination: { address: "10.96.0.10", port: 53, protocol: "UDP", names: ["6a6b6c.evil.example"] },
+    source,
+    exceeded: { limit: "names", most: 1000, found: 1001, domain: "evil.example" },
+    count: 3,
+    message: "names below evil.example may carry data: 1001 different ones in a minute (at most 1000)",
+  },
+  changed: {
+    type: "policy",
+    verdict: "info",
+    mode: "Monitor",
+    why: "policy-mode-lowered",
+    policy: "shop/checkout",
+    change: {
+      source: "configmap/shop/policies:checkout.yaml",
+      digest: `sha256:${"0".repeat(64)}`,
+      version: "4711",
+      by: "kubectl-edit (Update)",
+      at: "2026-11-26T09:59:59.000Z",
+      what: ["mode: Enforce → Monitor"],
+    },
+    message: "shop/checkout: mode: Enforce → Monitor (written by kubectl-edit (Update) at 2026-11-26T09:59:59.000Z)",
+  },
+  suggested: {
+    type: "connection",
+    verdict: "deny",
+    mode: "Enforce",
+    why: "no-rule",
+    pod,
+    policies: ["shop/checkout"],
+    destination: { address: "203.0.113.9", port: 443, protocol: "TCP", names: [] },
+    source,
+    evidence: { dns: [], serverName: null, application: null, ja4: null },
+    suggestion:
+      '# for spec.egress of shop/checkout\n- name: "allow-203.0.113.9-443"\n  action: Accept\n  to:\n  - networks: ["203.0.113.9"]\n  ports:\n  - { protocol: TCP, port: 443 }\n',
+    message: "203.0.113.9:443/TCP: no-rule",
+  },
+};
+
 export function samples(): [string, BoundedEvent][] {
   const stamp = stamper("mb2k9x");
-  return Object.entries(DRAFTS).map(([name, draft]) => [name, bound(stamp(draft, NOW))]);
+  return Object.entries({ ...DRAFTS, ...NOTICES }).map(([name, draft]) => [name, bound(stamp(draft, NOW))]);
 }

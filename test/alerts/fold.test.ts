@@ -143,6 +143,31 @@ test("when all pods together are over the node's share, what is severe still has
   assert.ok(critical > 5 && info + medium + critical <= 51, `${critical} critical`);
 });
 
+test("a tenant who writes thousands of policies fills nobody's collector; the cluster's own are always told", () => {
+  const { at, folder, emit, out } = world();
+  const policy = (id: string | null, i = 0): EventDraft => ({
+    type: "policy",
+    verdict: "info",
+    why: id === null ? "input-invalid" : "policy-invalid",
+    policy: id,
+    message: `${id} ${i}`,
+  });
+  for (let i = 0; i < 5000; i++) emit(policy(`evil/p${i}`, i));
+  for (let i = 0; i < 5000; i++) emit(policy(null, i));
+  assert.equal(out.length, 2 * 5 * SETTINGS.podPerSecond);
+  for (let i = 0; i < 300; i++) emit(policy(`guard-${i}`));
+  emit(policy("shop/checkout"));
+  assert.equal(out.splice(0).length, 200 + 300 + 1);
+  folder.tick((at.now += 1000));
+  assert.deepEqual(
+    out.map(({ why, count, message }) => [why, count, message?.split(":")[0]]),
+    [
+      ["alerts-limited", 4900, "events without a pod (policies of evil)"],
+      ["alerts-limited", 4900, "events without a pod (policies of files)"],
+    ],
+  );
+});
+
 test("more pods than are remembered share one state, and a window of 0 folds nothing", () => {
   const { emit, out, folder } = world({ windowMs: 60_000, podPerSecond: 1000, nodePerSecond: 100_000 });
   for (let i = 0; i < 20_000; i++) emit(plain(denial(`p${i}`)));

@@ -75,6 +75,18 @@ test("OCSF has the classes, numbers and required fields of the schema", () => {
   assert.deepEqual(facts("wouldDeny"), [4001, 1, 1, 19, true]);
   assert.deepEqual(facts("refusedQuery"), [4003, 6, 2, 2, true]);
   assert.deepEqual(facts("spoofed"), [4001, 5, 2, 6, true]);
+  // What went through, and is worth a look; and a connection that was stopped, which no REFUSED answered.
+  assert.deepEqual(facts("resolver"), [4003, 1, 1, 19, true]);
+  assert.deepEqual(facts("overTls"), [4003, 1, 2, 2, true]);
+  assert.deepEqual(facts("tunnel"), [4003, 6, 2, 2, true]);
+  assert.deepEqual(
+    ["resolver", "overTls", "tunnel"].map((name) => [of(name)["query"], of(name)["rcode"]]),
+    [
+      [{ hostname: "api.example.com" }, undefined],
+      [undefined, undefined],
+      [{ hostname: "6a6b6c.evil.example" }, "Refused"],
+    ],
+  );
   assert.deepEqual(facts("policy"), [0, 99, undefined, undefined, undefined]);
   fc.assert(
     fc.property(anyEvent, (event) => valid(ocsf(bound(event), ORIGIN, "1.8.0"))),
@@ -163,6 +175,21 @@ test("syslog: header and structured data are those of RFC 5424, and the length c
   assert.match(syslogMessage(denied, "n", 1, "authpriv", "x"), /^<84>1 /); // 10 * 8 + 4
 });
 
+test("what somebody altered or lowered has a title of its own, in every reason there is", () => {
+  const header = (name: string): string | undefined =>
+    readCef(cef(samples().find(([one]) => one === name)?.[1] as never, ORIGIN)).header[5];
+  assert.deepEqual(["resolver", "overTls", "tunnel", "changed", "suggested"].map(header), [
+    "DNS with an untrusted resolver allowed",
+    "DNS over TLS or QUIC denied",
+    "Signs of a DNS tunnel denied",
+    "Mode of a policy lowered",
+    "Connection denied",
+  ]);
+  const { fields } = readCef(cef(samples().find(([one]) => one === "suggested")?.[1] as never, ORIGIN));
+  assert.equal(fields.get("flexString1Label"), "suggestion");
+  assert.match(fields.get("flexString1") as string, /^# for spec\.egress of shop\/checkout\n- name: "allow-/);
+});
+
 test("whatever the values, a line is bounded, and it is one line", () => {
   const huge = "é\n".repeat(5000);
   const labels = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`${huge}${i}`, huge]));
@@ -186,10 +213,25 @@ test("whatever the values, a line is bounded, and it is one line", () => {
 test("every type and verdict has a severity, and a worse verdict is never less", () => {
   assert.deepEqual(
     samples().map(([name, event]) => `${name} ${severityOf(event)}`),
-    ["allowed info", "denied medium", "wouldDeny medium", "refusedQuery medium", "spoofed critical", "policy high", "hostile high"],
+    [
+      "allowed info",
+      "denied medium",
+      "wouldDeny medium",
+      "refusedQuery medium",
+      "spoofed critical",
+      "policy high",
+      "hostile high",
+      "resolver medium",
+      "overTls medium",
+      "tunnel high",
+      "changed high",
+      "suggested medium",
+    ],
   );
   assert.equal(severityOf({ type: "connection", verdict: "deny", why: "constructor" }), "medium");
   assert.equal(severityOf({ type: "agent", verdict: "info", why: "degraded" }), "high");
+  const info = (why: string): string => severityOf({ type: "agent", verdict: "info", why });
+  assert.deepEqual(["effective-mode", "effective-mode-lowered", "stopped", "started"].map(info), ["low", "critical", "low", "low"]);
   assert.equal(severityOf({ type: "rules", verdict: "info", why: "rules-contended" }), "critical");
 });
 

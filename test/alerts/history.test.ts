@@ -53,3 +53,19 @@ test("metrics: no status breaks a scrape, and labels are escaped", () => {
   assert.match(text, /^namegate_effective_mode\{mode="Enforce"\} 1$/m);
   assert.match(text, /^namegate_queue_received_total\{queue="reply"\} 7$/m);
 });
+
+test("a reader of the history goes on where it was, and sees what it can no longer get", () => {
+  const stamp = stamper("run");
+  const history = new History();
+  const numbers = (seen: number, count: number): number[] => history.after(seen, count).map(({ seq }) => seq);
+  assert.deepEqual(numbers(0, 10), []);
+  for (let i = 0; i < 5; i++) history.push(stamp({ type: "agent", verdict: "info" }, 0));
+  assert.deepEqual(numbers(0, 10), [1, 2, 3, 4, 5]);
+  assert.deepEqual(numbers(3, 1), [4]);
+  assert.deepEqual(numbers(5, 10), []);
+  assert.deepEqual(numbers(99, 10), []);
+  for (let i = 5; i < 10_003; i++) history.push(stamp({ type: "agent", verdict: "info" }, 0));
+  assert.equal(history.forgotten, 3);
+  assert.deepEqual(numbers(0, 2), [4, 5]);
+  assert.deepEqual(numbers(9_999, 10), [10_000, 10_001, 10_002, 10_003]);
+});

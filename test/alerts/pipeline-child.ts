@@ -25,7 +25,7 @@ const pipeline = new Pipeline(
   },
 );
 
-const draft: EventDraft = { type: "agent", verdict: "info", why: "test", message: "m".repeat(200) };
+const draft: EventDraft = { type: "agent", verdict: "info", why: "degraded", message: "m".repeat(200) };
 function some(): void {
   const ids: string[] = [];
   for (let i = 0; i < 20; i++) {

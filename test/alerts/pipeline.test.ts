@@ -52,7 +52,7 @@ test("filters: every condition that is given must hold", () => {
   const of = (name: string): Event => samples().find(([one]) => one === name)?.[1] as Event;
   const any = { severity: "info", types: undefined, verdicts: undefined, namespaces: undefined, policies: undefined } as const;
   const passing = (filter: Partial<typeof any> | object): string[] =>
-    samples().flatMap(([name, event]) => (passes({ ...any, ...filter }, event, severityOf(event)) ? [name] : []));
+    samples().flatMap(([name, event]) => (name in DRAFTS && passes({ ...any, ...filter }, event, severityOf(event)) ? [name] : []));
   assert.deepEqual(passing({}), Object.keys(DRAFTS));
   assert.deepEqual(passing({ severity: "high" }), ["spoofed", "policy", "hostile"]);
   assert.deepEqual(passing({ types: ["dns", "policy"] }), ["refusedQuery", "policy"]);
@@ -103,6 +103,7 @@ test("several sinks: each has its filter and format, and one that hangs holds up
       .sinks.slice(0, 2)
       .every(({ failures }) => failures > 0),
   );
+  await until(() => pipeline.status().sinks[2]?.sent === 150); // its last answer may be on its way
   const [hangs, gone, fine] = pipeline.status().sinks;
   assert.match(hangs?.failure ?? "", /no answer within 300 ms|abort/);
   assert.match(gone?.failure ?? "", /ECONNREFUSED/);

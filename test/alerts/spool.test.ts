@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import fs, { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -111,6 +112,7 @@ test("what is added comes out once, the most severe first and each severity in o
   assert.deepEqual(segments(path), []);
   assert.deepEqual(spool.status(), {
     bytes: 0,
+    maxBytes: 4 * MB,
     events: 0,
     lost: { info: 0, low: 0, medium: 0, high: 0, critical: 0 },
     damaged: 0,
@@ -281,6 +283,29 @@ test("a disk that refuses is said, and nothing is thrown", (t) => {
   spool.flush();
   assert.match(spool.status().failure ?? "", /ENOENT/);
   assert.equal(spool.status().lost.high, 1);
+});
+
+test("a full disk leaves no empty segments behind, and what comes after it is kept", (t) => {
+  const path = folder(t);
+  const spool = new Spool(path, MB);
+  spool.add("low", "before");
+  spool.flush();
+  const full = t.mock.method(fs, "writeSync", () => {
+    throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+  });
+  syncBuiltinESMExports();
+  for (let i = 0; i < 100; i++) {
+    spool.add("low", `lost ${i}`);
+    spool.add("high", `lost ${i}`);
+    spool.flush();
+  }
+  full.mock.restore();
+  syncBuiltinESMExports();
+  assert.deepEqual([segments(path).length, spool.status().lost.high, spool.status().lost.low], [1, 100, 100]);
+  assert.match(spool.status().failure ?? "", /ENOSPC/);
+  spool.add("low", "after");
+  spool.flush();
+  assert.deepEqual(drain(spool), ["before", "after"]);
 });
 
 test("kill -9 at random moments, 20 times: what was said to be kept comes out, in the end, unless it was handed over", {

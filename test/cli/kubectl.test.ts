@@ -99,7 +99,7 @@ const TWO: FakeCluster = {
       explain: { stdout: "checkout-0 may reach api.stripe.com\n" },
       unused: {
         stdout: JSON.stringify([
-          { policy: "shop/checkout", rule: "old", hits: 0, lastHit: null },
+          { policy: "shop/checkout", rule: "old", hits: 0, lastHit: null, observedSince: "2026-01-01T00:00:00.000Z", conclusive: true },
           { policy: "shop/checkout", rule: "b" },
         ]),
       },
@@ -107,7 +107,11 @@ const TWO: FakeCluster = {
     agentOf(2, {
       status: { stdout: statusOf([podOf("shop", "checkout-1", { enforced: false, why: "its interface is a macvlan" })]) },
       observe: { stdout: eventAt("2026-11-26T10:00:02.000Z", "shop", "checkout-1") },
-      unused: { stdout: '{"policy":"shop/checkout","rule":"old","hits":0}\n{"policy":"shop/checkout","rule":"c","hits":0}\n' },
+      unused: {
+        stdout:
+          '{"policy":"shop/checkout","rule":"old","hits":0,"observedSince":"2026-02-01T00:00:00.000Z","conclusive":false}\n' +
+          '{"policy":"shop/checkout","rule":"c","hits":0}\n',
+      },
     }),
   ],
 };
@@ -216,9 +220,10 @@ test("observe: the events of all nodes, by time; in a namespace, of a pod", (t) 
   );
   assert.deepEqual(all.calls.at(-1)?.slice(-6), ["observe", "-o", "json", "--last", "100", "--no-follow"]);
   const text = run(t, TWO, "observe", "--no-follow", "--last", "5");
-  assert.deepEqual(text.stdout.split("\n"), [
-    "worker-1 10:00:01.000 DENY       shop/checkout-0 → evil.example.net 198.51.100.1:443/TCP no-rule",
-    "worker-2 10:00:02.000 DENY       shop/checkout-1 → evil.example.net 198.51.100.1:443/TCP no-rule",
+  // The date is there on other days only.
+  assert.deepEqual(text.stdout.replaceAll(" 2026-11-26 ", " ").split("\n"), [
+    "worker-1 10:00:01.000 DENY       shop/checkout-0 → evil.example.net 198.51.100.1:443/TCP no-rule id 2026-11-26T10:00:01.000Z",
+    "worker-2 10:00:02.000 DENY       shop/checkout-1 → evil.example.net 198.51.100.1:443/TCP no-rule id 2026-11-26T10:00:02.000Z",
     "",
   ]);
   assert.equal(run(t, TWO, "observe", "checkout-0", "--no-follow", "-o", "json").stdout.trim().split("\n").length, 1);
@@ -238,23 +243,114 @@ test("observe follows until it is interrupted; an agent that ends is said", asyn
       if (seen.stdout.includes("evil.example.net") && seen.stderr.includes("137")) child.kill("SIGINT");
     });
   const status = await new Promise((resolve) => child.once("close", resolve));
-  assert.match(seen.stdout, /^worker-1 10:00:01.000 DENY/);
+  assert.match(seen.stdout, /^worker-1 (2026-11-26 )?10:00:01.000 DENY/);
   assert.match(seen.stderr, /node worker-2: a line that is no event: garbage/);
   assert.match(seen.stderr, /node worker-2: no answer: command terminated with exit code 137/);
   assert.equal(status, 1);
 });
 
-test("explain goes to the agent of the pod's node, with what is behind it", (t) => {
-  const got = run(t, TWO, "explain", "checkout-0", "api.stripe.com", "--", "--port", "443");
+test("observe gives its filters to the agents, in their order, and sorts out what another version lets through", (t) => {
+  const argv = [
+    "--not",
+    "--pod",
+    "shop/other",
+    "--why=no-rule",
+    "-l",
+    "!x",
+    "--to-name",
+    "*.example.net",
+    "--port",
+    "443/tcp",
+    "--since",
+    "2026-11-26T10:00:02Z",
+  ];
+  const got = run(t, TWO, "observe", "-A", "--no-follow", "--last", "7", ...argv, "-o", "json");
+  assert.equal(got.status, 0, got.stderr);
+  assert.deepEqual(got.calls.at(-1)?.slice(-9), [
+    "7",
+    "--no-follow",
+    "--not",
+    "--pod=shop/other",
+    "--why=no-rule",
+    "--label=!x",
+    "--to-name=*.example.net",
+    "--port=443/tcp",
+    "--since=2026-11-26T10:00:02Z",
+  ]);
+  assert.deepEqual(
+    got.stdout
+      .trim()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as { time: string }).time.slice(17, 19)),
+    ["02", "03"],
+    "the fake agents do not filter",
+  );
+  const top = run(t, TWO, "observe", "-A", "--top", "namespace,why");
+  assert.equal(top.status, 0, top.stderr);
+  assert.match(
+    top.stdout,
+    /^NAMESPACE +WHY +DENIED +WOULD DENY +EVENTS +LAST \(UTC\)\nshop +no-rule +2 +0 +2 +2026-11-26 10:00:02\nbank +no-rule +1 /,
+  );
+  assert.match(
+    run(t, TWO, "observe", "-A", "--no-follow", "-o", "table").stdout,
+    /^NODE +TIME +VERDICT +POD .*\nworker-1 +10:00:01\.000 +deny +shop\/checkout-0 +evil/,
+  );
+});
+
+test("explain: of a pod its node's agent is asked, of an event all are", (t) => {
+  const got = run(
+    t,
+    TWO,
+    "explain",
+    "checkout-0",
+    "--to",
+    "api.stripe.com:443",
+    "--server-name",
+    "x.example",
+    "--",
+    "--application",
+    "tls",
+  );
   assert.equal(got.status, 0, got.stderr);
   assert.equal(got.stdout, "checkout-0 may reach api.stripe.com\n");
-  assert.deepEqual(got.calls.at(-1)?.slice(-6), ["namegate", "explain", "shop/checkout-0", "api.stripe.com", "--port", "443"]);
+  assert.deepEqual(got.calls.at(-1)?.slice(-8), [
+    "namegate",
+    "explain",
+    "--pod",
+    "shop/checkout-0",
+    "--to=api.stripe.com:443",
+    "--server-name=x.example",
+    "--application",
+    "tls",
+  ]);
+  const says = (stdout: string): FakeAgent["says"] => ({ explain: { stdout } });
+  const none: FakeAgent["says"] = {
+    explain: { status: 2, stderr: 'namegate explain: no event "m-1" in this agent\'s memory\n  fix: x\n' },
+  };
+  const three = { ...TWO, agents: [agentOf(1, none), agentOf(2, says("it was\u001b[2J denied\n")), agentOf(3, none)] };
+  const event = run(t, three, "explain", "m-1");
+  assert.equal(event.status, 0, event.stderr);
+  assert.equal(event.stdout, "it was\\u{1b}[2J denied\n");
+  assert.equal(event.stderr, "");
+  const nobody = run(t, { ...TWO, agents: [agentOf(1, none), agentOf(2, none)] }, "explain", "m-1");
+  assert.equal(nobody.status, 1);
+  assert.match(nobody.stderr, /^node worker-1: namegate explain: no event "m-1" in this agent's memory\nnode worker-2: /);
 });
 
 test("unused is what no node needed", (t) => {
   const got = run(t, TWO, "unused", "-o", "json");
   assert.deepEqual(JSON.parse(got.stdout), {
-    unused: [{ policy: "shop/checkout", rule: "old", hits: 0, lastHit: null, nodes: 2 }],
+    unused: [
+      {
+        policy: "shop/checkout",
+        rule: "old",
+        hits: 0,
+        lastHit: null,
+        observedSince: "2026-02-01T00:00:00.000Z",
+        conclusive: false,
+        nodes: 2,
+      },
+    ],
     notAsked: [],
   });
   const merged = mergeUnused([
@@ -272,6 +368,14 @@ test("wrong usage, and what cannot be", (t) => {
     [["status", "--namespce", "x"], 2, /Unknown option '--namespce'/],
     [["status", "-A", "-n", "x"], 2, /-A goes with neither/],
     [["explain"], 2, /explain needs a pod/],
+    [["explain", "checkout"], 2, /"checkout" is no event's id; of a pod, --to/],
+    [["explain", "a-1", "--server-name", "x.example"], 2, /go with a pod and --to/],
+    [["explain", "checkout-0", "--to", "a:1", "--to", "b:1"], 2, /one --to at a time/],
+    [["status", "--verdict", "deny"], 2, /filters and --top go with observe/],
+    [["status", "--server-name", "x.example"], 2, /go with explain/],
+    [["observe", "--not"], 2, /no filter comes behind it/],
+    [["observe", "--to", "nonsense"], 2, /--to "nonsense": it is neither/],
+    [["observe", "--top", "colour"], 2, /--top "colour": known are pod/],
     [["status", "--", "--kubeconfig=/evil"], 2, /is not a name of Kubernetes/],
     [["status", "-n", "../x"], 2, /is not a name of Kubernetes/],
     [["status", "nobody"], 2, /pod shop\/nobody: Error from server \(NotFound\)/],

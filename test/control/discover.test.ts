@@ -21,6 +21,7 @@ function capture() {
     (draft) => events.push(draft),
     () => undefined,
     () => 1_800_000_000_000,
+    () => undefined,
     (options) => {
       passive = options;
       return { close: () => undefined, stats: () => ({ packets: 0, dropped: 0, skipped: 0, reopened: 0, open: true }) };

@@ -23,9 +23,9 @@ test("every change of the effective mode is an event, and nothing else is", () =
   look("Discover", "Discover", "no rules are installed");
   assert.deepEqual(said, [
     "agent effective-mode effective mode None → Enforce",
-    "agent effective-mode effective mode Enforce → None, though policies ask for Enforce: IPv6 is bypassed",
+    "agent effective-mode-lowered effective mode Enforce → None, though policies ask for Enforce: IPv6 is bypassed",
     "agent effective-mode effective mode None → Monitor",
-    "agent effective-mode effective mode Monitor → Discover",
+    "agent effective-mode-lowered effective mode Monitor → Discover",
   ]);
 });
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { byConfigMap, delayOf, eventName, Feedback, lotOf, verdictOf } from "../../src/control/feedback.ts";
-import type { PolicyState } from "../../src/control/policies.ts";
+import { PolicyKeeper, type PolicyState } from "../../src/control/policies.ts";
 import { PolicyMaps } from "../../src/control/policy-maps.ts";
 import type { PolicyMap } from "../../src/inputs/kubernetes/objects.ts";
 import type { Problem } from "../../src/model/policy.ts";
@@ -15,7 +15,7 @@ const map = (name: string, more: Partial<PolicyMap> = {}): PolicyMap => ({
   resourceVersion: "1",
   created: 0,
   data: {},
-  refused: [],
+  refused: false,
   ...more,
 });
 const POLICY = `apiVersion: namegate.dev/v1alpha1
@@ -168,7 +168,7 @@ test("policies of ConfigMaps: parsed once a version; the older ConfigMap keeps a
     maps.read([cluster("namegate")]).policies.map(({ id }) => id),
     ["guard"],
   );
-  assert.match(maps.read([map("r", { refused: ["a.yaml"] })]).problems[0]?.message ?? "", /more than \d+ characters/);
+  assert.match(maps.read([map("r", { refused: true })]).problems[0]?.message ?? "", /more than \d+ characters/);
   clock = 1;
 });
 
@@ -189,4 +189,35 @@ test("a namespace that has used up its share of the control thread waits, and ke
   clock += 120_000;
   assert.deepEqual(ids(version("3", "p3"), other), ["other/q", "shop/p3"]);
   assert.equal(maps.deferred, false);
+});
+
+test("a ConfigMap that has not been read yet, or is not read at all, takes nothing away", () => {
+  let clock = 0;
+  const data = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`k${i}.yaml`, document(`p${i}`)]));
+  const list = [map("a", { data: { "a.yaml": document("a") } }), map("b", { data }), map("c", { data: { "c.yaml": document("c") } })];
+  const keeper = new PolicyKeeper(undefined);
+  const all = keeper.update(new PolicyMaps("namegate", () => clock).read(list));
+  assert.equal(all.length, 22);
+
+  // The agent was started again: its first reading of this namespace takes longer than it may have.
+  const maps = new PolicyMaps("namegate", () => (clock += 4000));
+  assert.deepEqual(
+    keeper
+      .update(maps.read(list))
+      .map(({ id }) => id)
+      .sort(),
+    all.map(({ id }) => id).sort(),
+  );
+  assert.equal(maps.deferred, true);
+  assert.ok(keeper.states.every(({ valid }) => valid));
+  clock += 600_000;
+  const cluster = new PolicyMaps("shop", () => (clock += 4000)); // the cluster's own policies wait for nobody
+  assert.equal(cluster.read(list).policies.length, 22);
+
+  // The namespace has too much text.
+  const refused = keeper.update(new PolicyMaps("shop", () => 0).read([list[0] as PolicyMap, map("b", { data: {}, refused: true })]));
+  assert.equal(refused.length, 21, "all keys of b, and a; c is gone");
+  assert.equal(keeper.states.filter(({ valid }) => !valid).length, 20);
+  const own = byConfigMap(keeper.loose).get("shop/b") ?? [];
+  assert.match(verdictOf([], own)?.message ?? "", /^1 problem\. .*more than \d+ characters/);
 });

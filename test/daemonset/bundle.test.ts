@@ -53,6 +53,14 @@ test("the addons are inside, pcap as far as it is built here", options, () => {
   assert.equal(got.status, 0, got.stderr);
 });
 
+test("the page's files are inside, all of them and as they are", options, () => {
+  const page = join(ROOT, "src", "page", "static");
+  const files = readdirSync(page);
+  assert.ok(files.includes("index.html"));
+  assert.deepEqual(readdirSync(join(bundle, "chunks", "static")).sort(), [...files].sort());
+  for (const file of files) assert.deepEqual(readFileSync(join(bundle, "chunks", "static", file)), readFileSync(join(page, file)), file);
+});
+
 test("no thread of the agent ever reads the Kubernetes client", options, () => {
   const inStart = closure([join(bundle, "main.js"), ...chunksOf("agent"), ...chunksOf("agent-cluster")]);
   const thread = closure([join(bundle, "worker", "thread.js")]);

@@ -8,10 +8,13 @@ import type { Ip } from "../../src/base/address.ts";
 import { dnsName } from "../../src/base/name.ts";
 import { HOPS_MAX } from "../../src/dns/chain.ts";
 import { readQuery, refused } from "../../src/dns/query.ts";
+import { readAsked } from "../../src/dns/question.ts";
 import { ADDRESSES_MAX, learn } from "../../src/dns/reply.ts";
 import { TCP_LIMITS, TcpMessages } from "../../src/dns/tcp.ts";
+import { exceeds, POD_DOMAINS_MAX, Questions } from "../../src/dns/tunnel.ts";
 import type { Learned } from "../../src/model/binding.ts";
 import { type Packet, Protocol, TcpFlag } from "../../src/model/packet.ts";
+import { DNS_LIMITS } from "../../src/policy/view.ts";
 import { a, aaaa, ask, cname, encode, labels, param, randomFrom, svcb } from "./encode.ts";
 
 const opt = { name: [], type: 41, class: 1232, ttl: 0, data: new Uint8Array(0) };
@@ -65,6 +68,8 @@ export function fuzz(seed: number, until: (iterations: number) => boolean): Fuzz
   const count: FuzzCount = { iterations: 0, learned: 0, queries: 0, messages: 0, slowestMs: 0 };
   const out: Learned[] = [];
   const work = new Uint8Array(1024);
+  const questions = new Questions<number>(seed);
+  const limits = { ...DNS_LIMITS, types: new Set(DNS_LIMITS.types) };
   const tcp = new TcpMessages("resolver", { ...TCP_LIMITS, connections: 8, octets: 300_000 });
   const stream = Uint8Array.from({ length: 4096 }, (_, i) => (i % 32 === 1 ? 30 : i % 32 === 0 ? 0 : i)); // messages of 30 octets
   const packet: Packet = {
@@ -106,6 +111,15 @@ export function fuzz(seed: number, until: (iterations: number) => boolean): Fuzz
       const before = performance.now();
       const outcome = learn(work, start, end, out, ["svc.local", "local"]);
       const query = readQuery(work, start, end);
+      const asked = readAsked(work, start, end, ["svc.local", "local"]);
+      if (asked !== undefined) {
+        const domain = questions.count(0, asked, count.iterations);
+        const excess = exceeds(limits, asked, domain);
+        assert.ok(asked.domainAt <= asked.name.length && asked.labelLength <= 63 && domain.names >= 1 && domain.data >= 0);
+        assert.ok(excess === undefined || Number.isFinite(excess.found));
+        // A query that we would forward is one that was looked at.
+        assert.ok(questions.size <= POD_DOMAINS_MAX);
+      } else assert.ok("bad" in query);
       const refusal = refused(work, start, end);
       packet.sourcePort = below(10);
       const kind = below(40);

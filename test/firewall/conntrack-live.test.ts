@@ -146,6 +146,28 @@ if (insideNamespace(import.meta.url, ["conntrack", "iptables", "ip6tables", "ip"
     });
   }
 
+  test("a TCP connection is ended, another one only marked", async (t) => {
+    const server = createServer((s) => s.resume());
+    server.listen(0, "10.0.0.2");
+    await once(server, "listening");
+    const client = connect({ port: (server.address() as AddressInfo).port, host: "10.0.0.2", localAddress: "10.0.0.1" });
+    t.after(() => {
+      client.destroy();
+      server.close();
+    });
+    await once(client, "connect");
+    const ports = [client.localPort, await udp("10.0.0.1", "10.0.0.2", 53)];
+    const entries = (): ConntrackEntry[] => read().filter((e) => e.family === 4 && ports.includes(e.origSourcePort));
+    const batch = new ConntrackBatch();
+    for (const entry of entries()) batch.end(entry, 2, 7);
+    assert.deepEqual(batch.commit(socket), { applied: 2, gone: 0, failures: [] });
+    const [tcp, dns] = entries().sort((one, other) => one.protocol - other.protocol) as [ConntrackEntry, ConntrackEntry];
+    assert.deepEqual([tcp.tcpState, tcp.mark, tcp.timeout <= 120], [8, 2, true]);
+    assert.deepEqual([dns.tcpState, dns.mark], [0, 2]);
+    for (const entry of [tcp, dns]) batch.remove(entry);
+    batch.commit(socket);
+  });
+
   test("protocols without ports, other zones", () => {
     run(
       "conntrack",

@@ -285,6 +285,15 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
     assert.equal(batch.commit(socket).applied, 1);
     const [e] = read("c");
     assert.deepEqual([e?.packets, e?.bytes, e?.comment, e?.mark, e?.markMask], [7, 9007199254740991, "new", 5, 7]);
+    batch.addIpPortIp("c", ip("192.0.2.1"), 6, 443, ip("10.0.0.1"), 100, 5, 7, "new", true);
+    assert.equal(batch.commit(socket).applied, 1);
+    assert.equal(read("c")[0]?.packets, 0, "counts from zero");
+    // A set of an earlier version without counters is replaced under the rules that refer to it (worker/kernel.ts).
+    const net = { type: "hash:ip,port,net", family: 4, skbinfo: true } as const;
+    assert.equal(ipset.create({ name: "old", ...net }), undefined);
+    assert.equal(ipset.create({ name: "old", ...net, counters: true })?.code, "set-exists");
+    assert.equal(ipset.create({ name: "old.new", ...net, counters: true }), undefined);
+    assert.equal(ipset.swap("old.new", "old"), undefined);
     destroyAll();
   });
 

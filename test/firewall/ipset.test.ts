@@ -109,6 +109,10 @@ test("addIpPortIp writes what add writes", () => {
   const [a = ""] = sent((batch) => batch.add("t", element));
   const [b = ""] = sent((batch) => batch.addIpPortIp("t", element.address, 6, 443, element.address2, 300, 1, 7, "grüße"));
   assert.equal(a.slice(24), b.slice(24));
+  const [c = ""] = sent((batch) => batch.add("t", { ...element, zero: true }));
+  const [d = ""] = sent((batch) => batch.addIpPortIp("t", element.address, 6, 443, element.address2, 300, 1, 7, "grüße", true));
+  assert.equal(c.slice(24), d.slice(24));
+  assert.ok(c.includes("0c0019400000000000000000"), "IPSET_ATTR_PACKETS, 64 bits of zero in network order");
 });
 
 test("what cannot be an element is refused before it is sent", () => {

@@ -136,6 +136,12 @@ test("a service account's token is read again every minute, and at once when the
   time += 15_000;
   assert.ok((await cluster.get(api.path)).ok, "refused, read again, accepted");
   assert.deepEqual(used(), ["Bearer two", "Bearer two", "Bearer three"]);
+  writeFileSync(token, "four");
+  api.tokens.clear();
+  api.tokens.add("four");
+  time -= 30_000;
+  assert.ok((await cluster.get(api.path)).ok, "the clock was set back");
+  assert.deepEqual(used(), ["Bearer four"]);
   rmSync(token);
   time += 100_000;
   assert.ok((await cluster.get(api.path)).ok, "a token that cannot be read now is used as long as it is good");

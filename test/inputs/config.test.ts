@@ -26,6 +26,7 @@ test("every field is read", () => {
 state: /var/lib/ng
 socket: /run/ng.sock
 metrics: 127.0.0.1:9811
+page: false
 logLevel: debug
 iptables: legacy
 markMask: 0xe00
@@ -33,6 +34,7 @@ queueBase: 5000
 checkInterval: 1.5s
 selfTestInterval: 1m
 limits: { upcalls: 100, bindings: 1000, events: 5 }
+dnsOverHttps: [ DNS.Example., "*.dns.example" ]
 clusterNamespace: namegate
 nodeName: worker-1.example
 kubeconfig: /etc/kubeconfig
@@ -62,6 +64,7 @@ kubernetesEvents: false
     state: "/var/lib/ng",
     socket: "/run/ng.sock",
     metrics: "127.0.0.1:9811",
+    page: false,
     logLevel: "debug",
     iptables: "legacy",
     markMask: 3584,
@@ -72,6 +75,7 @@ kubernetesEvents: false
     upcalls: 100,
     maxBindings: 1e3,
     events: 5,
+    dnsOverHttps: ["dns.example", "*.dns.example"],
     alerts: undefined,
   });
   assert.deepEqual(

@@ -189,21 +189,28 @@ test("search suffixes: an author's own count only inside the cluster domain, or 
 });
 
 test("a namespace with too much text keeps what was there before; room that is given back is there again", () => {
-  const budget = new TextBudget(100);
+  const budget = new TextBudget({ namespace: 100, cluster: 300, little: 20 });
   const map = (namespace: string, name: string, chars: number) => ({
     uid: "u",
     namespace,
     name,
     resourceVersion: "1",
     created: 0,
-    refused: [],
+    refused: false,
     data: { "a.yaml": "x".repeat(chars) },
   });
-  assert.deepEqual(budget.admit(map("a", "one", 60)).refused, []);
+  assert.deepEqual(budget.admit(map("a", "one", 60)).refused, false);
   const over = budget.admit(map("a", "two", 60));
-  assert.deepEqual([over.refused, over.data], [["a.yaml"], {}]);
-  assert.deepEqual(budget.admit(map("b", "two", 60)).refused, [], "another namespace has its own");
-  assert.deepEqual(budget.admit(map("a", "one", 90)).refused, [], "it grows in its own room");
+  assert.deepEqual([over.refused, over.data], [true, {}]);
+  assert.deepEqual(budget.admit(map("b", "two", 60)).refused, false, "another namespace has its own");
+  assert.deepEqual(budget.admit(map("a", "one", 90)).refused, false, "it grows in its own room");
   budget.keep(new Set(["b/two"]));
-  assert.deepEqual(budget.admit(map("a", "two", 60)).refused, []);
+  assert.deepEqual(budget.admit(map("a", "two", 60)).refused, false);
+
+  // b and a have 132 with their keys; two more namespaces use up what the cluster has.
+  for (const namespace of ["c", "d"]) assert.equal(budget.admit(map(namespace, "one", 77)).refused, false);
+  assert.equal(budget.admit(map("e", "one", 60)).refused, true);
+  assert.equal(budget.admit(map("e", "one", 10)).refused, false, "a little is always there for everybody");
+  assert.equal(budget.admit(map("c", "one", 78)).refused, true, "nobody grows");
+  assert.equal(budget.admit(map("e", "two", 60)).refused, false, "and what it gave up is another's");
 });

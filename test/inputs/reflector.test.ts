@@ -553,6 +553,42 @@ test("more objects than the limit are refused and counted, and taken when there 
   await shows({ "shop/b": 2, "shop/c": "c", "shop/d": "d" });
 });
 
+test("a namespace takes no more than its share of the room; that is said, and over when there is room", async (t) => {
+  const clock = new ManualClock();
+  const { api, watched, reflector, shows } = await setup(t, { clock, objectsMax: 5, inNamespaceMax: 2, start: false });
+  for (const name of ["c", "d", "e"]) api.put(name, { value: name });
+  reflector.start();
+  await watched();
+  assert.deepEqual([...reflector.items.keys()], ["shop/a", "shop/b"]);
+  assert.match(reflector.counters.lastError ?? "", /3 objects are beyond the limit/);
+  api.remove("a");
+  await shows({ "shop/b": 2 });
+  assert.match(reflector.counters.lastError ?? "", /beyond the limit/, "a sign of life does not hide it");
+  api.put("f", { value: 6 });
+  await shows({ "shop/b": 2, "shop/f": 6 });
+  for (const name of ["c", "d", "e"]) api.remove(name);
+  clock.advance(240_000);
+  api.endWatches();
+  await until("it is listed again", () => reflector.counters.lastError === undefined);
+  await shows({ "shop/b": 2, "shop/f": 6 });
+});
+
+test("what was projected from less than there is, is projected again with the next list, though it has not changed", async (t) => {
+  const clock = new ManualClock();
+  let room = false;
+  const { api, watched, shows } = await setup(t, {
+    clock,
+    project: (raw) => (raw.metadata.name === "a" && !room ? { name: "a", value: "no room" } : project(raw)),
+    provisional: ({ value }) => value === "no room",
+  });
+  await watched();
+  await shows({ "shop/a": "no room", "shop/b": 2 });
+  room = true;
+  clock.advance(240_000);
+  api.endWatches();
+  await shows({ "shop/a": 1, "shop/b": 2 });
+});
+
 test("an object that its projection cannot bear is left out, and counted", async (t) => {
   const bad = (raw: RawObject): Kept => {
     if (raw.value === "poison") throw new Error("no");

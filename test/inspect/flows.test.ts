@@ -247,6 +247,44 @@ test("a drip: denied when its time is over, held or not, and both ends are told"
   it.check();
 });
 
+test("thousands of connections whose time is over at once: refused a few a sweep, the oldest first, until none is left", () => {
+  const it = new World({ held: 100_000, heldPerOwner: 100_000 });
+  const COUNT = 1000;
+  for (let i = 0; i < COUNT; i++) {
+    it.now = i / COUNT;
+    it.client(0, HELLO.subarray(0, 9), { port: 1000 + i });
+  }
+  const untold = (): number => COUNT - it.verdicts.length;
+  it.now = 6000;
+  let sweeps = 0;
+  for (let more = true; more; sweeps++) {
+    const before = untold();
+    more = it.flows.sweep(it.now);
+    const refused = before - untold();
+    assert.ok(refused <= 16 && (refused > 0 || !more), `${refused} in one sweep`);
+    if (sweeps === 3)
+      assert.deepEqual(
+        it.order,
+        [...it.order].sort((a, b) => a - b),
+      );
+  }
+  assert.ok(sweeps >= COUNT / 16 && sweeps < COUNT, `${sweeps}`);
+  assert.deepEqual([untold(), it.flows.load.octets], [0, 0]);
+  it.check();
+  it.now += 3000;
+  while (it.flows.sweep(it.now));
+  assert.equal(it.flows.load.size, 0);
+});
+
+test("what waits without end in one lane does not make another late", () => {
+  const it = new World({ stallMs: 0, held: 100_000, heldPerOwner: 100_000, overMs: 0 });
+  for (let i = 0; i < 500; i++) it.client(0, HELLO.subarray(0, 9), { port: 1000 + i });
+  it.now = 5000;
+  assert.ok(it.flows.sweep(it.now));
+  assert.ok(it.counted.includes("stalls"));
+  assert.equal(it.verdicts.length, 16, "both had their share of one sweep");
+});
+
 test("64 KiB of hello and no end", () => {
   const it = new World();
   const record = new Uint8Array(16_389).fill(0);
@@ -317,6 +355,21 @@ test("bounds: connections and bytes of one pod, packets held, bytes of all", () 
   shared.later(70_000);
   shared.check();
   assert.deepEqual([shared.flows.load.size, shared.flows.load.octets], [0, 0]);
+});
+
+test("a pod that is gone takes all of its connections along, those that are over too", () => {
+  const it = new World();
+  const other = {};
+  assert.equal(it.client(0, HELLO, { port: 1000 }), "confirm");
+  assert.equal(it.server(HELLO.length, undefined, { port: 1000 }), "pass");
+  assert.equal(it.client(0, HELLO, { port: 2000, owner: other }), "confirm");
+  assert.equal(it.flows.load.size, 2);
+  it.flows.forget(POD);
+  assert.equal(it.flows.load.size, 1);
+  assert.equal(it.client(0, HELLO, { port: 1000 }), "confirm", "judged anew, and not passed for what was before");
+  it.flows.forget(POD);
+  it.flows.forget(other);
+  assert.deepEqual([it.flows.load.size, it.flows.load.octets], [0, 0]);
 });
 
 test("a queue that was bound again: what it gave us is forgotten, and comes again", () => {

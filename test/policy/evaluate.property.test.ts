@@ -36,7 +36,7 @@ test("what judge allows with evidence, mayTake expects", () => {
       const view = buildView(list);
       const before = judge(view, { ...q, evidence: undefined });
       if (before.action !== "inspect" || q.evidence?.application === undefined) return;
-      if (judge(view, q).action === "allow") assert.ok(mayTake(view, q, q.evidence.application));
+      if (judge(view, q).action === "allow") assert.deepEqual(mayTake(view, q, [q.evidence.application]), [q.evidence.application]);
     }),
     RUNS,
   );

@@ -378,7 +378,14 @@ test("queries", () => {
   const only = "  dns: { queries: AllowedOnly }";
   const view = buildView(policies(`${only}${SHOP}`));
   assert.deepEqual(judgeQuery(view, n("api.stripe.com")), { action: "allow" });
-  assert.deepEqual(judgeQuery(view, n("evil.example")), { action: "refuse", why: "name-not-allowed" });
+  const refused = { action: "refuse", why: "name-not-allowed" };
+  assert.deepEqual(judgeQuery(view, n("evil.example")), { ...refused, nearest: undefined });
+  // Another name of a domain that a rule has: misspelt, or new.
+  for (const [name, rule] of [
+    ["db2.example.com", "db"],
+    ["stripe.com", "stripe"],
+  ] as const)
+    assert.deepEqual(judgeQuery(view, n(name)), { ...refused, nearest: { policy: "default/p0", rule, clause: "name" } });
   assert.deepEqual(judgeQuery(view, n("x.oracle.com")), { action: "refuse", why: "denied-by-rule", policy: "default/p0", rule: "never" });
   const open = buildView(policies(`${only}\n  egress: [ { action: Accept, ports: [ { port: 443 } ] } ]`));
   assert.deepEqual(judgeQuery(open, n("evil.example")), { action: "allow" });

@@ -9,6 +9,7 @@ import { cidrText } from "../../src/base/address.ts";
 import { TLS_DEFAULTS } from "../../src/policy/build.ts";
 import { mergeDocuments, PROBLEMS_MAX, readConfigMap, readManifests, type ReadResult } from "../../src/policy/read.ts";
 import { policySchema } from "../../src/policy/schema.ts";
+import { DNS_LIMITS } from "../../src/policy/view.ts";
 
 const fixture = (name: string): string => readFileSync(join("test/policy/fixtures", name), "utf8");
 
@@ -143,6 +144,15 @@ test("rules and values", () => {
     [bare("  dns: { minTtl: 2h }"), /minTtl is more than maxTtl.*default/],
     [bare("  dns: { minTtl: 1h30m, maxTtl: 2h, grace: 500ms }"), undefined],
     [bare("  dns: { grace: 30 }"), /add a unit: 30s/],
+    [bare(`  dns: { limits: { action: Refuse, names: 500, entropy: 4.5, types: [ "NULL", TXT, TYPE65399 ] } }`), undefined],
+    [bare("  dns: { limits: {} }"), undefined],
+    [bare("  dns: { limits: { types: [ NULL ] } }"), /write the record type in quotes: "NULL"/],
+    [bare("  dns: { limits: { action: Deny } }"), /use Alert or Refuse/],
+    [bare("  dns: { limits: { types: [ txt ] } }"), /`txt` is no record type.*did you mean `TXT`/],
+    [bare("  dns: { limits: { types: [ TYPE65536 ] } }"), /is no record type/],
+    [bare("  dns: { limits: { names: 10001 } }"), /not in 1\.\.10000/],
+    [bare("  dns: { limits: { name: 1 } }"), /did you mean `names`/],
+    [bare("  dns: { limits: { entropy: high } }"), /must be a number/],
     [bare("  egress:"), /not nothing/],
     [bare("  subject: { podSelector: { matchExpressions: [ { key: a, operator: In } ] } }"), /In needs `values`/],
     [bare("  subject: { podSelector: { matchExpressions: [ { key: a, operator: Exists, values: [ x ] } ] } }"), /Exists has no `values`/],
@@ -168,6 +178,19 @@ test("rules and values", () => {
         `${text}\n${said(result).join("\n")}`,
       );
   }
+});
+
+test("dns.limits: what is left out has the default, and without the section there is none", () => {
+  const limits = (text: string): unknown => readManifests("f", bare(`  dns: ${text}`)).policies[0]?.dns.limits;
+  assert.equal(limits("{}"), undefined);
+  assert.deepEqual(limits("{ limits: {} }"), DNS_LIMITS);
+  assert.deepEqual(limits("{ limits: { action: Refuse, queries: 9, types: [ TXT, TYPE300 ] } }"), {
+    ...DNS_LIMITS,
+    action: "Refuse",
+    queries: 9,
+    types: [16, 300],
+  });
+  assert.deepEqual(limits("{ limits: { types: [] } }"), { ...DNS_LIMITS, types: [] });
 });
 
 test("one slip, one problem", () => {
@@ -281,6 +304,29 @@ test("a ConfigMap as the API gives it", () => {
     problems.map((p) => `${p.file}:${p.line}:${p.column} ${p.path}`),
     ["configmap/shop/c:b.yaml:6:3 spec.mod", "configmap/shop/c:b.yaml:3:19 metadata.name"],
   );
+});
+
+test("a ConfigMap that would take seconds to parse is refused, without being parsed", () => {
+  const metadata = { name: "c", namespace: "shop" };
+  for (const hostile of ["{}", "]", "---\n", "- a\n", "a,", '"', "a: "]) {
+    const text = hostile.repeat(2 ** 20 / hostile.length);
+    const { policies, problems } = readConfigMap({ metadata, data: { "a.yaml": bare(""), "b.yaml": text, "c.yaml": bare("") } });
+    assert.equal(policies.length, 1, "what comes before it");
+    assert.deepEqual(
+      problems.map(({ file, line }) => `${file}:${line}`),
+      ["configmap/shop/c:b.yaml:1", "configmap/shop/c:c.yaml:1"],
+    );
+    assert.match(problems[0]?.message ?? "", /more than 65536 line breaks and punctuation marks/);
+  }
+  const many = Array.from({ length: 12_000 }, (_, i) => `# - host-${i}.example.com`).join("\n"); // 4 marks each
+  assert.deepEqual(readConfigMap({ metadata, data: { "a.yaml": `${bare("")}${many}` } }).problems, [], "a long policy is none of these");
+  const inManifest = JSON.stringify({
+    apiVersion: "v1",
+    kind: "ConfigMap",
+    metadata: { ...metadata, labels: { "namegate.dev/policy": "true" } },
+    data: { "a.yaml": "{}".repeat(40_000) },
+  });
+  assert.match(readManifests("m.yaml", inManifest).problems[0]?.message ?? "", /more than 65536/);
 });
 
 test("hostile texts are refused in bounded time", () => {

@@ -8,7 +8,7 @@ import type { Verdict } from "../../src/model/verdict.ts";
 import { judge, type Question } from "../../src/policy/evaluate.ts";
 import { judgeQuery } from "../../src/policy/queries.ts";
 import { readManifests } from "../../src/policy/read.ts";
-import { suggestRule } from "../../src/policy/suggest.ts";
+import { SUGGESTION_CHARS_MAX, suggestionText, suggestRule } from "../../src/policy/suggest.ts";
 import { buildView } from "../../src/policy/view.ts";
 import { policies, question } from "./arbitrary.ts";
 
@@ -132,6 +132,26 @@ test("a refused query: with the rule it is let through, and without it is not", 
   assert.ok(added !== undefined);
   assert.equal(judgeQuery(buildView([added]), "new.example.com" as never).action, "allow");
   assert.equal(judgeQuery(buildView([{ ...added, rules: [] }]), "new.example.com" as never).action, "refuse");
+});
+
+test("as an event carries it: whole, short, with its notes as comments, and only for what a rule can allow", () => {
+  const text = suggestionText(denied({ evidence: null, destination: { address: "203.0.113.7", port: 443, protocol: "TCP", names: [] } }));
+  assert.match(text ?? "", /^# for spec\.egress of shop\/checkout\n# the pod resolved no name .*\n# .*\n- name: "allow-203/);
+  assert.deepEqual(policyWith(text ?? "").problems, []);
+  const names = Array.from({ length: 64 }, (_, i) => `${"n".repeat(60)}.${"m".repeat(60)}.${i}.${"o".repeat(60)}.example`);
+  const evidence = {
+    dns: names.map((name) => ({ name, via: "asked" as const, fresh: true })),
+    serverName: null,
+    application: null,
+    ja4: null,
+  };
+  const long = suggestionText(denied({ evidence }));
+  assert.ok(long !== undefined && long.length <= SUGGESTION_CHARS_MAX);
+  assert.ok((policyWith(long).policies[0]?.rules[0]?.names.length ?? 0) >= 2);
+  assert.equal(suggestionText(denied({ why: "evasion" })), undefined);
+  const dns = { address: "198.51.100.53", port: 53, protocol: "UDP", names: ["a.example"] };
+  for (const why of ["untrusted-resolver", "dns-over-tls", "dns-over-https", "dns-tunnel"])
+    assert.equal(suggestionText(denied({ type: "dns", why, destination: dns })), undefined, why);
 });
 
 test("whatever stands in the event, the rule is a rule and nothing else", () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { filterBypass, ingressOf, judged, kindsOf, programsOf } from "../../src/selftest/bypass.ts";
+import { filterBypass, ingressOf, judged } from "../../src/selftest/bypass.ts";
+import { linksOf } from "../../src/selftest/links.ts";
 
 /** What iproute2 6.1 prints, as rows. */
 
@@ -69,29 +70,25 @@ test("interfaces with a hook at their ingress", () => {
   assert.deepEqual(ingressOf("nonsense"), []);
 });
 
-test("XDP and netkit", () => {
+test("interfaces as iproute2 prints them", () => {
   const text =
-    '[{"ifname":"cali1","xdp":{"mode":1,"prog":{"id":3}}},{"ifname":"nk1","linkinfo":{"info_kind":"netkit"}},{"ifname":"cali2","linkinfo":{"info_kind":"veth"}},{"linkinfo":3}]';
+    '[{"ifindex":4,"ifname":"cali1","address":"ee:ee:ee:ee:ee:0f","xdp":{"mode":1,"prog":{"id":3}}},{"ifindex":5,"ifname":"nk1","linkinfo":{"info_kind":"netkit"}},' +
+    '{"ifindex":6,"ifname":"cali2","linkinfo":{"info_kind":"veth"}},{"ifname":"without a number"},{"ifindex":7,"linkinfo":3},3]';
   assert.deepEqual(
-    [...programsOf(text)].map(([name, { kind }]) => [name, kind]),
+    [...linksOf(text)],
     [
-      ["cali1", "program"],
-      ["nk1", "program"],
+      ["cali1", { index: 4, mac: [0xee, 0xee, 0xee, 0xee, 0xee, 15], driver: undefined, program: "an XDP program" }],
+      ["nk1", { index: 5, mac: [], driver: "netkit", program: "a netkit device, whose packets go through eBPF" }],
+      ["cali2", { index: 6, mac: [], driver: "veth", program: undefined }],
     ],
   );
+  for (const nonsense of ["", "Error: …", "{}", "[null]"]) assert.equal(linksOf(nonsense).size, 0);
 });
 
 test("a shaper gives packets back: what it does is for the canary to tell", () => {
-  const kinds = kindsOf(
-    '[{"ifname":"bwp1","linkinfo":{"info_kind":"ifb"}},{"ifname":"eth0"},{"ifname":"v","linkinfo":{"info_kind":"veth"}},3]',
+  const links = linksOf(
+    '[{"ifindex":1,"ifname":"bwp1","linkinfo":{"info_kind":"ifb"}},{"ifindex":2,"ifname":"eth0"},{"ifindex":3,"ifname":"v","linkinfo":{"info_kind":"veth"}}]',
   );
-  assert.deepEqual(
-    [...kinds],
-    [
-      ["bwp1", "ifb"],
-      ["v", "veth"],
-    ],
-  );
-  const of = (to: string): string => judged({ kind: "redirects", what: "x", to }, kinds).kind;
+  const of = (to: string): string => judged({ kind: "redirects", what: "x", to }, links).kind;
   assert.deepEqual([of("bwp1"), of("eth0"), of("v"), of("gone")], ["program", "redirects", "redirects", "redirects"]);
 });

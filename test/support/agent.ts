@@ -60,6 +60,9 @@ export interface AgentStatus {
   readonly lastUpdate: { readonly microseconds: number } | null;
 }
 
+/** What is said of a policy document that is in force from now on. */
+export const ACCEPTED: ReadonlySet<string | null> = new Set(["policy-accepted", "policy-changed"]);
+
 /** A ConfigMap manifest that holds one policy document; `spec` is YAML or JSON text, indented or not. */
 export function policy(
   name: string,

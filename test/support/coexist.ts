@@ -275,7 +275,8 @@ async function proofs(n: Neighbour, component: Component, open: number): Promise
   const TYPES = ["A", "AAAA"] as const;
   for (const type of TYPES) {
     const first = await checkout.resolveThenConnect({ name: "api.stripe.com", type, port: 5432, send: "x" });
-    assert.equal(first.connected?.data, "x", `${type}: the first packet to an allowed name passes: ${JSON.stringify(first)}`);
+    const said = `${JSON.stringify(first)}, after ${JSON.stringify(it.agent.events().slice(-3))}`;
+    assert.equal(first.connected?.data, "x", `${type}: the first packet to an allowed name passes: ${said}`);
     assert.ok((first.connected?.connectMs ?? Infinity) < AT_ONCE_MS, `${type}: without a retransmission`);
     const host = type === "A" ? OUT.stripe : OUT.stripe6;
     const tls = await checkout.connect({ host, port: 443, serverName: "api.stripe.com" });

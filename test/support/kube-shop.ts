@@ -1,6 +1,6 @@
 import { after, type TestContext } from "node:test";
 import type { LabPod, PodOptions } from "../../src/cli/lab-types.ts";
-import { policy, type TestAgent } from "./agent.ts";
+import { ACCEPTED, policy, type TestAgent } from "./agent.ts";
 import { API_SERVER, type ApiServer, type Rule, startApiServer } from "./apiserver.ts";
 import { type Client, clientIn } from "./client.ts";
 import { NODE, relay, startClusterAgent } from "./cluster-agent.ts";
@@ -116,7 +116,7 @@ export async function kubeShop(t: Pick<TestContext, "after">): Promise<KubeShop>
       const from = made.agent.events().length;
       await made.put(name, spec, options);
       const id = options.kind === "ClusterEgressPolicy" ? name : `${options.namespace ?? "shop"}/${name}`;
-      await made.agent.event(`${id} accepted`, (e) => e.why === "policy-accepted" && e.policy === id, { from });
+      await made.agent.event(`${id} accepted`, (e) => ACCEPTED.has(e.why) && e.policy === id, { from });
     },
     apiEvents: async (namespace = "shop") => {
       const { items } = await api.must("GET", `/api/v1/namespaces/${namespace}/events?fieldSelector=involvedObject.kind=ConfigMap`);

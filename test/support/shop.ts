@@ -1,6 +1,6 @@
 import type { TestContext } from "node:test";
 import type { PodOptions } from "../../src/cli/lab-types.ts";
-import { type AgentStart, putPolicy, policy, startAgent, type TestAgent } from "./agent.ts";
+import { ACCEPTED, type AgentStart, putPolicy, policy, startAgent, type TestAgent } from "./agent.ts";
 import { type Client, clientIn } from "./client.ts";
 import { type DnsServer, dnsServer, type NameAnswer } from "./dns-server.ts";
 import { clusterDns, LAB_COMMANDS, type Lab, labFor } from "./lab.ts";
@@ -104,7 +104,7 @@ export async function shop(t: Pick<TestContext, "after">, options: ShopOptions =
       const from = made.agent.events().length;
       putPolicy(lab, `${name}.yaml`, policy(name, spec, given));
       const id = given.kind === "ClusterEgressPolicy" ? name : `${given.namespace ?? "shop"}/${name}`;
-      await made.agent.event(`${id} accepted`, (e) => e.why === "policy-accepted" && e.policy === id, { from });
+      await made.agent.event(`${id} accepted`, (e) => ACCEPTED.has(e.why) && e.policy === id, { from });
     },
     drop: async (name) => {
       const from = made.agent.events().length;

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { until } from "../support/lab.ts";
 import { need } from "../support/need.ts";
@@ -28,6 +29,14 @@ test("a policy ConfigMap guards a pod: created, changed, invalid, deleted", asyn
   const evil = { ...CHECKOUT, egress: [...CHECKOUT.egress, { name: "evil", action: "Accept", to: [{ networks: [`${OUT.evil}/32`] }] }] };
   await it.enforce("checkout", evil);
   assert.equal(await open(checkout, OUT.evil), true, "the changed policy");
+  const { change } = await it.agent.event("who and what", ({ why }) => why === "policy-changed");
+  assert.deepEqual([change?.source, change?.what], ["configmap/shop/policy-checkout:checkout.yaml", ["rule evil: added (Accept)"]]);
+  const written = await it.api.must("GET", "/api/v1/namespaces/shop/configmaps/policy-checkout");
+  const text = (written["data"] as Record<string, string>)["checkout.yaml"] as string;
+  assert.equal(change?.digest, `sha256:${createHash("sha256").update(text).digest("hex")}`);
+  assert.equal(change.version, (written["metadata"] as { resourceVersion: string }).resourceVersion);
+  assert.match(change.by ?? "", /^[\x21-\x7e]+ \((Update|Apply)\)$/);
+  assert.ok(Math.abs(Date.parse(change.at ?? "") - Date.now()) < 3_600_000, String(change.at));
 
   await it.put("checkout", { ...CHECKOUT, mode: "Enforced", egres: [] });
   await it.agent.event("invalid", ({ why }) => why === "policy-invalid");

@@ -35,11 +35,11 @@ test("the demo plays every scene as it should be, and leaves nothing", async (t)
   for (const wanted of [
     /evil\.example\.net\n +ok +connected in .*\n/,
     /the agent starts, as on a real node: ready after \d+ ms/,
-    /right behind the DNS reply\n +ok +connected in .*\n.* ALLOW .*\[server name api\.stripe\.com\] by shop\/checkout\/stripe/,
+    /right behind the DNS reply\n +ok +connected in .*\n.* ALLOW .*\[tls, server name api\.stripe\.com\] by shop\/checkout\/stripe/,
     /over IPv6 .*\n +ok +connected/,
     /on another port\n +ok +refused in .*\n.* DENY .* wrong-port/,
     /no DNS reply named\n +ok +refused in .*\n.* DENY .* no-name/,
-    /same CDN address .*\n +ok +reset .*\n.* DENY .*\[server name paste\.example\.net\] wrong-server-name/,
+    /same CDN address .*\n +ok +reset .*\n.* DENY .*\[tls, server name paste\.example\.net\] wrong-server-name/,
     /SSH tunnel .*\n +ok +reset .*\n.* DENY .* wrong-protocol/,
     /smuggled .*\n +ok +the query was answered with REFUSED .*\n.* DENY .* name-not-allowed/,
     /shop\/frontend: evil\.example\.net.*\n +ok +refused .*\n.* DENY .* wrong-name/,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { createLab } from "../../src/cli/lab.ts";
-import { policy, putPolicy, startAgent, type TestAgent } from "../support/agent.ts";
+import { ACCEPTED, policy, putPolicy, startAgent, type TestAgent } from "../support/agent.ts";
 import { type Client, clientIn } from "../support/client.ts";
 import { framed, query, rcode } from "../support/dns.ts";
 import { type DnsServer, dnsServer, type NameAnswer } from "../support/dns-server.ts";
@@ -186,7 +186,7 @@ describe("replies", { skip: skip({ root: true, addon: true, commands: [...LAB_CO
     };
     const from = agent.events().length;
     putPolicy(lab, "cnames.yaml", policy("cnames", spec));
-    await agent.event("the changed policy", (e) => e.why === "policy-accepted" && e.policy === "shop/cnames", { from });
+    await agent.event("the changed policy", (e) => ACCEPTED.has(e.why) && e.policy === "shop/cnames", { from });
     await until("cnames: Match", async () => {
       await cnames.resolve({ name: "matched.example.com" });
       return (await codes(cnames, matched.v4))[0] === null;

@@ -100,6 +100,19 @@ test("a rule that wants TLS: the server name must be the rule's", async (t) => {
     assert.deepEqual(await why(it, from), ["wrong-server-name", "evil.example.com"]);
   });
 
+  await t.test("a port whose connection was denied is as good as any other for the next one", async () => {
+    // As a default route does on any node: without one the server's reset cannot be sent (behind a ClusterIP).
+    await it.lab.run("node", ["ip", "route", "add", "10.96.0.0/16", "dev", "lo"]);
+    for (const host of [OUT.stripe, OUT.stripe6, SERVICE.v4]) {
+      const localPort = 41_000;
+      const denied = await client.connect({ host, port: 443, localPort, serverName: "evil.example.com", send: request });
+      assert.equal(denied.code, "ECONNRESET", host);
+      await new Promise((resolve) => setTimeout(resolve, 50)); // its sequence numbers are others by then (RFC 6528)
+      const next = await client.connect({ host, port: 443, localPort, serverName: "web.example.com", send: request, expect: 12 });
+      assert.match(next.data, /^HTTP\/1.1 200/, `${host}: ${JSON.stringify(next)}`);
+    }
+  });
+
   await t.test("a connection that was judged is not looked at again", async () => {
     const received = async (): Promise<number> => (await it.agent.status()).queues["inspect"]?.["received"] as number;
     const got = await client.connect({

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Event } from "../../src/model/event.ts";
+import { ACCEPTED } from "../support/agent.ts";
 import type { Client } from "../support/client.ts";
 import { need } from "../support/need.ts";
 import { until } from "../support/lab.ts";
@@ -121,6 +122,7 @@ test("Discover touches no rule and no packet, and says what the policies would d
   const it = await shop(t, { agent: false, policies: { checkout: DISCOVER } });
   const before = await kernelState(it);
   await it.start();
+  assert.match((await it.agent.event("the start", ({ why }) => why === "started")).message ?? "", /nothing is touched$/);
   const client = await it.client("checkout");
   const from = it.agent.events().length;
   assert.equal((await client.resolve({ name: "evil.example.net" })).ok, true);
@@ -141,6 +143,8 @@ test("Discover touches no rule and no packet, and says what the policies would d
   const status = await it.agent.status();
   assert.deepEqual([status.ready, status.mode, status.effectiveMode, status.pods[0]?.guarded], [true, "Discover", "Discover", false]);
 });
+
+const RANK = { Discover: 0, Monitor: 1, Enforce: 2 } as const;
 
 test("a mode may change while the agent runs, and status and events say so", async (t) => {
   if (!need(t, SHOP_NEEDS)) return;
@@ -170,9 +174,16 @@ test("a mode may change while the agent runs, and status and events say so", asy
         it.agent
           .events()
           .slice(from)
-          .find(({ why }) => why === "policy-accepted")?.mode,
+          .find(({ why }) => ACCEPTED.has(why))?.mode,
         mode,
       );
+    // A lowered mode is said by itself, of the policy and of the node, and so is who has written the file.
+    const lower = i > 0 && RANK[mode] < RANK[walk[i - 1]?.[0] ?? mode];
+    if (i > 0) {
+      const of = await it.agent.event("the policy's mode", ({ why }) => why === `policy-mode-${lower ? "lowered" : "raised"}`, { from });
+      assert.deepEqual([of.change?.by, of.change?.what], [`uid ${process.getuid?.()}`, [`mode: ${walk[i - 1]?.[0]} → ${mode}`]]);
+      await it.agent.event("the node's mode", ({ why }) => why === (lower ? "effective-mode-lowered" : "effective-mode"), { from });
+    }
     // Whatever the mode, a name that a rule has can be reached; in Enforce, at once.
     assert.equal((await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" })).connected?.data, "x", `${i}: ${mode}`);
   }

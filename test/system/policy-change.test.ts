@@ -24,7 +24,7 @@ for (const kind of ["routed", "bridge"] as const) {
         { name: "twin", kind },
         { name: "free", kind },
       ],
-      names: { ...NAMES, "svc.example.com": { A: [SERVICE.v4], AAAA: [SERVICE.v6] } },
+      names: { ...NAMES, "other.example.com": { A: [OUT.stripe] }, "svc.example.com": { A: [SERVICE.v4], AAAA: [SERVICE.v6] } },
       policies: { checkout: BOTH, twin: { ...BOTH, subject: { podSelector: { matchLabels: { app: "twin" } } } } },
     });
     await it.lab.service({ address: SERVICE.v4, port: 443, target: OUT.far, targetPort: 8080 });
@@ -74,6 +74,27 @@ for (const kind of ["routed", "bridge"] as const) {
       for (const hold of others) assert.equal((await twin.talk({ hold, send: "on", expect: 2 })).data, "on", "another pod's");
       assert.equal((await free.talk({ hold: unguarded, send: "on", expect: 2 })).data, "on", "an unguarded pod's");
       assert.equal((await client.connect({ host: OUT.stripe, port: 443 })).code, "ECONNREFUSED", "and no new one");
+    });
+
+    await t.test("a port whose connection was revoked is as good as any other for the next one", async () => {
+      const localPort = 41_000;
+      await it.put("checkout", BOTH);
+      const { connected } = await client.resolveThenConnect({
+        name: "api.stripe.com",
+        port: 443,
+        localPort,
+        send: "hi",
+        expect: 2,
+        hold: true,
+      });
+      assert.equal(connected?.data, "hi");
+      const idle = waiting(client, connected.hold as number);
+      await it.put("checkout", { ...CHECKOUT, egress: [{ ...STRIPE, to: [{ domainNames: ["other.example.com"] }] }] });
+      assert.equal((await idle).code, "ECONNRESET");
+      // The same address, by a name that is allowed.
+      const next = await client.resolveThenConnect({ name: "other.example.com", port: 443, localPort, send: "hi", expect: 2 });
+      assert.equal(next.connected?.data, "hi", JSON.stringify(next));
+      await it.put("checkout", { ...CHECKOUT, egress: [FAR] });
     });
 
     // On a bridge the kernel's own reset would have the wrong source here (nf_send_reset).

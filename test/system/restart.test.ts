@@ -204,3 +204,23 @@ test("an invalid policy: the last good one stays, also over a restart; status, e
     await until("valid", async () => (await it.agent.status()).policies.every(({ valid }) => valid));
   });
 });
+
+test("a second agent on the node is refused before it touches anything", async (t) => {
+  if (!need(t, SHOP_NEEDS)) return;
+  const it = await shop(t, { policies: { checkout: CHECKOUT } });
+  const client = await it.client("checkout");
+  const first = await client.resolveThenConnect({ name: "api.stripe.com", port: 443, send: "x" });
+  assert.equal(first.connected?.data, "x", JSON.stringify(first));
+  const sets = (): Promise<string> => it.lab.run("node", ["ipset", "save", "ng-net4"]);
+  const before = await sets();
+  // It knows no policies, and would take everything away.
+  const empty = it.lab.file("empty.yaml", `${it.lab.podsFile().split("pods:")[0]}pods: []\n`);
+  const args = ["agent", "--policies", it.lab.dir, "--pods", empty, "--socket", `${it.lab.dir}/other.sock`, "--metrics", "off"];
+  const second = await namegate(it.lab, ...args, "--state", `${it.lab.dir}/other`);
+  assert.equal(second.status, 2);
+  assert.match(second.stderr, /another process listens on NFQUEUE \d+[^]*fix: is another agent running on this node\?/);
+  assert.equal(await sets(), before);
+  const next = await client.connect({ host: OUT.stripe, port: 443, send: "x" });
+  assert.equal(next.data, "x", JSON.stringify(next));
+  assert.equal((await client.connect({ host: OUT.evil, port: 443 })).code, "ECONNREFUSED");
+});

@@ -73,7 +73,7 @@ test("an eBPF program on a pod's interface: what it does is found out by a canar
   const event = await it.agent.event("not enforcing", (e) => e.why === "not-enforcing", { from, timeoutMs: 15_000 });
   assert.match(event.message ?? "", /did not come to our rules: a tc program of eBPF/);
   // The only guarded pod of the node: nothing is in force.
-  await it.agent.event("the mode", (e) => e.why === "effective-mode" && /Enforce → None/.test(e.message ?? ""), { from });
+  await it.agent.event("the mode", (e) => e.why === "effective-mode-lowered" && /Enforce → None/.test(e.message ?? ""), { from });
   assert.equal((await statusOf(it)).effectiveMode, "None");
 });
 

@@ -59,7 +59,7 @@ test("rules that nobody passes through any more: NOT ENFORCING, everywhere, unti
   const event = await it.agent.event("not enforcing", (e) => e.why === "not-enforcing", { from, timeoutMs: 10_000 });
   assert.equal(event.type, "agent");
   assert.match(event.message ?? "", /^NOT ENFORCING: IPv6 packets/);
-  const mode = await it.agent.event("the mode", (e) => e.why === "effective-mode", { from });
+  const mode = await it.agent.event("the mode", (e) => e.why === "effective-mode-lowered", { from });
   assert.match(mode.message ?? "", /Enforce → None, though policies ask for Enforce: IPv6/);
   const status = await statusOf(it);
   assert.deepEqual([status.mode, status.effectiveMode, status.selfTest.state], ["Enforce", "None", "failed"]);

@@ -1,3 +1,5 @@
+import { NameList } from "../../src/dns/elsewhere.ts";
+import { Meter, newBlock } from "../../src/worker/meter.ts";
 import { NfVerdict, type PacketQueue, type RawSender, RECORD_WORDS, RecordWord } from "../../src/base/addon.ts";
 import { type Ip, parseIp } from "../../src/base/address.ts";
 import { newPacket } from "../../src/capture/decode.ts";
@@ -12,7 +14,7 @@ import { readManifests } from "../../src/policy/read.ts";
 import { admit } from "../../src/worker/admission.ts";
 import { type Context, newCounters } from "../../src/worker/context.ts";
 import { elementKey, type FixedRole, type Kernel } from "../../src/worker/kernel.ts";
-import { PodTable } from "../../src/worker/pods.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
 import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
 import { UnknownPods } from "../../src/worker/unknown.ts";
 
@@ -84,6 +86,8 @@ export function desk() {
     pods: new PodTable(),
     limits: LIMITS_DEFAULT,
     counters: newCounters(),
+    meter: new Meter(newBlock(0)),
+    dnsServers: new NameList([]),
     nowMs: () => clock.nowMs,
     now: () => Math.floor(clock.nowMs / 1000),
     emit: (draft) => void events.push(draft),

@@ -12,7 +12,8 @@ import { readManifests } from "../../src/policy/read.ts";
 import { type Rulebook, rulebook } from "../../src/worker/guard.ts";
 import type { Kernel } from "../../src/worker/kernel.ts";
 import { settleOwed } from "../../src/worker/owed.ts";
-import { GuardedPod, PodTable } from "../../src/worker/pods.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
+import { GuardedPod } from "../../src/worker/pods.ts";
 import { LIMITS_DEFAULT } from "../../src/worker/protocol.ts";
 import { encode, labels } from "../dns/encode.ts";
 
@@ -221,4 +222,28 @@ test("a bucket of work runs into debt and comes out of it with time", () => {
   assert.ok(!bucket.has(1000));
   assert.ok(!bucket.has(1400));
   assert.ok(bucket.has(1600));
+});
+
+test("pods are visited in turn, each once in a round, also while some come and go", () => {
+  const { table, add } = node(1000);
+  const visited: string[] = [];
+  const third = (): void => table.inTurn(1 / 3, ({ pod }) => void visited.push(pod.name));
+  third(); // nobody is there
+  for (const podName of ["a", "b", "c", "d", "e", "f"]) add(podName, policy(1, 1));
+  for (let i = 0; i < 3; i++) third();
+  assert.deepEqual(visited.splice(0), ["a", "b", "c", "d", "e", "f"]);
+  third();
+  table.delete(table.byKey.get("shop/c" as never) as GuardedPod);
+  add("g", policy(1, 1));
+  for (let i = 0; i < 3; i++) third();
+  assert.deepEqual(visited, ["a", "b", "d", "e", "f", "g", "a", "b"]);
+});
+
+test("a clock that is set back does not starve a bucket", () => {
+  const bucket = new TokenBucket(1, 1);
+  assert.ok(bucket.take(3_600_000));
+  assert.ok(!bucket.take(0));
+  assert.ok(bucket.take(1000));
+  assert.ok(!bucket.take(900));
+  assert.ok(!bucket.take(1100), "what is a little late gives nothing");
 });

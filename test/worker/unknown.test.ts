@@ -6,7 +6,9 @@ import { newPacket } from "../../src/capture/decode.ts";
 import { marks } from "../../src/firewall/marks.ts";
 import { SourceClass } from "../../src/model/verdict.ts";
 import { type Context, type Held, newCounters } from "../../src/worker/context.ts";
-import { type GuardedPod, PodTable } from "../../src/worker/pods.ts";
+import { Meter, newBlock } from "../../src/worker/meter.ts";
+import { PodTable } from "../../src/worker/pod-table.ts";
+import { type GuardedPod } from "../../src/worker/pods.ts";
 import { UnknownPods } from "../../src/worker/unknown.ts";
 
 const MARKS = marks();
@@ -25,6 +27,7 @@ function room(t: TestContext) {
   pods.of = (address) => (guarded.has(address) ? ({} as GuardedPod) : undefined);
   const context = {
     counters: newCounters(),
+    meter: new Meter(newBlock()),
     kernel: { marks: MARKS, isResolver: () => true },
     pods,
     nowMs: () => state.nowMs,

@@ -74,6 +74,10 @@ export function cef(event: BoundedEvent, origin: Origin): string {
   custom(4, "nearest", nearestText(event));
   custom(5, "names", destination?.names.join(" "));
   custom(6, "ja4", evidence?.ja4);
+  if (event.suggestion !== undefined) {
+    say("flexString1Label", "suggestion");
+    say("flexString1", event.suggestion);
+  }
   say("msg", event.message);
   return `CEF:0|${header}|${TEN[severityOf(event)]}|${words.join(" ")}`;
 }

@@ -2,7 +2,7 @@ import type { Event } from "../../model/event.ts";
 import { severityOf } from "../severity.ts";
 import type { BoundedEvent } from "./bound.ts";
 import type { Origin } from "./format.ts";
-import { destinationName, isIp6, present, protocolNumber, signature, TEN } from "./words.ts";
+import { destinationName, isAlert, isIp6, isRefused, present, protocolNumber, question, serverName, signature, TEN } from "./words.ts";
 
 const ECS_VERSION = "9.4.0";
 /** event.type: the allowed values of category `network`. */
@@ -27,10 +27,11 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
   const { destination, source, evidence, pod, verdict } = event;
   const severity = severityOf(event);
   const name = destinationName(event);
+  const asked = question(event);
   const address = destination?.address ?? source?.address;
   const number = protocolNumber(destination?.protocol);
-  const serverName = evidence?.serverName ?? undefined;
-  const names = [...new Set([...(destination?.names ?? []), ...(serverName === undefined ? [] : [serverName])])];
+  const said = serverName(event);
+  const names = [...new Set([...(destination?.names ?? []), ...(said === undefined ? [] : [said])])];
   const ips = [destination?.address, source?.address].filter((one) => typeof one === "string");
   return {
     "@timestamp": event.time,
@@ -39,7 +40,7 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
     event: {
       id: event.id,
       sequence: event.seq,
-      kind: verdict === "deny" || verdict === "would-deny" ? "alert" : "event",
+      kind: isAlert(event) ? "alert" : "event",
       category: [CATEGORIES[event.type]],
       type: CATEGORIES[event.type] === "network" ? TYPES[verdict] : ["info"],
       action: signature(event),
@@ -78,13 +79,13 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
     ...(event.type === "dns" && {
       dns: present({
         type: "query",
-        question: name === undefined ? undefined : { name },
-        response_code: verdict === "deny" ? "REFUSED" : undefined,
+        question: asked === undefined ? undefined : { name: asked },
+        response_code: isRefused(event) ? "REFUSED" : undefined,
       }),
     }),
-    ...(serverName !== undefined && {
+    ...(said !== undefined && {
       tls: present({
-        client: { server_name: serverName },
+        client: { server_name: said },
         version: evidence?.application === "tls" ? evidence?.version : undefined,
       }),
     }),
@@ -107,6 +108,9 @@ export function ecs(event: BoundedEvent, origin: Origin): Record<string, unknown
       alpn: evidence?.alpn,
       ech: evidence?.ech,
       fields: evidence?.fields,
+      suggestion: event.suggestion,
+      exceeded: event.exceeded,
+      change: event.change,
     }),
   };
 }

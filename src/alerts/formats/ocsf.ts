@@ -3,7 +3,18 @@ import type { Event } from "../../model/event.ts";
 import { severityOf } from "../severity.ts";
 import type { BoundedEvent } from "./bound.ts";
 import type { Origin } from "./format.ts";
-import { destinationName, isIp6, nearestText, podName, present, protocolNumber } from "./words.ts";
+import {
+  destinationName,
+  isAlert,
+  isIp6,
+  isRefused,
+  nearestText,
+  podName,
+  present,
+  protocolNumber,
+  question,
+  serverName,
+} from "./words.ts";
 
 /**
  * Open Cybersecurity Schema Framework (github.com/ocsf/ocsf-schema): Network Activity (4001) for connections and spoofed
@@ -19,11 +30,12 @@ const SEVERITY: Readonly<Record<Severity, readonly [number, string]>> = {
   critical: [5, "Critical"],
 };
 
+const ALERTED = [1, "Allowed", 19, "Alert"] as const;
 /** action_id, action, disposition_id, disposition: profile security_control. */
 const OUTCOME: Readonly<Record<Event["verdict"], readonly [number, string, number, string] | undefined>> = {
   allow: [1, "Allowed", 1, "Allowed"],
   deny: [2, "Denied", 2, "Blocked"],
-  "would-deny": [1, "Allowed", 19, "Alert"],
+  "would-deny": ALERTED,
   info: undefined,
 };
 const DROPPED = [2, "Denied", 6, "Dropped"] as const; // nobody is answered
@@ -35,7 +47,8 @@ interface Class {
   readonly activity: readonly [number, string];
 }
 
-function classOf({ type, verdict }: Event): Class {
+function classOf(event: Event): Class {
+  const { type, verdict } = event;
   const network = [4, "Network Activity"] as const;
   switch (type) {
     case "connection":
@@ -43,7 +56,7 @@ function classOf({ type, verdict }: Event): Class {
       return { category: network, uid: 4001, name: "Network Activity", activity: verdict === "deny" ? [5, "Refuse"] : [1, "Open"] };
     case "dns":
       // A refusal is a query and its answer.
-      return { category: network, uid: 4003, name: "DNS Activity", activity: verdict === "deny" ? [6, "Traffic"] : [1, "Query"] };
+      return { category: network, uid: 4003, name: "DNS Activity", activity: isRefused(event) ? [6, "Traffic"] : [1, "Query"] };
     case "limit":
     case "policy":
     case "rules":
@@ -58,7 +71,7 @@ export function ocsf(event: BoundedEvent, origin: Origin, version: OcsfVersion):
   const { category, uid, name, activity } = classOf(event);
   const [severityId, severity] = SEVERITY[severityOf(event)];
   const networked = category[0] === 4;
-  const outcome = event.type === "spoofed" ? DROPPED : OUTCOME[event.verdict];
+  const outcome = event.type === "spoofed" ? DROPPED : event.verdict === "allow" && isAlert(event) ? ALERTED : OUTCOME[event.verdict];
   const profiles = ["host", ...(outcome === undefined ? [] : ["security_control"]), ...(event.pod === null ? [] : ["container"])];
   return {
     metadata: {
@@ -102,6 +115,9 @@ export function ocsf(event: BoundedEvent, origin: Origin, version: OcsfVersion):
       names: event.destination?.names,
       dns: event.evidence?.dns,
       fields: event.evidence?.fields,
+      suggestion: event.suggestion,
+      exceeded: event.exceeded,
+      change: event.change,
     }),
   };
 }
@@ -113,7 +129,7 @@ function control(event: BoundedEvent, [actionId, action, dispositionId, disposit
     action,
     disposition_id: dispositionId,
     disposition,
-    is_alert: event.verdict !== "allow",
+    is_alert: isAlert(event),
     ...(event.policy !== null && { policy: { name: event.policy, uid: event.policy } }),
     ...(event.rule !== null && { firewall_rule: { name: event.rule, uid: `${event.policy ?? ""}/${event.rule}` } }),
     ...(event.rule === null && nearest !== undefined && { firewall_rule: { name: "default deny", desc: `nearest rule: ${nearest}` } }),
@@ -126,7 +142,7 @@ function network(event: BoundedEvent): object {
   const pod = podName(event);
   const address = destination?.address ?? source?.address;
   const name = destinationName(event);
-  const sni = evidence?.serverName ?? undefined;
+  const sni = serverName(event);
   return {
     src_endpoint: present({
       ip: source?.address,
@@ -151,10 +167,10 @@ function network(event: BoundedEvent): object {
   };
 }
 
-function dns({ destination, verdict }: BoundedEvent): object {
-  const name = destination?.names[0];
+function dns(event: BoundedEvent): object {
+  const name = question(event);
   return {
     ...(name !== undefined && { query: { hostname: name } }),
-    ...(verdict === "deny" && { rcode_id: 5, rcode: "Refused" }),
+    ...(isRefused(event) && { rcode_id: 5, rcode: "Refused" }),
   };
 }

@@ -1,5 +1,5 @@
 import type { TargetSettings } from "../../model/alerts.ts";
-import { HttpDoor, jsonObject, outcomeOf } from "./http.ts";
+import { HttpDoor, jsonObject, outcomeOf, type SinkDeps } from "./http.ts";
 import type { ItemOutcome, Outcome, Outgoing, Sink } from "./sink.ts";
 import { SecretFile } from "./watched-file.ts";
 
@@ -8,24 +8,18 @@ const ANSWER = "filter_path=errors,items.*.status,items.*.error.type,items.*.err
 /** Elasticsearch allows an _id of 512 octets. */
 const ID_MAX = 512;
 
-export interface ElasticDeps {
-  readonly host: string;
-  readonly json: boolean;
-  readonly nowMs: () => number;
-}
-
 /**
  * `_bulk` of Elasticsearch and OpenSearch. Each event is created under its own `_id`, so that a batch that comes again doubles
  * nothing: 409 is as good as 201. Works for indices and data streams.
  */
 export class Elastic implements Sink {
   private readonly target: TargetSettings & { readonly kind: "elastic" };
-  private readonly deps: ElasticDeps;
+  private readonly deps: SinkDeps;
   private readonly door: HttpDoor;
   private readonly apiKey: SecretFile | undefined;
   private readonly basic: SecretFile | undefined;
 
-  constructor(target: TargetSettings & { readonly kind: "elastic" }, deps: ElasticDeps) {
+  constructor(target: TargetSettings & { readonly kind: "elastic" }, deps: SinkDeps) {
     this.target = target;
     this.deps = deps;
     this.door = new HttpDoor(target.url, target.tls, deps.nowMs);

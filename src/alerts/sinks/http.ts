@@ -9,6 +9,15 @@ import { TlsFiles, type TlsMaterial } from "./watched-file.ts";
 const ANSWER_BYTES_MAX = 1024 * 1024;
 const WHY_CHARS_MAX = 300;
 
+/** What a sink of events over HTTP knows of its surroundings. */
+export interface SinkDeps {
+  /** The node's name. */
+  readonly host: string;
+  /** Are texts JSON? */
+  readonly json: boolean;
+  readonly nowMs: () => number;
+}
+
 export type Answer =
   | { readonly kind: "answer"; readonly status: number; readonly body: string; readonly afterMs: number | undefined }
   | { readonly kind: "failed"; readonly why: string };

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { TargetSettings } from "../../model/alerts.ts";
-import { type Answer, HttpDoor, jsonObject, outcomeOf, said } from "./http.ts";
+import { type Answer, HttpDoor, jsonObject, outcomeOf, said, type SinkDeps } from "./http.ts";
 import type { ItemOutcome, Outcome, Outgoing, Sink } from "./sink.ts";
 import { SecretFile } from "./watched-file.ts";
 
@@ -8,22 +8,15 @@ import { SecretFile } from "./watched-file.ts";
 const ABOUT_EVENTS: ReadonlySet<unknown> = new Set([5, 6, 12, 13, 15]);
 const ACK_POLL_MS = 500;
 
-export interface SplunkDeps {
-  readonly host: string;
-  /** Are texts JSON? */
-  readonly json: boolean;
-  readonly nowMs: () => number;
-}
-
 /** Splunk HTTP Event Collector, `/services/collector/event`; with `ack` a batch is done when an indexer has it. */
 export class Splunk implements Sink {
   private readonly target: TargetSettings & { readonly kind: "splunk" };
-  private readonly deps: SplunkDeps;
+  private readonly deps: SinkDeps;
   private readonly door: HttpDoor;
   private readonly token: SecretFile;
   private readonly channel = randomUUID();
 
-  constructor(target: TargetSettings & { readonly kind: "splunk" }, deps: SplunkDeps) {
+  constructor(target: TargetSettings & { readonly kind: "splunk" }, deps: SinkDeps) {
     this.target = target;
     this.deps = deps;
     this.door = new HttpDoor(target.url, target.tls, deps.nowMs);

@@ -1,6 +1,6 @@
 import { createHash, createHmac } from "node:crypto";
 import type { TargetSettings } from "../../model/alerts.ts";
-import { HttpDoor, outcomeOf } from "./http.ts";
+import { HttpDoor, outcomeOf, type SinkDeps } from "./http.ts";
 import type { Outcome, Outgoing, Sink } from "./sink.ts";
 import { SecretFile } from "./watched-file.ts";
 
@@ -10,19 +10,13 @@ export function webhookSignature(secret: string, id: string, seconds: number, bo
   return `v1,${createHmac("sha256", key).update(`${id}.${seconds}.`).update(body).digest("base64")}`;
 }
 
-export interface WebhookDeps {
-  readonly host: string;
-  readonly json: boolean;
-  readonly nowMs: () => number;
-}
-
 /** A POST with a JSON list of events, signed with HMAC-SHA256 over its time, so that an old one cannot be played again. */
 export class Webhook implements Sink {
-  private readonly deps: WebhookDeps;
+  private readonly deps: SinkDeps;
   private readonly door: HttpDoor;
   private readonly secret: SecretFile;
 
-  constructor(target: TargetSettings & { readonly kind: "webhook" }, deps: WebhookDeps) {
+  constructor(target: TargetSettings & { readonly kind: "webhook" }, deps: SinkDeps) {
     this.deps = deps;
     this.door = new HttpDoor(target.url, target.tls, deps.nowMs);
     this.secret = new SecretFile(target.secretFile);

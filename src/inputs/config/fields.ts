@@ -1,5 +1,5 @@
 import { type Endpoint, type Ip, parseEndpoint, parseIp } from "../../base/address.ts";
-import { dnsName } from "../../base/name.ts";
+import { dnsName, type NamePattern, namePattern } from "../../base/name.ts";
 import { oneOf, show, suggest } from "../../policy/words.ts";
 import type { Path } from "../../policy/yaml.ts";
 
@@ -120,6 +120,10 @@ export const address: Reader<Ip> = (value, path, say) =>
 export const endpoint: Reader<Endpoint> = (value, path, say) =>
   (typeof value === "string" ? parseEndpoint(value) : undefined) ??
   wrong(path, say, "is not an address and port", 'write "10.96.0.10:53" or "[fd00::a]:53"');
+
+export const pattern: Reader<NamePattern> = (value, path, say) =>
+  (typeof value === "string" ? namePattern(value) : undefined) ??
+  wrong(path, say, "is not a domain name", "for example dns.google, or *.dns.example for all below it");
 
 export const domain: Reader<string> = (value, path, say) =>
   (typeof value === "string" ? dnsName(value) : undefined) ?? wrong(path, say, "is not a domain name", "for example cluster.local");

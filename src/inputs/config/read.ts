@@ -2,7 +2,7 @@ import { parseIp, type Ip } from "../../base/address.ts";
 import type { Problem } from "../../model/policy.ts";
 import { offsetAt, parseYaml, pathText } from "../../policy/yaml.ts";
 import { alerts } from "./alerts.ts";
-import { address, choice, domain, duration, endpoint, fields, flag, list, matching, number, type Say, text } from "./fields.ts";
+import { address, choice, domain, duration, endpoint, fields, flag, list, matching, number, pattern, type Say, text } from "./fields.ts";
 import { type ClusterSettings, IPTABLES, LOG_LEVELS, NODE_SERVERS, POD_SERVERS, type Settings } from "./settings.ts";
 
 /** Of the file; far more than anybody writes. */
@@ -19,6 +19,7 @@ const CONFIG = {
   state: text,
   socket: text,
   metrics: matching(/^(off|\S+:\d{1,5})$/, "ADDR:PORT, for example 127.0.0.1:9810, or `off`"),
+  page: flag,
   logLevel: choice(LOG_LEVELS),
   iptables: choice(IPTABLES),
   markMask: number(1, 0xffffffff),
@@ -26,6 +27,7 @@ const CONFIG = {
   checkInterval: duration(100, 3_600_000),
   selfTestInterval: duration(0, 3_600_000),
   limits: fields({ upcalls: number(1, 10_000_000), bindings: number(1, 1_000_000), events: number(1, 100_000) }),
+  dnsOverHttps: list(pattern),
   clusterNamespace: name,
   nodeName: name,
   kubeconfig: text,
@@ -81,13 +83,14 @@ export function readConfig(file: string, content: string): { readonly settings?:
 export const NO_CONFIG: Settings = settingsOf({});
 
 function settingsOf(given: Given): Settings {
-  const { policies, pods, state, socket, metrics, logLevel, iptables, markMask, queueBase, clusterNamespace, limits } = given;
+  const { policies, pods, state, socket, metrics, page, logLevel, iptables, markMask, queueBase, clusterNamespace, limits } = given;
   return {
     policies,
     pods,
     state,
     socket,
     metrics,
+    page,
     logLevel,
     iptables,
     markMask,
@@ -98,6 +101,7 @@ function settingsOf(given: Given): Settings {
     upcalls: limits?.upcalls,
     maxBindings: limits?.bindings,
     events: limits?.events,
+    dnsOverHttps: given.dnsOverHttps,
     alerts: given.alerts,
     cluster: clusterOf(given),
   };

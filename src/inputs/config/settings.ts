@@ -1,4 +1,5 @@
 import type { Endpoint, Ip } from "../../base/address.ts";
+import type { NamePattern } from "../../base/name.ts";
 import type { AlertSettings } from "../../model/alerts.ts";
 
 /** The agent's options as the file of `--config` gives them; undefined: not there. Flags go before it, defaults come behind it. */
@@ -10,6 +11,8 @@ export interface Settings {
   readonly socket?: string | undefined;
   /** `ADDR:PORT`, or `off`. */
   readonly metrics?: string | undefined;
+  /** false: no page beside the metrics. */
+  readonly page?: boolean | undefined;
   readonly logLevel?: LogLevel | undefined;
   readonly iptables?: (typeof IPTABLES)[number] | undefined;
   readonly markMask?: number | undefined;
@@ -20,6 +23,8 @@ export interface Settings {
   readonly upcalls?: number | undefined;
   readonly maxBindings?: number | undefined;
   readonly events?: number | undefined;
+  /** Names of DNS-over-HTTPS servers, in place of the list that is built in. */
+  readonly dnsOverHttps?: readonly NamePattern[] | undefined;
   readonly clusterNamespace?: string | undefined;
   /** undefined: one JSON event a line on stdout, nothing folded. */
   readonly alerts?: AlertSettings | undefined;

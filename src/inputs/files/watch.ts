@@ -152,6 +152,16 @@ export class ManifestFolder {
   }
 }
 
+/** Who owns the file, and when it was last written; empty where it is gone. */
+export function ownerOf(file: string): { readonly uid?: number; readonly mtimeMs?: number } {
+  try {
+    const { uid, mtimeMs } = statSync(file);
+    return { uid, mtimeMs };
+  } catch {
+    return {};
+  }
+}
+
 /** The text of one file, or why it cannot be read. */
 export function readText(
   file: string,

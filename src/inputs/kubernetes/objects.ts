@@ -97,8 +97,10 @@ export interface PolicyMap {
   readonly created: number;
   /** Only the keys that can be documents, or were meant to be. */
   readonly data: Readonly<Record<string, string>>;
-  /** Keys that would be in `data`, had the namespace not more text than it may have. */
-  readonly refused: readonly string[];
+  /** Who says to have written the data last, from `managedFields`. Clients choose these names: they are no proof. */
+  readonly writer?: { readonly by: string; readonly at: string | null };
+  /** `data` was left out: the namespace has more text than it may have. */
+  readonly refused: boolean;
 }
 
 export function policyMapView(raw: RawObject): PolicyMap | undefined {
@@ -106,6 +108,7 @@ export function policyMapView(raw: RawObject): PolicyMap | undefined {
   const name = textOf(raw.metadata.name, NAME_MAX);
   if (namespace === undefined || name === undefined) return undefined;
   const data = stringsOf(field(raw, "data"));
+  const writer = writerOf(raw.metadata["managedFields"]);
   for (const key of Object.keys(data)) if (!/\.ya?ml$/.test(key)) delete data[key];
   return {
     uid: textOf(raw.metadata["uid"], NAME_MAX) ?? "",
@@ -114,8 +117,33 @@ export function policyMapView(raw: RawObject): PolicyMap | undefined {
     resourceVersion: textOf(raw.metadata.resourceVersion, NAME_MAX) ?? "",
     created: timeOf(raw.metadata["creationTimestamp"]),
     data,
-    refused: [],
+    ...(writer !== undefined && { writer }),
+    refused: false,
   };
+}
+
+const MANAGERS_MAX = 64;
+const MANAGER_CHARS_MAX = 128; // ValidateFieldManager of apimachinery
+
+/** The field manager that has written `data` last: `kubectl-edit (Update)`. */
+function writerOf(managedFields: unknown): PolicyMap["writer"] {
+  let latest: { manager: string; operation: string; time: number } | undefined;
+  for (const one of listOf(managedFields).slice(0, MANAGERS_MAX)) {
+    const entry = fieldsOf(one);
+    const owned = fieldsOf(field(entry, "fieldsV1"));
+    const manager = textOf(field(entry, "manager"), MANAGER_CHARS_MAX);
+    const time = timeOf(field(entry, "time"));
+    if (manager === undefined || !Object.hasOwn(owned, "f:data") || (latest !== undefined && time < latest.time)) continue;
+    latest = { manager, operation: textOf(field(entry, "operation"), 16) ?? "?", time };
+  }
+  if (latest === undefined) return undefined;
+  const { manager, operation, time } = latest;
+  return { by: `${plain(manager)} (${plain(operation)})`, at: time === 0 ? null : new Date(time).toISOString() };
+}
+
+/** Whatever could paint on a terminal is a question mark. */
+function plain(text: string): string {
+  return text.replace(/[^\x20-\x7e]/g, "?");
 }
 
 export interface DnsService {

@@ -58,7 +58,8 @@ export class ListWatch<T> implements Reflector<T> {
       ...(labelSelector === undefined ? {} : { labelSelector }),
     };
     this.target = { transport, clock, path, selectors, counters: this.counters };
-    this.store = new ObjectStore((raw) => this.project(raw), options.objectsMax ?? OBJECTS_MAX);
+    const { objectsMax: objects = OBJECTS_MAX, inNamespaceMax: inNamespace, provisional } = options;
+    this.store = new ObjectStore((raw) => this.project(raw), { objects, inNamespace, provisional });
     this.items = this.store.values;
   }
 
@@ -113,7 +114,6 @@ export class ListWatch<T> implements Reflector<T> {
     this.synced = true;
     this.whole = true;
     this.counters.refused += this.store.overflow;
-    this.counters.lastError = undefined;
     this.alive(read.value);
     return undefined;
   }
@@ -134,17 +134,18 @@ export class ListWatch<T> implements Reflector<T> {
       alive: (next, what) => {
         signs++;
         this.counters[what === "event" ? "events" : "bookmarks"]++;
-        this.counters.lastError = undefined;
         this.alive(next);
       },
     });
     // A full watch without a sign proves nothing (a version from the future is watched in silence), and what was refused may fit now.
-    const proven = signs > 0 && this.store.overflow === 0;
+    const proven = signs > 0 && !this.store.unsettled;
     if (fault === undefined ? !proven : !RESUMED.has(fault.kind)) this.whole = false;
     return fault;
   }
 
   private alive(version: string | undefined): void {
+    const { overflow } = this.store;
+    this.counters.lastError = overflow === 0 ? undefined : `${this.path}: ${overflow} objects are beyond the limit, and not known`;
     this.version = version ?? this.version;
     this.aliveAt = this.target.clock.now();
   }

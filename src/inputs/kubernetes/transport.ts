@@ -44,7 +44,8 @@ export function httpsTransport(source: CredentialSource, now: () => number, user
   let agent: { readonly agent: Agent; readonly key: string } | undefined;
 
   const credentials = (olderMs: number): Promise<Outcome<Credentials>> => {
-    if (read !== undefined && now() - read.at < olderMs) return Promise.resolve({ ok: true, value: read.credentials });
+    // A clock that was set back makes nothing young for ever.
+    if (read !== undefined && now() >= read.at && now() - read.at < olderMs) return Promise.resolve({ ok: true, value: read.credentials });
     reading ??= source
       .read()
       .catch(unreadable)

@@ -40,6 +40,10 @@ export interface ReflectOptions<T> {
   readonly onChange: () => void;
   /** Objects kept at most; more are refused and counted. Default 20 000. */
   readonly objectsMax?: number;
+  /** And of one namespace, so that none takes the room of all others. Default: no limit of its own. */
+  readonly inNamespaceMax?: number;
+  /** Was this projected from less than there is, for want of room elsewhere? It is projected again with the next list. */
+  readonly provisional?: (value: T) => boolean;
   /**
    * `cached` (default): the server's watch cache answers in one piece, which is what thousands of nodes can ask for at once;
    * a server that cannot is asked `paged`: a consistent read of its store, 500 objects a page.
@@ -83,11 +87,11 @@ export interface Counters {
   watches: number;
   events: number;
   bookmarks: number;
-  /** Objects refused because there were `objectsMax` already. */
+  /** Objects refused because there were `objectsMax` already, or `inNamespaceMax`. */
   refused: number;
   /** Only kinds that happened. */
   readonly errors: Partial<Record<ErrorKind, number>>;
-  /** The last one, for a person; undefined when the last list or watch was good. */
+  /** The last one, for a person, or that objects were refused; undefined when the last list or watch was good. */
   lastError: string | undefined;
 }
 
