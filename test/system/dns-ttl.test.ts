@@ -118,7 +118,8 @@ test("how long a reply is good for", { concurrency: true }, async (t) => {
         }
         assert.ok(rounds > 50);
         assert.deepEqual(failed, [], `of ${rounds}`);
-        await until("and not for long", async () => (await connect()) === "ECONNREFUSED", 5000, 200);
+        // A minute more where conntrack happened to be read while one of them was open: a live connection keeps its name.
+        await until("and not for long", async () => (await connect()) === "ECONNREFUSED", 70_000, 200);
         await stale("zero", v4);
       }),
     ),
