@@ -84,7 +84,8 @@ async function systemTests(files) {
   try {
     const list = join(folder, "failed");
     const status = await tests(files, 1, LIMITS.system, list);
-    const failed = files.filter((file) => readFileSync(list, "utf8").includes(`/${sourceOf(file)}\n`));
+    const said = readFileSync(list, "utf8");
+    const failed = files.filter((file) => said.includes(`/${sourceOf(file)}\n`));
     if (status === 0 || failed.length === 0 || failed.length > AGAIN_MAX) return status;
     console.log(`run: something failed in ${failed.length} of ${files.length} files; ONCE MORE, alone: ${failed.join(" ")}`);
     return await tests(failed, 1, LIMITS.system);

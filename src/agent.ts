@@ -16,7 +16,7 @@ import { Enforcer, type EnforcerOptions } from "./control/enforcer.ts";
 import type { ExplainDeps } from "./control/explain.ts";
 import { LoopDelay, measures } from "./control/measures.ts";
 import { PolicyKeeper, type PolicyState } from "./control/policies.ts";
-import { QueueWatch, readQueueList, refuseSecondAgent } from "./control/queues.ts";
+import { QueueWatch, readQueueList, refuseTakenQueues } from "./control/queues.ts";
 import { requests } from "./control/requests.ts";
 import { listen, refuseSecond } from "./control/socket.ts";
 import type { InputSource, Inputs, Node, Outside } from "./control/source.ts";
@@ -26,12 +26,11 @@ import { type Iptables, openIptables } from "./firewall/iptables.ts";
 import { collisions, hex, marks } from "./firewall/marks.ts";
 import { serveMetrics } from "./metrics/server.ts";
 import { openPage } from "./page/page.ts";
-import { suggestRule } from "./policy/suggest.ts";
 import type { AlertSettings } from "./model/alerts.ts";
 import type { Event, EventDraft } from "./model/event.ts";
 import type { Problem } from "./model/policy.ts";
 import type { Snapshot } from "./model/snapshot.ts";
-import { suggestionText } from "./policy/suggest.ts";
+import { suggestionText, suggestRule } from "./policy/suggest.ts";
 
 /** The picture as code: inputs make a snapshot, its changes go to the packet thread, and events come back. */
 
@@ -92,7 +91,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Whether this node can enforce at all, and nobody else does, is known before anything is touched.
   await refuseSecond(options.socket);
   const native = addon();
-  await refuseSecondAgent(options.queueBase);
+  await refuseTakenQueues(options.queueBase);
   const marksInUse = marks(options.markMask);
   const iptables = await openIptables(options.iptables);
   log.info({ variant: iptables.variant, reason: iptables.reason }, "iptables variant chosen");

@@ -1,5 +1,6 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { replaceFile } from "../base/replace-file.ts";
 import type { Policy, PolicyId, Problem } from "../model/policy.ts";
 import type { ReadResult } from "../policy/read.ts";
 import { STATE_FORMAT } from "./kept.ts";
@@ -98,10 +99,7 @@ export class PolicyKeeper {
     if (this.folder === undefined || text === this.saved) return;
     this.saved = text;
     try {
-      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
-      const file = join(this.folder, STATE_FILE);
-      writeFileSync(`${file}.new`, text, { mode: 0o600 });
-      renameSync(`${file}.new`, file);
+      replaceFile(this.folder, STATE_FILE, text);
     } catch {
       // a read-only or full disk: enforcement does not depend on it
     }

@@ -21,7 +21,7 @@ const LEAVING_MS = 2000;
 const LOOK_MS = 100;
 
 /** Queues have one owner each. Throws before anything is touched: the sets are another agent's as well. */
-export async function refuseSecondAgent(queueBase: number, list: () => string = readQueueList): Promise<void> {
+export async function refuseTakenQueues(queueBase: number, list: () => string = readQueueList): Promise<void> {
   const ours = new Set(Object.values(QueueOffset).map((offset) => String(queueBase + offset)));
   const taken = (): string | undefined =>
     list()

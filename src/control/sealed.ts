@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { messageOf } from "../base/fault.ts";
+import { replaceFile } from "../base/replace-file.ts";
 
 /**
  * Files of the state folder that are whole or refused: mode 0600, replaced at once by a rename, a line with the SHA-256 of the rest
@@ -33,20 +34,11 @@ export function readSealed(file: string, bytesMax: number): { readonly body: str
 
 /** Returns why it could not be written; the file is then as it was. */
 export function writeSealed(folder: string, name: string, body: string): string | undefined {
-  const file = join(folder, name);
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const fd = openSync(`${file}.new`, "w", 0o600);
-    try {
-      writeFileSync(fd, `${digest(body)}\n${body}`);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(`${file}.new`, file);
+    replaceFile(folder, name, `${digest(body)}\n${body}`, true);
     return undefined;
   } catch (error) {
-    return `${file}: ${messageOf(error)}`;
+    return `${join(folder, name)}: ${messageOf(error)}`;
   }
 }
 

@@ -1,6 +1,7 @@
-import { mkdirSync, openSync, readFileSync, renameSync, statSync, writeFileSync, closeSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { messageOf } from "../base/fault.ts";
+import { replaceFile } from "../base/replace-file.ts";
 import type { DestinationList, Edge } from "./destinations.ts";
 
 /** First times on disk, so that a restart makes nothing new. Worth little: what cannot be read is begun anew. */
@@ -23,19 +24,11 @@ export function readDestinations(folder: string): DestinationList | undefined {
 
 /** Replaces the file as a whole. Returns why it could not. */
 export function writeDestinations(folder: string, list: DestinationList): string | undefined {
-  const file = join(folder, FILE);
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const fd = openSync(`${file}.new`, "w", 0o600);
-    try {
-      writeFileSync(fd, JSON.stringify({ format: FORMAT, ...list }));
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(`${file}.new`, file);
+    replaceFile(folder, FILE, JSON.stringify({ format: FORMAT, ...list }));
     return undefined;
   } catch (error) {
-    return `${file}: ${messageOf(error)}`;
+    return `${join(folder, FILE)}: ${messageOf(error)}`;
   }
 }
 

@@ -282,7 +282,7 @@ export function allowedInto(context: Context, pod: GuardedPod, use: NetworkDecis
     policy: allow.policy,
     rule: allow.rule,
     destination: { address: null, port, protocol: protocolText(protocol), names: [] },
-    source: { address: ipText(pod.guard.address(cidr.ip.length === 4 ? 4 : 6) ?? cidr.ip), port: 0, interface: pod.attachment.interface },
+    source: { address: ipText(ownOf(pod, cidr.ip)), port: 0, interface: pod.attachment.interface },
     message: `${ipText(cidr.ip)}/${cidr.bits} port ${port}/${protocolText(protocol)}: first use of ${allow.policy}/${allow.rule}`,
     count,
   });

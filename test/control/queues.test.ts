@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { QueueWatch, refuseSecondAgent } from "../../src/control/queues.ts";
+import { QueueWatch, refuseTakenQueues } from "../../src/control/queues.ts";
 import type { EventDraft } from "../../src/model/event.ts";
 
 /** As the kernel prints it; 4040 is admission, 4042 the replies. */
@@ -37,12 +37,12 @@ test("a queue that was bound again counts from zero", () => {
 
 test("queues that somebody else has are not taken; one that is about to leave is waited for", async () => {
   const taken = " 4040      7     0 2   256     0     0        1  1\n 4043      7     0 2 65531     0     0        0  1\n";
-  await refuseSecondAgent(4040, () => "");
-  await refuseSecondAgent(4050, () => taken);
+  await refuseTakenQueues(4040, () => "");
+  await refuseTakenQueues(4050, () => taken);
   await assert.rejects(
-    refuseSecondAgent(4041, () => taken),
+    refuseTakenQueues(4041, () => taken),
     /NFQUEUE 4043/,
   );
   let looks = 0;
-  await refuseSecondAgent(4040, () => (++looks < 4 ? taken : ""));
+  await refuseTakenQueues(4040, () => (++looks < 4 ? taken : ""));
 });

@@ -3,6 +3,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Child, until } from "../../src/cli/lab-process.ts";
 import type { Lab } from "../../src/cli/lab-types.ts";
+import type { Explanation } from "../../src/control/explain.ts";
+import { ask } from "../../src/control/socket.ts";
 import type { Event } from "../../src/model/event.ts";
 
 /** The command-line program, as built beside this file. */
@@ -92,6 +94,19 @@ export function namegate(lab: Lab, ...argv: string[]): ReturnType<Lab["exec"]> {
 }
 
 export const socketOf = (lab: Lab): string => join(lab.dir, "agent.sock");
+
+/** What the agent answers to `explain`, without the start of a program. */
+export async function explained(
+  lab: Lab,
+  request: { readonly id: string } | { readonly pod: string; readonly to: string; readonly serverName?: string },
+): Promise<Explanation> {
+  let answer: Explanation | undefined;
+  await ask(socketOf(lab), { command: "explain", ...request }, (line) => {
+    answer = line as Explanation;
+  });
+  if (answer === undefined) throw new Error("the agent has not answered");
+  return answer;
+}
 
 export interface AgentStart {
   /** Further options. */

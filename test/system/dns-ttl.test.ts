@@ -1,8 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Explanation } from "../../src/control/explain.ts";
-import { ask } from "../../src/control/socket.ts";
-import { policy, putPolicy, socketOf, startAgent } from "../support/agent.ts";
+import { explained, policy, putPolicy, startAgent } from "../support/agent.ts";
 import { clientIn } from "../support/client.ts";
 import { dnsServer } from "../support/dns-server.ts";
 import { clusterDns, LAB_COMMANDS, labFor, until } from "../support/lab.ts";
@@ -79,15 +77,8 @@ test("how long a reply is good for", { concurrency: true }, async (t) => {
     await until(
       what,
       async () => {
-        let answer: Explanation | undefined;
-        await ask(
-          socketOf(lab),
-          { command: "explain", pod: `shop/${pod}`, to: host.includes(":") ? `[${host}]:443` : `${host}:443` },
-          (line) => {
-            answer = line as Explanation;
-          },
-        );
-        return answer?.now?.cases[0]?.why === "stale-dns";
+        const { now } = await explained(lab, { pod: `shop/${pod}`, to: host.includes(":") ? `[${host}]:443` : `${host}:443` });
+        return now?.cases[0]?.why === "stale-dns";
       },
       75_000,
       200,

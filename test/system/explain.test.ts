@@ -5,9 +5,8 @@ import { test } from "node:test";
 import { explanationText } from "../../src/cli/explain-text.ts";
 import { unpainted } from "../../src/cli/terminal.ts";
 import type { Explanation } from "../../src/control/explain.ts";
-import { ask } from "../../src/control/socket.ts";
 import type { Event } from "../../src/model/event.ts";
-import { MAIN, namegate, socketOf } from "../support/agent.ts";
+import { explained, MAIN, namegate, socketOf } from "../support/agent.ts";
 import { until } from "../support/lab.ts";
 import { need } from "../support/need.ts";
 import { OUT, SHOP_NEEDS, type Shop, shop } from "../support/shop.ts";
@@ -72,19 +71,12 @@ interface Asked {
   readonly answer: Explanation;
   readonly text: string;
 }
-type Ask = (
-  request: { readonly id: string } | { readonly pod: string; readonly to: string; readonly serverName?: string },
-) => Promise<Asked>;
+type Ask = (request: Parameters<typeof explained>[1]) => Promise<Asked>;
 
-/** Asks as the command does, without the start of a program. */
 const asker =
   ({ lab }: Shop): Ask =>
   async (request) => {
-    let answer: Explanation | undefined;
-    await ask(socketOf(lab), { command: "explain", ...request }, (line) => {
-      answer = line as Explanation;
-    });
-    assert.ok(answer !== undefined);
+    const answer = await explained(lab, request);
     return { answer, text: explanationText(answer, unpainted) };
   };
 
