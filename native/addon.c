@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
+#include "bpf.h"
 #include "netlink.h"
 #include "queue.h"
 #include "raw.h"
@@ -26,7 +28,7 @@
 
 /* error: positive errno. */
 static napi_value throw_errno(napi_env env, int error, const char *syscall) {
-    char name[32], text[160];
+    char name[32], text[640];
     uv_err_name_r(-error, name, sizeof name);
     snprintf(text, sizeof text, "%s: %s, %s", name, strerror(error), syscall);
     napi_value code, message, object, value;
@@ -245,6 +247,238 @@ static napi_value raw_frame(napi_env env, napi_callback_info info) {
 static napi_value raw_close(napi_env env, napi_callback_info info) {
     struct ng_raw *raw = receiver(env, info, 0, NULL);
     if (raw != NULL) ng_raw_close(raw);
+    return NULL;
+}
+
+/* ---- BpfMap and BpfProgram ---- */
+
+#define PATH_BYTES 256
+#define BPF_NAME_BYTES 64
+#define VERIFIER_LOG_BYTES 65536
+#define BPF_ELEMENT_BYTES_MAX 1024 /* of a key, and of a value */
+
+static bool to_text(napi_env env, napi_value value, const char *name, char *out, size_t size) {
+    size_t length;
+    if (napi_get_value_string_utf8(env, value, NULL, 0, &length) == napi_ok && length < size &&
+        napi_get_value_string_utf8(env, value, out, size, &length) == napi_ok && strlen(out) == length)
+        return true;
+    char text[96];
+    snprintf(text, sizeof text, "%s must be a string of less than %zu bytes", name, size);
+    napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", text);
+    return false;
+}
+
+static bool has_text(napi_env env, napi_value options, const char *name, char *out, size_t size, bool *there) {
+    napi_value value;
+    napi_valuetype type;
+    if (!check(env, napi_get_named_property(env, options, name, &value)) || !check(env, napi_typeof(env, value, &type)))
+        return false;
+    *there = type != napi_undefined;
+    return !*there || to_text(env, value, name, out, size);
+}
+
+static void bpf_map_finalize(napi_env env, void *data, void *hint) {
+    (void)env, (void)hint;
+    struct ng_bpf_map *map = data;
+    if (map->fd >= 0) close(map->fd);
+    free(map);
+}
+
+/* {path} opens a pinned one, {name, keyBytes, valueBytes, entries, preallocated} makes one. */
+static napi_value bpf_map_new(napi_env env, napi_callback_info info) {
+    size_t count = 1;
+    napi_value options, self;
+    if (!constructing(env, info) || !check(env, napi_get_cb_info(env, info, &count, &options, &self, NULL))) return NULL;
+    char path[PATH_BYTES], name[BPF_NAME_BYTES] = "";
+    uint32_t key_size = 0, value_size = 0, entries = 0, preallocated = 0;
+    bool pinned, named;
+    if (!has_text(env, options, "path", path, sizeof path, &pinned) || !has_text(env, options, "name", name, sizeof name, &named) ||
+        !to_option(env, options, "keyBytes", BPF_ELEMENT_BYTES_MAX, &key_size) ||
+        !to_option(env, options, "valueBytes", BPF_ELEMENT_BYTES_MAX, &value_size) ||
+        !to_option(env, options, "entries", INT32_MAX, &entries) || !to_option(env, options, "preallocated", 1, &preallocated))
+        return NULL;
+    struct ng_bpf_map *map = malloc(sizeof *map);
+    if (map == NULL) return throw_errno(env, ENOMEM, "malloc");
+    int status = pinned ? ng_bpf_map_open(map, path) : ng_bpf_map_create(map, key_size, value_size, entries, (int)preallocated, name);
+    if (status < 0) {
+        free(map);
+        return throw_errno(env, -status, pinned ? "BPF_OBJ_GET" : "BPF_MAP_CREATE");
+    }
+    if (!check(env, napi_wrap(env, self, map, bpf_map_finalize, NULL, NULL))) {
+        bpf_map_finalize(env, map, NULL);
+        return NULL;
+    }
+    return self;
+}
+
+static bool to_element(napi_env env, napi_value value, const char *name, size_t length, struct bytes *out) {
+    if (!to_bytes(env, value, name, out)) return false;
+    if (out->length == length) return true;
+    char text[64];
+    snprintf(text, sizeof text, "%s must have %zu bytes", name, length);
+    napi_throw_range_error(env, "ERR_OUT_OF_RANGE", text);
+    return false;
+}
+
+/* Answers whether there was such an element. */
+static napi_value found(napi_env env, int status, const char *syscall) {
+    napi_value result = NULL;
+    if (status < 0 && status != -ENOENT) return throw_errno(env, -status, syscall);
+    napi_get_boolean(env, status == 0, &result);
+    return result;
+}
+
+static napi_value bpf_map_get(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    struct bytes key, value;
+    struct ng_bpf_map *map = receiver(env, info, 2, arguments);
+    if (map == NULL || !to_element(env, arguments[0], "key", map->key_size, &key) ||
+        !to_element(env, arguments[1], "value", map->value_size, &value))
+        return NULL;
+    return found(env, ng_bpf_map_get(map, key.data, value.data), "BPF_MAP_LOOKUP_ELEM");
+}
+
+static napi_value bpf_map_put(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    struct bytes key, value;
+    struct ng_bpf_map *map = receiver(env, info, 2, arguments);
+    if (map == NULL || !to_element(env, arguments[0], "key", map->key_size, &key) ||
+        !to_element(env, arguments[1], "value", map->value_size, &value))
+        return NULL;
+    int status = ng_bpf_map_put(map, key.data, value.data);
+    if (status < 0) return throw_errno(env, -status, "BPF_MAP_UPDATE_ELEM");
+    return NULL;
+}
+
+static napi_value bpf_map_delete(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct bytes key;
+    struct ng_bpf_map *map = receiver(env, info, 1, arguments);
+    if (map == NULL || !to_element(env, arguments[0], "key", map->key_size, &key)) return NULL;
+    return found(env, ng_bpf_map_delete(map, key.data), "BPF_MAP_DELETE_ELEM");
+}
+
+static napi_value bpf_map_next(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    napi_valuetype type;
+    struct bytes key = {0}, next;
+    struct ng_bpf_map *map = receiver(env, info, 2, arguments);
+    if (map == NULL || !to_element(env, arguments[0], "next", map->key_size, &next) ||
+        !check(env, napi_typeof(env, arguments[1], &type)) ||
+        (type != napi_undefined && !to_element(env, arguments[1], "key", map->key_size, &key)))
+        return NULL;
+    return found(env, ng_bpf_map_next(map, key.data, next.data), "BPF_MAP_GET_NEXT_KEY");
+}
+
+static napi_value pin(napi_env env, napi_value to, int fd) {
+    char path[PATH_BYTES];
+    if (!to_text(env, to, "path", path, sizeof path)) return NULL;
+    int status = ng_bpf_pin(fd, path);
+    if (status < 0) return throw_errno(env, -status, "BPF_OBJ_PIN");
+    return NULL;
+}
+
+static napi_value bpf_map_pin(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct ng_bpf_map *map = receiver(env, info, 1, arguments);
+    return map == NULL ? NULL : pin(env, arguments[0], map->fd);
+}
+
+static napi_value bpf_map_fd(napi_env env, napi_callback_info info) {
+    struct ng_bpf_map *map = receiver(env, info, 0, NULL);
+    return map == NULL ? NULL : number(env, map->fd);
+}
+
+static napi_value bpf_map_close(napi_env env, napi_callback_info info) {
+    struct ng_bpf_map *map = receiver(env, info, 0, NULL);
+    if (map == NULL) return NULL;
+    if (map->fd >= 0) close(map->fd);
+    map->fd = -1;
+    return NULL;
+}
+
+struct bpf_program {
+    int fd; /* -1 when closed */
+};
+
+static void bpf_program_finalize(napi_env env, void *data, void *hint) {
+    (void)env, (void)hint;
+    struct bpf_program *program = data;
+    if (program->fd >= 0) close(program->fd);
+    free(program);
+}
+
+/* The verifier's last words are the ones that say why. */
+static napi_value throw_refusal(napi_env env, int error, const char *log) {
+    char text[512];
+    size_t length = strlen(log), shown = length < sizeof text - 64 ? length : sizeof text - 64;
+    snprintf(text, sizeof text, "%s%s", length == 0 ? "BPF_PROG_LOAD" : "BPF_PROG_LOAD: ", log + length - shown);
+    return throw_errno(env, error, text);
+}
+
+/* {path} opens a pinned one, {name, license, instructions} loads one. */
+static napi_value bpf_program_new(napi_env env, napi_callback_info info) {
+    size_t count = 1;
+    napi_value options, self, value;
+    if (!constructing(env, info) || !check(env, napi_get_cb_info(env, info, &count, &options, &self, NULL))) return NULL;
+    char path[PATH_BYTES], name[BPF_NAME_BYTES] = "", license[BPF_NAME_BYTES] = "";
+    bool pinned, there;
+    if (!has_text(env, options, "path", path, sizeof path, &pinned) || !has_text(env, options, "name", name, sizeof name, &there) ||
+        !has_text(env, options, "license", license, sizeof license, &there))
+        return NULL;
+    struct bytes instructions = {0};
+    if (!pinned && (!check(env, napi_get_named_property(env, options, "instructions", &value)) ||
+                    !to_bytes(env, value, "instructions", &instructions)))
+        return NULL;
+    struct bpf_program *program = malloc(sizeof *program);
+    char *log = malloc(VERIFIER_LOG_BYTES);
+    if (program == NULL || log == NULL) {
+        free(program);
+        free(log);
+        return throw_errno(env, ENOMEM, "malloc");
+    }
+    log[0] = 0;
+    program->fd = pinned ? ng_bpf_program_open(path)
+                         : ng_bpf_program_load(instructions.data, (uint32_t)(instructions.length / 8), license, name, log,
+                                               VERIFIER_LOG_BYTES);
+    if (program->fd < 0) {
+        int error = -program->fd;
+        if (pinned) throw_errno(env, error, "BPF_OBJ_GET");
+        else throw_refusal(env, error, log);
+        free(program);
+        program = NULL;
+    }
+    free(log);
+    if (program == NULL) return NULL;
+    if (!check(env, napi_wrap(env, self, program, bpf_program_finalize, NULL, NULL))) {
+        bpf_program_finalize(env, program, NULL);
+        return NULL;
+    }
+    return self;
+}
+
+static napi_value bpf_program_run(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct bytes packet;
+    uint32_t answer;
+    struct bpf_program *program = receiver(env, info, 1, arguments);
+    if (program == NULL || !to_bytes(env, arguments[0], "packet", &packet)) return NULL;
+    int status = ng_bpf_program_run(program->fd, packet.data, packet.length, &answer);
+    if (status < 0) return throw_errno(env, -status, "BPF_PROG_TEST_RUN");
+    return number(env, answer);
+}
+
+static napi_value bpf_program_pin(napi_env env, napi_callback_info info) {
+    napi_value arguments[1];
+    struct bpf_program *program = receiver(env, info, 1, arguments);
+    return program == NULL ? NULL : pin(env, arguments[0], program->fd);
+}
+
+static napi_value bpf_program_close(napi_env env, napi_callback_info info) {
+    struct bpf_program *program = receiver(env, info, 0, NULL);
+    if (program == NULL) return NULL;
+    if (program->fd >= 0) close(program->fd);
+    program->fd = -1;
     return NULL;
 }
 
@@ -778,7 +1012,23 @@ NAPI_MODULE_INIT() {
         {.utf8name = "frame", .method = raw_frame, .attributes = napi_default_method},
         {.utf8name = "close", .method = raw_close, .attributes = napi_default_method},
     };
+    const napi_property_descriptor bpf_map[] = {
+        {.utf8name = "get", .method = bpf_map_get, .attributes = napi_default_method},
+        {.utf8name = "put", .method = bpf_map_put, .attributes = napi_default_method},
+        {.utf8name = "delete", .method = bpf_map_delete, .attributes = napi_default_method},
+        {.utf8name = "next", .method = bpf_map_next, .attributes = napi_default_method},
+        {.utf8name = "pin", .method = bpf_map_pin, .attributes = napi_default_method},
+        {.utf8name = "fd", .getter = bpf_map_fd, .attributes = napi_default},
+        {.utf8name = "close", .method = bpf_map_close, .attributes = napi_default_method},
+    };
+    const napi_property_descriptor bpf_program[] = {
+        {.utf8name = "run", .method = bpf_program_run, .attributes = napi_default_method},
+        {.utf8name = "pin", .method = bpf_program_pin, .attributes = napi_default_method},
+        {.utf8name = "close", .method = bpf_program_close, .attributes = napi_default_method},
+    };
     if (!export_class(env, exports, "NetlinkSocket", netlink_new, 4, netlink) ||
+        !export_class(env, exports, "BpfMap", bpf_map_new, 7, bpf_map) ||
+        !export_class(env, exports, "BpfProgram", bpf_program_new, 3, bpf_program) ||
         !export_class(env, exports, "PacketQueue", queue_new, 5, queue) ||
         !export_class(env, exports, "RawSender", raw_new, 3, raw))
         return NULL;

@@ -17,7 +17,7 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const NODE_MIN = [20, 11];
 
 /** What must be there, and the Debian package that brings it. */
-const BUILD = { python3: "python3", make: "make", "g++": "g++", "/usr/include/pcap.h": "libpcap-dev" };
+const BUILD = { python3: "python3", make: "make", "g++": "g++", clang: "clang", "/usr/include/pcap.h": "libpcap-dev" };
 const RUN = {
   iptables: "iptables",
   ip6tables: "iptables",
@@ -275,6 +275,27 @@ function native() {
   }
 }
 
+/**
+ * The programs that run in the kernel (native/hello.bpf.c). They are a short cut: without them everything else works. Each Debian
+ * and Ubuntu since 2020 has a compiler that is new enough.
+ */
+function bpf() {
+  const source = join(ROOT, "native", "hello.bpf.c");
+  const built = join(ROOT, "native", "build", "Release", "hello.bpf.o");
+  if (age(built) > age(source)) return;
+  const compiler = ["clang", ...[14, 15, 16, 17, 18, 19, 20, 21, 22, 13, 12, 11, 10].map((version) => `clang-${version}`)].find(present);
+  if (compiler === undefined) {
+    say("clang is not installed: the packet thread will read every ClientHello (with it, the kernel knows those that were read before)");
+    return;
+  }
+  say("building the programs for the kernel");
+  const flags = ["-O2", "-target", "bpfel", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-c"];
+  if (run(compiler, [...flags, source, "-o", built]) !== 0) {
+    console.error("setup: native/hello.bpf.c does not build\nfix: read the compiler's messages above");
+    process.exit(1);
+  }
+}
+
 /** dist/ holds what the sources give and nothing else: a test that was removed must not run on. */
 function prune(dist) {
   for (const file of files(dist, new Set())) {
@@ -323,10 +344,12 @@ switch (mode) {
     if (mode === "bench") system({ ...BUILD, ...RUN }, {}, PEERS);
     npmPackages();
     native();
+    bpf();
     typescript();
     break;
   case "native":
     native();
+    bpf();
     break;
   case "ts":
     typescript();

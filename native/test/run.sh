@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 mkdir -p build
 
-sources=(../netlink.c ../outstanding.c ../queue.c ../raw.c ../watchdog.c)
+sources=(../bpf.c ../netlink.c ../outstanding.c ../queue.c ../raw.c ../watchdog.c)
 flags=(-std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror -fno-omit-frame-pointer -pthread)
 
 build() { # name, sanitizers

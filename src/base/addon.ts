@@ -13,6 +13,8 @@ export interface Addon {
   readonly NetlinkSocket: new (options?: { receiveBuffer?: number; protocol?: number }) => NetlinkSocket;
   readonly PacketQueue: new (options: PacketQueueOptions) => PacketQueue;
   readonly RawSender: new () => RawSender;
+  readonly BpfMap: new (options: BpfMapOptions | Pinned) => BpfMap;
+  readonly BpfProgram: new (options: BpfProgramOptions | Pinned) => BpfProgram;
 }
 
 /** `protocol` of a NetlinkSocket (linux/netlink.h). Links, routes and neighbours; ipset, conntrack and nf_tables (the default). */
@@ -132,22 +134,73 @@ export interface RawSender {
   close(): void;
 }
 
+/** Opens what is pinned at this path. */
+interface Pinned {
+  readonly path: string;
+}
+
+interface BpfMapOptions {
+  /** At most 15 characters are kept. */
+  readonly name: string;
+  readonly keyBytes: number;
+  readonly valueBytes: number;
+  readonly entries: number;
+  /** 1: memory for all entries is taken at once, so that none fails for want of it. */
+  readonly preallocated: 0 | 1;
+}
+
+/** A hash map that programs in the kernel share with us. Keys and values have the map's sizes; E2BIG when it is full. */
+export interface BpfMap {
+  readonly fd: number;
+  /** False: there is no such element; else its value is copied to `value`. */
+  get(key: Uint8Array, value: Uint8Array): boolean;
+  put(key: Uint8Array, value: Uint8Array): void;
+  /** False: there was none. */
+  delete(key: Uint8Array): boolean;
+  /** The key behind `key` in the kernel's order (without `key`, or when it is gone: the first); false: no more. */
+  next(next: Uint8Array, key?: Uint8Array): boolean;
+  /** Needs a bpf file system. */
+  pin(path: string): void;
+  close(): void;
+}
+
+interface BpfProgramOptions {
+  readonly name: string;
+  readonly license: string;
+  /** 8 bytes each, map references with their descriptors. */
+  readonly instructions: Uint8Array;
+}
+
+/** A program for xt_bpf. Loading one that the verifier refuses throws with the verifier's last words. */
+export interface BpfProgram {
+  /** What it answers for an IP packet; the maps change as with a real one. */
+  run(packet: Uint8Array): number;
+  pin(path: string): void;
+  close(): void;
+}
+
 let loaded: Addon | undefined;
+
+/** What the build has made beside the addon; undefined: not built. */
+export function builtFile(name: string): string | undefined {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  for (let i = 0; i < 6; i++, folder = dirname(folder)) {
+    const file = join(folder, "native", "build", "Release", name);
+    if (existsSync(file)) return file;
+  }
+  return undefined;
+}
 
 /** Loads the addon once per thread. Throws a Fault that says how to build it. */
 export function addon(): Addon {
   if (loaded !== undefined) return loaded;
-  const require = createRequire(import.meta.url);
-  let folder = dirname(fileURLToPath(import.meta.url));
-  for (let i = 0; i < 6; i++, folder = dirname(folder)) {
-    const file = join(folder, "native", "build", "Release", "namegate.node");
-    if (!existsSync(file)) continue;
-    try {
-      loaded = require(file) as Addon;
-      return loaded;
-    } catch (error) {
-      throw new Fault("addon-broken", `the native addon does not load: ${messageOf(error)}`, "rebuild it: npm run build", error);
-    }
+  const file = builtFile("namegate.node");
+  if (file === undefined)
+    throw new Fault("addon-missing", "the native addon has not been built", "build it: npm run build (needs python3, make and g++)");
+  try {
+    loaded = createRequire(import.meta.url)(file) as Addon;
+    return loaded;
+  } catch (error) {
+    throw new Fault("addon-broken", `the native addon does not load: ${messageOf(error)}`, "rebuild it: npm run build", error);
   }
-  throw new Fault("addon-missing", "the native addon has not been built", "build it: npm run build (needs python3, make and g++)");
 }

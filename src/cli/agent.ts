@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { dirname } from "node:path";
 import { pino } from "pino";
 import { type Agent, startAgent } from "../agent.ts";
 import { stdoutSink } from "../alerts/stdout.ts";
@@ -37,6 +38,7 @@ Pods and policies come from the Kubernetes API (the service account, or KUBECONF
   --queue-base N          first of six NFQUEUE numbers (default ${QUEUE_BASE_DEFAULT})
   --check-interval SEC    how often the rules are looked at (default 3)
   --self-test-interval SEC  how often a canary is sent through the rules (default 30; off: never)
+  --known-hellos on|off   the kernel lets a ClientHello pass that was read and found right before (default on; needs iptables-nft)
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})
   --events N              events of one pod per second (default ${LIMITS_DEFAULT.eventsPerSecond})
@@ -69,6 +71,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
     "queue-base": text,
     "check-interval": text,
     "self-test-interval": text,
+    "known-hellos": text,
     upcalls: text,
     "max-bindings": text,
     events: text,
@@ -87,6 +90,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   if (!LOG_LEVELS.some((one) => one === level))
     throw new Usage(`namegate: --log-level ${level}: one of ${LOG_LEVELS.join(", ")}\n${USAGE}`);
   const metrics = values.metrics ?? config.metrics ?? METRICS_DEFAULT;
+  const socket = values.socket ?? config.socket ?? SOCKET_DEFAULT;
   const given = {
     markMask: number("mark-mask", values["mark-mask"], config.markMask ?? MARK_MASK_DEFAULT, 1, 0xffffffff),
     queueBase: number("queue-base", values["queue-base"], config.queueBase ?? QUEUE_BASE_DEFAULT, 0, 65529),
@@ -95,11 +99,12 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       bindings: number("max-bindings", values["max-bindings"], config.maxBindings ?? LIMITS_DEFAULT.bindings, 1, 1_000_000),
       eventsPerSecond: number("events", values.events, config.events ?? LIMITS_DEFAULT.eventsPerSecond, 1, 100_000),
     },
+    knownHellos: isOn("known-hellos", values["known-hellos"], config.knownHellos) ? dirname(socket) : undefined,
     dnsServers: config.dnsOverHttps ?? HTTPS_SERVERS,
     checkMs: number("check-interval", values["check-interval"], (config.checkMs ?? 3000) / 1000, 0.1, 3600) * 1000,
     selfTestMs: selfTestMs(values["self-test-interval"], config.selfTestMs ?? SELF_TEST_MS),
     state: values.state ?? config.state ?? STATE_DEFAULT,
-    socket: values.socket ?? config.socket ?? SOCKET_DEFAULT,
+    socket,
     metrics: metrics === "off" ? undefined : metrics,
     iptables,
   } as const;
@@ -119,7 +124,7 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
       : await (await import("./agent-cluster.ts")).openClusterSource(config.cluster, clusterNamespace, given.state, log);
   const sink = stdoutSink();
   const host = config.cluster.nodeName ?? process.env["NODE_NAME"] ?? hostname();
-  const page = pageWanted(values.page, config.page) ? { host, version: version() } : undefined;
+  const page = isOn("page", values.page, config.page) ? { host, version: version() } : undefined;
   const alerts =
     config.alerts === undefined
       ? undefined
@@ -134,9 +139,9 @@ export async function agentCommand(argv: readonly string[], _out: Output): Promi
   return Promise.race([death, wanted.then(() => stopped(agent, log))]);
 }
 
-function pageWanted(flag: string | undefined, otherwise = true): boolean {
+function isOn(name: string, flag: string | undefined, otherwise = true): boolean {
   if (flag === undefined) return otherwise;
-  if (flag !== "on" && flag !== "off") throw new Usage(`namegate: --page ${flag}: on or off\n${USAGE}`);
+  if (flag !== "on" && flag !== "off") throw new Usage(`namegate: --${name} ${flag}: on or off\n${USAGE}`);
   return flag === "on";
 }
 

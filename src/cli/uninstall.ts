@@ -1,8 +1,10 @@
 import { rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { addon, NetlinkProtocol } from "../base/addon.ts";
 import { Fault } from "../base/fault.ts";
 import { openIptables } from "../firewall/iptables.ts";
 import { grouped, groupSetter } from "../attach/group.ts";
+import { unpinHellos } from "../firewall/hellos.ts";
 import { RuleKeeper } from "../firewall/keeper.ts";
 import { MARK_MASK_DEFAULT, marks } from "../firewall/marks.ts";
 import { ALL_MATCHES, QUEUE_BASE_DEFAULT } from "../firewall/rules.ts";
@@ -33,6 +35,7 @@ export async function uninstall(argv: readonly string[], out: Output): Promise<n
     await new RuleKeeper(iptables, { marks: marks(MARK_MASK_DEFAULT), queueBase: QUEUE_BASE_DEFAULT, matches: ALL_MATCHES }).remove();
     out.stdout.write(`rules and chains removed (iptables-${variant})\n`);
   }
+  unpinHellos(dirname(socket));
   await removePair();
   const native = addon();
   const setGroup = groupSetter(new native.NetlinkSocket({ protocol: NetlinkProtocol.route }));

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { Logger } from "pino";
 import { groupSetter } from "../attach/group.ts";
 import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
@@ -6,10 +7,11 @@ import type { Ip } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
 import { Fault, messageOf } from "../base/fault.ts";
 import type { BridgedPod } from "../firewall/bridge-rules.ts";
+import { pinHellos } from "../firewall/hellos.ts";
 import { rulesGeneration } from "../firewall/generation.ts";
 import type { Iptables } from "../firewall/iptables.ts";
 import { hex, type Marks } from "../firewall/marks.ts";
-import { probeMatches } from "../firewall/probe.ts";
+import { probeMatches, probePinned } from "../firewall/probe.ts";
 import { ALL_MATCHES, type Matches } from "../firewall/rules.ts";
 import { type Attachment, sourceInterface } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
@@ -34,6 +36,8 @@ export interface EnforcerOptions {
   readonly queueBase: number;
   readonly limits: Limits;
   readonly dnsServers: readonly NamePattern[];
+  /** The kernel may know hellos; a folder of ours that outlives us. undefined: userspace reads every hello. */
+  readonly knownHellos: string | undefined;
   /** The packet thread is gone: the process is to end, so that its supervisor starts it again. */
   readonly onDeath: () => void;
 }
@@ -71,6 +75,8 @@ export class Enforcer {
   private readonly groups: InterfaceGroups;
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
+  /** Where the kernel's programs that know hellos are pinned. */
+  private hellos: string | undefined;
   private thread: PacketThread | undefined;
   /** Why the last snapshot is not in the kernel. */
   private refusal: Fault | undefined;
@@ -272,6 +278,7 @@ export class Enforcer {
         limits: options.limits,
         dnsServers: options.dnsServers,
         groups,
+        hellos: this.hellos,
         block: deps.usage.block,
       },
       deps.native,
@@ -297,8 +304,25 @@ export class Enforcer {
     const matches = await probeMatches(this.deps.iptables);
     for (const [name, there] of Object.entries(matches))
       if (!there) this.deps.log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
-    this.rules.use(matches);
+    this.hellos = matches.bpf ? await this.pin() : undefined;
+    this.rules.use(matches, this.hellos);
     return matches;
+  }
+
+  /**
+   * Not with iptables-legacy: whoever changes a table there gives the kernel our rules again, and must have our pins before its
+   * eyes.
+   */
+  private async pin(): Promise<string | undefined> {
+    const { iptables, native, log } = this.deps;
+    const { knownHellos } = this.options;
+    if (knownHellos === undefined || iptables.variant === "legacy") return undefined;
+    const pinned = pinHellos(native, knownHellos);
+    const why =
+      "why" in pinned ? pinned.why : (await probePinned(iptables, join(pinned.folder, "hello"))) ? undefined : "iptables refuses them";
+    if (why === undefined) return (pinned as { folder: string }).folder;
+    log.info({ why }, "the kernel cannot know hellos: the packet thread reads every one");
+    return undefined;
   }
 
   private async changeRules(rules: { bridged: readonly BridgedPod[]; queries: boolean }): Promise<void> {

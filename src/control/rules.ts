@@ -37,8 +37,8 @@ export class RuleGuard {
   }
 
   /** What this kernel has; before `install`. */
-  use(matches: Matches): void {
-    this.keeper.use(matches);
+  use(matches: Matches, hellos?: string): void {
+    this.keeper.use(matches, hellos);
   }
 
   private inLine<T>(work: () => Promise<T>): Promise<T> {

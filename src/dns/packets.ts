@@ -10,7 +10,7 @@ const TCP_HEADER = 20;
 /** A reply that fits an IPv4 packet with its headers and the length prefix. Refusals have less than 300 octets. */
 export const DNS_OCTETS_MAX = 65535 - 20 - TCP_HEADER - 2;
 const WINDOW = 0xffff;
-const NOTHING = new Uint8Array(0);
+const NOTHING: Uint8Array = new Uint8Array(0);
 
 /** The IP header and room for `length` octets behind it. Both addresses are of one family. */
 function ipPacket(source: Ip, destination: Ip, protocol: number, hopLimit: number, length: number): Uint8Array {

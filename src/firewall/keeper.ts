@@ -39,9 +39,9 @@ export class RuleKeeper {
     this.options = options;
   }
 
-  /** The matches that this kernel has. */
-  use(matches: Matches): void {
-    this.options = { ...this.options, matches };
+  /** The matches that this kernel has, and where the programs that know hellos are. */
+  use(matches: Matches, hellos?: string): void {
+    this.options = { ...this.options, matches, hellos };
   }
 
   private wanted(family: Family): TableWanted[] {

@@ -1,6 +1,7 @@
 import type { Family } from "../base/address.ts";
 import { InterfaceGroup } from "../model/attachment.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
+import type { HELLO_PROGRAMS } from "./hellos.ts";
 import { hex, type Marks } from "./marks.ts";
 
 /** NFQUEUE numbers, counted from a configurable base. */
@@ -21,6 +22,8 @@ export interface RuleOptions {
    * only, so userspace is shown the first packet of each such connection at both hooks.
    */
   readonly behind: boolean;
+  /** Folder of the pinned programs that know hellos (firewall/hellos.ts); undefined: userspace reads every hello. */
+  readonly hellos?: string | undefined;
 }
 
 /** Matches that a kernel may lack. */
@@ -91,7 +94,15 @@ function payloadMatch(of: Family, payload: string, none: string): string {
 const INSPECTED_BITS = 3;
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries, behind }: RuleOptions): TableWanted[] {
+export function wantedRules({
+  family,
+  marks,
+  queueBase,
+  matches: { bpf, groups, rpfilter },
+  queries,
+  behind,
+  hellos,
+}: RuleOptions): TableWanted[] {
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -111,6 +122,13 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   const confirm = conn(VerdictClass.confirm);
   const segments = (flow: string, to: string): string =>
     `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
+  // Behind somebody who accepts established connections, only userspace sees all of them.
+  const program = (name: (typeof HELLO_PROGRAMS)[number]): string => `-m bpf --object-pinned ${hellos}/${name}`;
+  const knows = hellos !== undefined && !behind;
+  // Behind DNAT the server's segments have another address.
+  const known = [conn(VerdictClass.inspect), confirm].map(
+    (flow) => `-p tcp ${flow} -m conntrack ! --ctstate DNAT --ctdir ORIGINAL ${program("hello")} -g NG-KNOWN`,
+  );
   const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
@@ -254,6 +272,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `${conn(VerdictClass.pass)} -j RETURN`,
             `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
             `${is(VerdictClass.deny)} -g NG-REFUSE`,
+            ...(knows ? known : []),
             ...payload,
           ],
         },
@@ -281,7 +300,20 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
               },
             ]
           : []),
-        { name: "NG-VERDICT", rules: verdict },
+        {
+          name: "NG-VERDICT",
+          // Where the client's stream begins.
+          rules: [...(knows ? [`-p tcp -m tcp --tcp-flags SYN,ACK SYN ${is(VerdictClass.inspect)} ${program("open")}`] : []), ...verdict],
+        },
+        // A hello that userspace has read before: it is not shown again, and the server's acknowledgement is waited for.
+        ...(knows
+          ? [
+              {
+                name: "NG-KNOWN",
+                rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.confirm))}/${mask}`, set(VerdictClass.ours)],
+              },
+            ]
+          : []),
         {
           name: "NG-CONFIRM",
           rules: [`-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`, set(VerdictClass.ours)],
@@ -329,6 +361,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-INSPECT",
           rules: [
+            ...(knows ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${program("answer")} -g NG-CONFIRMED`] : []),
             ...(behind
               ? inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`)
               : []),
@@ -338,6 +371,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             "-p tcp -m tcp ! --tcp-flags SYN SYN -m conntrack --ctdir REPLY -g NG-ANSWERED",
           ],
         },
+        ...(knows ? [{ name: "NG-CONFIRMED", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.pass))}/${mask}`] }] : []),
         // What the server says and acknowledges; the mark tells userspace the direction.
         {
           name: "NG-ANSWERED",

@@ -56,6 +56,7 @@ export function newCounters() {
     inspectLimited: 0,
     inspectStalls: 0,
     inspectConfirmed: 0,
+    inspectKnown: 0,
     spoofed: 0,
     canaries: 0,
     unknownPod: 0,

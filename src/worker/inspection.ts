@@ -225,7 +225,14 @@ export class Inspection implements Desk<GuardedPod> {
   }
 
   ruled(flow: Flow<GuardedPod>, { detail }: Ruling, evidence: Evidence): void {
-    this.report(flow, detail as Decision, evidence, evidence.evasion);
+    const { hellos } = this.context.kernel;
+    if (hellos === undefined) return this.report(flow, detail as Decision, evidence, evidence.evasion);
+    hellos.learn(flow, detail as Decision, evidence);
+    if (denialOf(detail as Decision, flow.watch) === undefined || !hellos.replaced(flow))
+      return this.report(flow, detail as Decision, evidence, evidence.evasion);
+    // The kernel has seen the decoy, we have seen what was to come in its place.
+    const replaced: Evidence = { ...evidence, evasion: "other bytes than those of a hello that has gone before" };
+    this.report(flow, this.decide(flow, replaced), replaced, replaced.evasion);
   }
 
   refused(flow: Flow<GuardedPod>, why: Reason, message: string): void {

@@ -7,6 +7,7 @@ import { setName } from "../firewall/rules.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Via } from "../model/binding.ts";
 import type { DnsName } from "../base/name.ts";
+import type { KnownHellos } from "./hellos.ts";
 
 const FAMILIES = [4, 6] as const;
 
@@ -61,6 +62,8 @@ export class Kernel {
   fixedChanges = 0;
   /** Until what an earlier agent left has been read: its elements keep their counters. */
   takingOver = false;
+  /** The hellos that the kernel knows, where it can. */
+  hellos: KnownHellos | undefined;
   private readonly resolvers = new Map<Ip, Set<number>>();
   private denyAgainMs = 0;
   /** Elements refused because a set was full. */

@@ -116,6 +116,7 @@ export class GuardedPod {
     if (own !== undefined) for (const { slot } of lost) this.kernel.forget(own, address, slot);
     this.dropElements(address, entry);
     this.decisions.forget(address, this.unallow);
+    this.kernel.hellos?.forget(this, address);
   }
 
   private *own(of: Family): Generator<Ip> {
@@ -188,6 +189,7 @@ export class GuardedPod {
     if (bound.kind === "new") {
       this.decisions.forget(learned.address, this.unallow);
       this.denials.forget(learned.address, this.undeny);
+      this.kernel.hellos?.forget(this, learned.address);
     }
     this.refresh(learned.address, now, until);
     return true;
@@ -289,6 +291,7 @@ export class GuardedPod {
   flush(): void {
     this.decisions.clear(this.unallow);
     this.denials.clear(this.undeny);
+    this.kernel.hellos?.forget(this);
   }
 
   /** New policies, or another attachment. Names are kept, and judged anew; packets get a turn at each `yield`. */

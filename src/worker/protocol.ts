@@ -18,6 +18,8 @@ export interface WorkerOptions {
   readonly dnsServers: readonly NamePattern[];
   /** The control thread keeps guarded pods' veths in interface groups. */
   readonly groups: boolean;
+  /** Where the pins of the programs are that know hellos (firewall/hellos.ts); undefined: there are none. */
+  readonly hellos: string | undefined;
   /** Where the packet thread counts (worker/meter.ts). */
   readonly block: SharedArrayBuffer;
 }

@@ -11,6 +11,7 @@ import { Comparison } from "./compare.ts";
 import { type Context, newCounters, sayHeldBack } from "./context.ts";
 import { Desired } from "./desired.ts";
 import { explain, type Explained, type WhatIf } from "./explain.ts";
+import { KnownHellos } from "./hellos.ts";
 import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
@@ -80,6 +81,7 @@ function start(native: Addon): void {
   };
   kernel.ensureSets();
   knowCanary(kernel);
+  if (options.hellos !== undefined) kernel.hellos = new KnownHellos(context, native, options.hellos);
   const comparison = new Comparison(context, new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES }));
   const live = new Live(context, sender, (sources) => send({ kind: "read-connections", sources }));
   const inspection = new Inspection(context, sender);
@@ -150,8 +152,10 @@ function start(native: Addon): void {
     const now = context.now();
     context.pods.inTurn(TICK_MS / SWEEP_MS, (pod) => {
       pod.sweep(now);
+      kernel.hellos?.sweep(pod, nowMs);
       sayHeldBack(context, pod);
     });
+    kernel.hellos?.tick(nowMs);
     if (nowMs - sweptMs > SWEEP_MS) {
       sweptMs = nowMs;
       watch.sweep(nowMs);

@@ -20,6 +20,8 @@ export interface Settings {
   readonly checkMs?: number | undefined;
   /** 0: no self-test. */
   readonly selfTestMs?: number | undefined;
+  /** false: userspace reads every ClientHello. */
+  readonly knownHellos?: boolean | undefined;
   readonly upcalls?: number | undefined;
   readonly maxBindings?: number | undefined;
   readonly events?: number | undefined;

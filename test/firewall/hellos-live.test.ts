@@ -1,0 +1,185 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { addon, builtFile } from "../../src/base/addon.ts";
+import { type Ip, parseIp } from "../../src/base/address.ts";
+import { tcpSegment } from "../../src/dns/packets.ts";
+import { readBpfObject } from "../../src/firewall/bpf-object.ts";
+import { type HelloPrograms, KNOWN_VALUE_BYTES, loadHellos } from "../../src/firewall/hellos.ts";
+import { helloKey } from "../../src/inspect/hello-key.ts";
+import { TcpFlag } from "../../src/model/packet.ts";
+import { randomFrom } from "../dns/encode.ts";
+import { mutated, plainHello } from "../inspect/mutated-hellos.ts";
+import { need } from "../support/need.ts";
+
+/** The programs as the kernel runs them, packet by packet (BPF_PROG_TEST_RUN): nothing is sent. */
+
+const FAMILIES = [
+  [4, parseIp("10.0.0.9") as Ip, parseIp("192.0.2.7") as Ip],
+  [6, parseIp("fd00::9") as Ip, parseIp("2001:db8::7") as Ip],
+] as const;
+const PORT = 443;
+const ISN = 0xfffffff0; // the stream wraps around
+const { SYN, ACK, PSH, RST, FIN, URG } = TcpFlag;
+
+type Family = (typeof FAMILIES)[number];
+
+class Kernel {
+  readonly loaded: HelloPrograms;
+  private port = 40_000;
+  constructor() {
+    this.loaded = loadHellos(addon(), readBpfObject(readFileSync(builtFile("hello.bpf.o") as string)));
+  }
+  /** The kernel knows this hello for so many seconds. */
+  know([, pod, server]: Family, hello: Uint8Array, seconds = 60): void {
+    const value = Buffer.alloc(KNOWN_VALUE_BYTES);
+    value.writeBigUInt64LE(process.hrtime.bigint() + BigInt(seconds * 1e9));
+    this.loaded.maps.known.put(helloKey(pod, server, PORT, hello, 0, hello.length) as Uint8Array, value);
+  }
+  count([, pod, server]: Family, hello: Uint8Array): number {
+    const value = Buffer.alloc(KNOWN_VALUE_BYTES);
+    this.loaded.maps.known.get(helloKey(pod, server, PORT, hello, 0, hello.length) as Uint8Array, value);
+    return Number(value.readBigUInt64LE(8));
+  }
+  /** A connection that has sent its SYN. */
+  open([, pod, server]: Family, { isn = ISN, syn = true } = {}) {
+    const { programs } = this.loaded;
+    const port = this.port++;
+    const from = { source: pod, sourcePort: port, destination: server, destinationPort: PORT, hopLimit: 64 };
+    const to = { source: server, sourcePort: PORT, destination: pod, destinationPort: port, hopLimit: 64 };
+    const client = (offset: number, payload: Uint8Array, flags: number = ACK | PSH) =>
+      tcpSegment({ ...from, sequence: (isn + 1 + offset) >>> 0, acknowledgement: 1000, flags }, payload);
+    const server_ = (acknowledged: number, payload: Uint8Array, flags: number = ACK) =>
+      tcpSegment({ ...to, sequence: 1000, acknowledgement: (isn + 1 + acknowledged) >>> 0, flags }, payload);
+    if (syn) assert.equal(programs.open.run(client(-1, new Uint8Array(0), SYN)), 0);
+    return {
+      sends: (offset: number, payload: Uint8Array, flags?: number) => programs.hello.run(client(offset, payload, flags)),
+      opens: (payload: Uint8Array) => programs.open.run(client(-1, payload, SYN)),
+      answers: (acknowledged: number, payload = new Uint8Array(0), flags?: number) =>
+        programs.answer.run(server_(acknowledged, payload, flags)),
+    };
+  }
+}
+
+const NEEDS = { root: true, addon: true, commands: ["clang"] };
+const GOOD = plainHello([], "good.example.com");
+const EVIL = plainHello([], "evil.example.com");
+const MORE = new Uint8Array(20);
+
+for (const family of FAMILIES) {
+  test(`IPv${family[0]}: a known hello passes, what is behind it too, and the server's acknowledgement of it ends the looking`, (t) => {
+    if (!need(t, NEEDS)) return;
+    const kernel = new Kernel();
+    kernel.know(family, GOOD);
+    const one = kernel.open(family);
+    assert.equal(one.answers(0), 0, "the acknowledgement of the SYN");
+    assert.equal(one.sends(0, new Uint8Array(0), ACK), 0, "no payload");
+    assert.equal(one.sends(0, GOOD), 1);
+    assert.equal(one.sends(0, GOOD), 1, "again, for it was lost");
+    assert.equal(one.sends(GOOD.length, MORE), 1, "early data");
+    assert.equal(one.answers(0), 0);
+    assert.equal(one.answers(GOOD.length - 1), 0, "all but one byte");
+    assert.equal(one.answers(GOOD.length, MORE, RST | ACK), 0);
+    assert.equal(one.answers(GOOD.length), 1);
+    assert.equal(one.answers(GOOD.length), 0, "the rules have it");
+    assert.equal(kernel.count(family, GOOD), 1);
+    kernel.loaded.close();
+  });
+
+  test(`IPv${family[0]}: nothing passes that is not known, at its place, and in time`, (t) => {
+    if (!need(t, NEEDS)) return;
+    const kernel = new Kernel();
+    kernel.know(family, GOOD);
+    assert.equal(kernel.open(family).sends(0, EVIL), 0, "another name");
+    assert.equal(kernel.open(family).sends(1, GOOD), 0, "not the first bytes");
+    assert.equal(kernel.open(family).sends(-1, GOOD), 0, "before the first bytes");
+    assert.equal(kernel.open(family, { syn: false }).sends(0, GOOD), 0, "no SYN was seen");
+    assert.equal(kernel.open(family).sends(0, GOOD.subarray(0, -1)), 0, "cut");
+    for (const flag of [SYN, FIN, RST, URG]) assert.equal(kernel.open(family).sends(0, GOOD, ACK | flag), 0, `flag ${flag}`);
+    const late = kernel.open(family);
+    kernel.know(family, GOOD, -1);
+    assert.equal(late.sends(0, GOOD), 0, "its time is over");
+    const fast = kernel.open(family, { syn: false });
+    fast.opens(GOOD);
+    kernel.know(family, GOOD);
+    assert.equal(fast.sends(0, GOOD), 0, "data in the SYN");
+    kernel.loaded.close();
+  });
+
+  test(`IPv${family[0]}: whoever sends other bytes has userspace read the rest, whatever comes then`, (t) => {
+    if (!need(t, NEEDS)) return;
+    const kernel = new Kernel();
+    kernel.know(family, GOOD);
+    const evil: readonly (readonly [string, (one: ReturnType<Kernel["open"]>) => number])[] = [
+      ["other bytes in its place", (one) => one.sends(0, EVIL)],
+      ["a part of it", (one) => one.sends(0, GOOD.subarray(0, 50))],
+      ["from its middle", (one) => one.sends(20, MORE)],
+      ["before it", (one) => one.sends(-20, MORE)],
+      ["far behind it", (one) => one.sends(2 ** 21, MORE)],
+      ["urgent bytes behind it", (one) => one.sends(GOOD.length, MORE, ACK | URG)],
+    ];
+    for (const [what, act] of evil) {
+      const one = kernel.open(family);
+      assert.equal(one.sends(0, GOOD), 1);
+      assert.equal(act(one), 0, what);
+      assert.equal(one.answers(GOOD.length), 0, `${what}: the acknowledgement is userspace's`);
+      assert.equal(one.sends(GOOD.length, MORE), 0, `${what}: so is what follows`);
+      assert.equal(one.sends(0, GOOD), 0, `${what}: and the hello`);
+    }
+    const first = kernel.open(family);
+    assert.equal(first.sends(GOOD.length, MORE), 0, "what follows came first");
+    assert.equal(first.sends(0, GOOD), 0);
+    kernel.loaded.close();
+  });
+}
+
+test("the kernel reads hellos as the mirror does: 20 000 of them, most of them broken", (t) => {
+  if (!need(t, NEEDS)) return;
+  const kernel = new Kernel();
+  const random = randomFrom(5);
+  let known = 0;
+  for (let i = 0; i < 20_000; i++) {
+    const family = FAMILIES[i % 2] as Family;
+    const bytes = mutated(random);
+    if (bytes.length === 0 || bytes.length > 1400) continue;
+    const key = helloKey(family[1], family[2], PORT, bytes, 0, bytes.length);
+    if (key !== undefined) kernel.know(family, bytes);
+    const passed = kernel.open(family).sends(0, bytes);
+    assert.equal(passed, key === undefined ? 0 : 1, Buffer.from(bytes).toString("hex"));
+    if (key === undefined) continue;
+    known++;
+    kernel.loaded.maps.known.delete(key);
+    assert.equal(kernel.open(family).sends(0, bytes), 0, "forgotten");
+  }
+  assert.ok(known > 2000, `${known} had a key`);
+  kernel.loaded.close();
+});
+
+test("packets that are no whole TCP segment, and random ones, are userspace's", (t) => {
+  if (!need(t, NEEDS)) return;
+  const kernel = new Kernel();
+  const random = randomFrom(6);
+  const whole = Buffer.from(
+    tcpSegment(
+      {
+        source: FAMILIES[0][1],
+        sourcePort: 1,
+        destination: FAMILIES[0][2],
+        destinationPort: PORT,
+        hopLimit: 64,
+        sequence: 1,
+        acknowledgement: 1,
+        flags: ACK,
+      },
+      GOOD,
+    ),
+  );
+  kernel.know(FAMILIES[0], GOOD);
+  for (let i = 0; i < 5000; i++) {
+    const packet = i % 2 === 0 ? Buffer.from(whole) : Buffer.from(Array.from({ length: 40 + (random() % 200) }, () => random() & 255));
+    for (let changes = 0; changes < 3; changes++) packet[(random() % 60) % packet.length] = random() & 255;
+    const part = packet.subarray(0, Math.max(40, packet.length - (random() % 100)));
+    for (const program of Object.values(kernel.loaded.programs)) assert.equal(program.run(part), 0);
+  }
+  kernel.loaded.close();
+});
