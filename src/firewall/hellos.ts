@@ -115,11 +115,11 @@ export function pinHellos(native: Addon, run: string): { readonly folder: string
     if (!isWhole(native, folder)) {
       rmSync(folder, { recursive: true, force: true });
       mkdirSync(folder, { mode: 0o700 });
-      const { maps, programs, close } = loadHellos(native, readBpfObject(bytes));
+      const loaded = loadHellos(native, readBpfObject(bytes));
       try {
-        for (const [name, one] of Object.entries({ ...maps, ...programs })) one.pin(join(folder, name));
+        for (const [name, one] of Object.entries({ ...loaded.maps, ...loaded.programs })) one.pin(join(folder, name));
       } finally {
-        close();
+        loaded.close();
       }
     }
     for (const other of readdirSync(base)) if (other.startsWith(ours) && other !== name) rmSync(join(base, other), { recursive: true });
