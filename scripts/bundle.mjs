@@ -4,7 +4,7 @@
 //
 //   main.js  chunks/*.js      the program; each command is a chunk of its own
 //   worker/thread.js, …       whatever a source names by `new URL("…", import.meta.url)`: threads and child processes
-//   native/build/Release/     the addon, where base/addon.ts looks for it in a checkout too
+//   native/build/Release/     the addon and the programs for the kernel, where base/addon.ts looks for them in a checkout too
 //   node_modules/pcap/        only what is needed at run time; left out where it is not built (Discover says so then)
 //   bin/kubectl-namegate      the kubectl plugin in one file, which needs nothing else
 //   LICENSES.txt              of everything that is inside
@@ -21,6 +21,8 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const OUT = resolve(process.argv[2] ?? join(ROOT, "dist-bundle"));
 const SRC = join(ROOT, "src");
 const ADDON = join("native", "build", "Release", "namegate.node");
+/** The programs for the kernel, where a compiler was there that can build them. */
+const PROGRAMS = join("native", "build", "Release", "hello.bpf.o");
 const CHUNKS = "chunks";
 const PCAP = [
   "package.json",
@@ -137,6 +139,7 @@ const made = await Promise.all([
 
 for (const [from, to] of data) cpSync(from, to);
 cpSync(join(ROOT, ADDON), join(OUT, ADDON));
+if (existsSync(join(ROOT, PROGRAMS))) cpSync(join(ROOT, PROGRAMS), join(OUT, PROGRAMS));
 const pcap = join(ROOT, "node_modules", "pcap");
 const hasPcap = existsSync(join(pcap, "build", "Release", "pcap_binding.node"));
 if (hasPcap) for (const file of PCAP) cpSync(join(pcap, file), join(OUT, "node_modules", "pcap", file), { recursive: true });

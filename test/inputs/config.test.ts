@@ -33,6 +33,7 @@ markMask: 0xe00
 queueBase: 5000
 checkInterval: 1.5s
 selfTestInterval: 1m
+knownHellos: false
 limits: { upcalls: 100, bindings: 1000, events: 5 }
 dnsOverHttps: [ DNS.Example., "*.dns.example" ]
 clusterNamespace: namegate
@@ -72,6 +73,7 @@ kubernetesEvents: false
     clusterNamespace: "namegate",
     checkMs: 1500,
     selfTestMs: 60_000,
+    knownHellos: false,
     upcalls: 100,
     maxBindings: 1e3,
     events: 5,

@@ -50,6 +50,7 @@ for one in proc sys dev; do mount --rbind "/$one" "$root/$one"; done
 mount --bind "$root/proc/sys" "$root/proc/sys"; mount -o remount,bind,ro "$root/proc/sys"; mount -o remount,bind,ro "$root/sys"
 mount --bind "$bundle" "$root/opt/namegate"; mount -o remount,bind,ro "$root/opt/namegate"
 touch "$root/opt/node"; mount --bind "$node" "$root/opt/node"
+[ ! -d "$root/sys/fs/bpf" ] || mount -t bpf none "$root/sys/fs/bpf" # a volume of the manifest
 for one in $keep; do mkdir -p "$root$one"; mount --bind "$one" "$root$one"; done
 for one in $volumes; do
   from=\${one%%=*} to=\${one#*=}
@@ -102,7 +103,7 @@ const boundingSet = (capabilities: readonly string[]): string =>
 /** What the chart gives the container: the lines of its template `namegate.capabilities`. */
 export function manifestCapabilities(): string[] {
   const text = readFileSync(join(ROOT, "daemonset", "chart", "templates", "_helpers.tpl"), "utf8");
-  const body = /define "namegate\.capabilities" -\}\}\n([^{]*)\{\{- end/.exec(text)?.[1] ?? "";
+  const body = /define "namegate\.capabilities" -\}\}\n([\s\S]*?)\{\{- define/.exec(text)?.[1] ?? "";
   const names = body.split("\n").flatMap((line) => /^- ([A-Z_]+)$/.exec(line)?.[1] ?? []);
   if (names.length === 0 || !existsSync(join(ROOT, "daemonset"))) throw new Error("the chart names no capabilities");
   return names;

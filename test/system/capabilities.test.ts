@@ -151,6 +151,17 @@ test("each capability of the manifest is needed", async (t) => {
       assert.ok(niceOf(whole.child.pid).includes(-10));
       await whole.stop();
     },
+    BPF: async () => {
+      const lacks = /the kernel cannot know hellos/;
+      const agent = await it.start({ program: without("BPF") });
+      await until("it says so", () => lacks.test(agent.child.err.join("\n")));
+      await agent.stop();
+      const whole = await it.start({ program: program(it, image, GIVEN) });
+      const saved = await it.lab.run("node", ["iptables-nft-save", "-t", "mangle"]);
+      assert.match(saved, /--object-pinned \/sys\/fs\/bpf\/namegate-/);
+      assert.doesNotMatch(whole.child.err.join("\n"), lacks);
+      await whole.stop();
+    },
     SYS_PTRACE: async () => {
       // A pod behind a macvlan bypasses the node's netfilter: it must be said, not waited for.
       const pod = await macvlanPod(t, it);
@@ -207,7 +218,7 @@ async function macvlanPod(t: TestContext, { lab }: Shop): Promise<object> {
 }
 
 /** linux/capability.h */
-const BITS: Readonly<Record<string, number>> = { NET_ADMIN: 12, NET_RAW: 13, SYS_PTRACE: 19, SYS_ADMIN: 21, SYS_NICE: 23 };
+const BITS: Readonly<Record<string, number>> = { NET_ADMIN: 12, NET_RAW: 13, SYS_PTRACE: 19, SYS_ADMIN: 21, SYS_NICE: 23, BPF: 39 };
 
 /** /proc/PID/task/…/stat; field 19 is the nice value (proc(5)). */
 function threads(pid: number | undefined): string[] {

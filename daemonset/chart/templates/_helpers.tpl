@@ -17,6 +17,14 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 - NET_RAW
 - SYS_NICE
 - SYS_PTRACE
+{{- if include "namegate.knownHellos" . }}
+- BPF
+{{- end }}
+{{- end }}
+
+{{/* Not empty: the kernel may know hellos. */}}
+{{- define "namegate.knownHellos" -}}
+{{- if ne (toString .Values.config.knownHellos) "false" }}yes{{ end }}
 {{- end }}
 
 {{- define "namegate.resolverNamespaces" -}}
@@ -68,4 +76,7 @@ volumeMounts:
 - { name: xtables-lock, mountPath: /run/xtables.lock }
 - { name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true }
 - { name: cni, mountPath: /etc/cni/net.d, readOnly: true }
+{{- if include "namegate.knownHellos" . }}
+- { name: bpf, mountPath: /sys/fs/bpf }
+{{- end }}
 {{- end }}
