@@ -1,15 +1,15 @@
 import { fileURLToPath } from "node:url";
 import type { Lab } from "../src/cli/lab-types.ts";
-import { putPolicy } from "../test/support/agent.ts";
+import { putPolicy, type TestAgent } from "../test/support/agent.ts";
 import { onPath } from "../test/support/need.ts";
 import { HELLOS } from "../test/inspect/hellos.ts";
 import { load, type Measured, serving } from "./support/load.ts";
-import { benchNode, RESPONDER, tlsPolicy, withPair } from "./support/node.ts";
+import { benchNode, RESPONDER, tlsPolicy, withGuarded, withPair } from "./support/node.ts";
 import { interleave, median, report } from "./support/report.ts";
 
 const WORKLOAD =
-  "one client connects, sends a ClientHello of one segment and waits for the server's first bytes, one connection after the other, in rounds by turns: without anything in between, through namegate " +
-  "(the rule wants TLS with one of its server names), and through proxies on the node that read the server name: sniproxy, and haproxy in TCP mode. As a floor: through an NFQUEUE whose reader " +
+  "one client connects, sends a ClientHello of one segment (another random each time) and waits for the server's first bytes, one connection after the other, in rounds by turns: without anything in between, through namegate " +
+  "(the rule wants TLS with one of its server names; the kernel knows the hello from the second connection on), through namegate whose packet thread reads every hello, as it does the first ones and those that the kernel cannot know, and through proxies on the node that read the server name: sniproxy, and haproxy in TCP mode. As a floor: through an NFQUEUE whose reader " +
   "gives the first payload back unread, on a packet thread of our kind. " +
   "Client, server, agent and proxies share the machine's CPUs";
 const ROUNDS = 20;
@@ -84,16 +84,17 @@ async function trip(): Promise<Lab> {
 const installed = (Object.keys(PROXY) as ProxyName[]).filter(onPath);
 for (const name of Object.keys(PROXY)) if (!onPath(name)) console.log(`inspect: ${name} is not installed, so it is not measured`);
 
-await withPair(async ({ plain, guarded, agent }) => {
+async function measure(plain: Lab, guarded: Lab, agent: TestAgent, reading: Lab, readingAgent: TestAgent): Promise<void> {
   const bare = await trip();
-  for (const lab of [plain, guarded]) await serving(lab, "out", "reply", PORT);
-  putPolicy(guarded, "tls.yaml", POLICY);
+  for (const lab of [plain, guarded, reading]) await serving(lab, "out", "reply", PORT);
+  for (const lab of [guarded, reading]) putPolicy(lab, "tls.yaml", POLICY);
   await new Promise((resolve) => setTimeout(resolve, 500));
-  await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
+  for (const lab of [guarded, reading]) await load(lab, "client", "ask", RESPONDER, 1, 7, 8, 0);
   for (const name of installed) await startProxy(plain, name);
   const subjects: Record<string, () => Promise<Measured>> = {
     direct: () => load(plain, "client", "hello", KNOWN, PORT, CONNECTS, hex),
     namegate: () => load(guarded, "client", "hello", KNOWN, PORT, CONNECTS, hex),
+    reading: () => load(reading, "client", "hello", KNOWN, PORT, CONNECTS, hex),
     trip: () => load(bare, "client", "hello", KNOWN, PORT, CONNECTS, hex),
   };
   for (const name of installed) {
@@ -110,6 +111,7 @@ await withPair(async ({ plain, guarded, agent }) => {
     .flat()
     .reduce((sum, { ok }) => sum + CONNECTS - (ok as number), 0);
   const { counters } = await agent.status();
+  const read = await readingAgent.status();
   report("inspect", WORKLOAD, [
     { what: "direct, p50", value: p50("direct"), unit: "µs" },
     {
@@ -118,6 +120,7 @@ await withPair(async ({ plain, guarded, agent }) => {
       unit: "µs",
       ...(installed.length > 0 ? { target: { most: best / 3 } } : {}),
     },
+    { what: "added by namegate that reads every hello, p50", value: added("reading"), unit: "µs" },
     ...installed.map((name) => ({ what: `added by ${name}, p50`, value: added(name), unit: "µs" })),
     { what: "added by one trip through a queue, unread, p50", value: added("trip"), unit: "µs" },
     { what: "the trip / the best of them", value: added("trip") / best, unit: "" },
@@ -127,9 +130,15 @@ await withPair(async ({ plain, guarded, agent }) => {
       unit: "",
       ...(installed.length > 0 ? { target: { most: 1 / 3 } } : {}),
     },
+    { what: "namegate that reads every hello / the best of them", value: added("reading") / best, unit: "" },
     { what: "namegate, p99", value: median((rounds["namegate"] as Measured[]).map((one) => one["p99"] as number)), unit: "µs" },
     { what: "direct, p99", value: median((rounds["direct"] as Measured[]).map((one) => one["p99"] as number)), unit: "µs" },
     { what: "connections that failed", value: failed, unit: "", target: { most: 0 } },
-    { what: "connections inspected", value: counters["inspected"] ?? 0, unit: "", target: { least: CONNECTS * ROUNDS } },
+    { what: "hellos that the packet thread read", value: counters["inspected"] ?? 0, unit: "", target: { most: 10 } },
+    { what: "the same, where it reads every one", value: read.counters["inspected"] ?? 0, unit: "", target: { least: CONNECTS * ROUNDS } },
   ]);
-});
+}
+
+await withPair(({ plain, guarded, agent }) =>
+  withGuarded((reading, readingAgent) => measure(plain, guarded, agent, reading, readingAgent), { args: ["--known-hellos", "off"] }),
+);

@@ -10,7 +10,7 @@
  *   serve PORT                                TCP: accept and discard, until killed
  *   connect ADDRESS PORT COUNT STEP           connects one after the other; the address grows by STEP each time
  *   reply PORT                                TCP: answers what comes with a few bytes, until killed
- *   hello ADDRESS PORT COUNT HEX              connects, sends these bytes, waits for the first answer; one after the other
+ *   hello ADDRESS PORT COUNT HEX              connects, sends these bytes (a ClientHello with another random each time), waits for the first answer; one after the other
  *   drip ADDRESS PORT FROM TO PER_POD MS      from each of the devices pFROM to pTO: connections whose first message comes a byte at a time,
  *                                             and never whole; pN connects to ADDRESS + N
  *   stream ADDRESS PORT MS                    TCP: sends as fast as it can
@@ -344,6 +344,7 @@ static int hello(const char *text, int port, unsigned count, const char *hex) {
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     uint64_t from = now_ns();
+    if (length >= 43 && data[0] == 22) memcpy(data + 11, &from, sizeof from); /* a ClientHello's random */
     ssize_t got = connect(fd, (struct sockaddr *)&to, sizeof to);
     if (got == 0) got = send(fd, data, length, MSG_NOSIGNAL);
     if (got > 0) got = recv(fd, answer, sizeof answer, 0);

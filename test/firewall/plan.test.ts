@@ -128,6 +128,24 @@ for (const [what, tamper, kind] of TAMPERING) {
   });
 }
 
+test("the kernel's programs stand before the queue that they spare, where all of a connection comes by", () => {
+  for (const family of [4, 6] as const) {
+    const rules = (options: object): string[] =>
+      wantedRules({ ...OPTIONS, family, queries: false, behind: false, ...options }).flatMap(({ chains }) =>
+        chains.flatMap((chain) => chain.rules.map((rule) => `${chain.name} ${rule}`)),
+      );
+    const pinned = rules({ hellos: "/sys/fs/bpf/x" }).filter((rule) => rule.includes("--object-pinned"));
+    assert.deepEqual(
+      pinned.map((rule) => `${rule.split(" ")[0]} ${/pinned \/sys\/fs\/bpf\/x\/(\w+)/.exec(rule)?.[1]}`),
+      ["NG-JUDGED hello", "NG-JUDGED hello", "NG-VERDICT open", "NG-INSPECT answer"],
+    );
+    const judged = rules({ hellos: "/sys/fs/bpf/x" }).filter((rule) => rule.startsWith("NG-JUDGED"));
+    assert.ok(judged.findIndex((rule) => rule.includes("NFQUEUE")) > judged.findLastIndex((rule) => rule.includes("pinned")));
+    for (const rule of pinned.filter((one) => one.includes("/hello"))) assert.match(rule, /! --ctstate DNAT --ctdir ORIGINAL/);
+    for (const options of [{}, { hellos: "/x", behind: true }]) assert.ok(!rules(options).some((rule) => rule.includes("pinned")));
+  }
+});
+
 test("Calico's jump may stay in front of ours; anybody else's may not", () => {
   const wanted = wantedRules({ ...OPTIONS, family: 4, queries: true, behind: false }).find(({ table }) => table === "filter");
   assert.ok(wanted);
