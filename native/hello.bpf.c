@@ -8,7 +8,7 @@
  *           and port; then everything behind it.
  *   answer  the server's segments: it has acknowledged the hello, so that was no decoy (src/inspect/flows.ts).
  *
- * The reading is stricter than src/inspect/tls.ts, whose hellos include these; src/inspect/hello-key.ts is its mirror.
+ * The reading is stricter than src/inspect/tls.ts, whose hellos include these; src/firewall/hello-key.ts is its mirror.
  * Built with clang; no headers, so that nothing but the compiler is needed. Little-endian, as both of our architectures.
  */
 typedef unsigned char u8;
@@ -34,7 +34,7 @@ static long (*load)(const struct packet *packet, u32 offset, void *to, u64 lengt
 #define ALPN_MAX 24
 #define VERSIONS_MAX 16
 
-/* src/inspect/hello-key.ts has the same. */
+/* src/firewall/hello-key.ts has the same. */
 struct hello_key {
     u8 client[16]; /* IPv4 as ::ffff:0:0/96 */
     u8 server[16];

@@ -275,6 +275,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       worker: await enforcer.status(),
       dropped: losses.dropped,
       repairs: enforcer.rules.repairs,
+      knownHellos: enforcer.knownHellos,
       events: history.total,
       alerts: alerts?.status(),
       lastUpdate: enforcer.lastUpdate,

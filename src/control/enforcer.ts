@@ -77,6 +77,8 @@ export class Enforcer {
   private matches: Matches | undefined;
   /** Where the kernel's programs that know hellos are pinned. */
   private hellos: string | undefined;
+  /** Does the kernel know hellos, and why not? */
+  knownHellos: { readonly inKernel: boolean; readonly why: string | null } = { inKernel: false, why: "no rules yet" };
   private thread: PacketThread | undefined;
   /** Why the last snapshot is not in the kernel. */
   private refusal: Fault | undefined;
@@ -304,25 +306,24 @@ export class Enforcer {
     const matches = await probeMatches(this.deps.iptables);
     for (const [name, there] of Object.entries(matches))
       if (!there) this.deps.log.warn({ match: name }, "this kernel lacks an iptables match: see `namegate doctor`");
-    this.hellos = matches.bpf ? await this.pin() : undefined;
+    const pinned = await this.pin(matches);
+    this.hellos = "folder" in pinned ? pinned.folder : undefined;
+    this.knownHellos = { inKernel: this.hellos !== undefined, why: "why" in pinned ? pinned.why : null };
+    this.deps.log.info(this.knownHellos, "ClientHellos that were read before");
     this.rules.use(matches, this.hellos);
     return matches;
   }
 
-  /**
-   * Not with iptables-legacy: whoever changes a table there gives the kernel our rules again, and must have our pins before its
-   * eyes.
-   */
-  private async pin(): Promise<string | undefined> {
-    const { iptables, native, log } = this.deps;
+  private async pin({ bpf }: Matches): Promise<ReturnType<typeof pinHellos>> {
+    const { iptables, native } = this.deps;
     const { knownHellos } = this.options;
-    if (knownHellos === undefined || iptables.variant === "legacy") return undefined;
+    if (knownHellos === undefined) return { why: "--known-hellos off" };
+    if (!bpf) return { why: "this kernel lacks xt_bpf" };
+    // Whoever changes a table there gives the kernel our rules again, and would have to have our pins before its eyes.
+    if (iptables.variant === "legacy") return { why: "only with iptables-nft" };
     const pinned = pinHellos(native, knownHellos);
-    const why =
-      "why" in pinned ? pinned.why : (await probePinned(iptables, join(pinned.folder, "hello"))) ? undefined : "iptables refuses them";
-    if (why === undefined) return (pinned as { folder: string }).folder;
-    log.info({ why }, "the kernel cannot know hellos: the packet thread reads every one");
-    return undefined;
+    if ("folder" in pinned && !(await probePinned(iptables, join(pinned.folder, "hello")))) return { why: "iptables refuses the programs" };
+    return pinned;
   }
 
   private async changeRules(rules: { bridged: readonly BridgedPod[]; queries: boolean }): Promise<void> {

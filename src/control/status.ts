@@ -2,6 +2,7 @@ import type { Mode, PolicyId, Problem } from "../model/policy.ts";
 import type { PodUpdate, WorkerStatus } from "../worker/protocol.ts";
 import { selectPolicies } from "../policy/select.ts";
 import { effectiveMode } from "./effective.ts";
+import type { Enforcer } from "./enforcer.ts";
 import type { PolicyState } from "./policies.ts";
 import type { SelfTestStatus } from "./self-test.ts";
 import type { RuleUse } from "./usage.ts";
@@ -30,6 +31,7 @@ export interface StatusInput {
   /** By queue: what the kernel dropped because it was full. */
   readonly dropped: Readonly<Record<string, number>>;
   readonly repairs: number;
+  readonly knownHellos: Enforcer["knownHellos"];
   readonly events: number;
   /** What the sinks do; undefined: there are none but stdout. */
   readonly alerts: object | undefined;
@@ -109,6 +111,7 @@ export function buildStatus(input: StatusInput): Record<string, unknown> {
     sets: worker?.sets ?? {},
     counters: worker?.counters ?? {},
     rules: { installed: input.enforcing, repairs: input.repairs },
+    knownHellos: input.knownHellos,
     alerts: { events: input.events, ...input.alerts },
     lastUpdate: input.lastUpdate ?? null,
     inputs: input.inputs.map(({ resource, synced, staleMs, items, error }) => ({

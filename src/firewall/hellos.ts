@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync,
 import { join } from "node:path";
 import { type Addon, type BpfMap, type BpfProgram, builtFile } from "../base/addon.ts";
 import { messageOf } from "../base/fault.ts";
-import { HELLO_KEY_BYTES } from "../inspect/hello-key.ts";
+import { HELLO_KEY_BYTES } from "./hello-key.ts";
 import { type BpfObject, linked, readBpfObject } from "./bpf-object.ts";
 
 /**

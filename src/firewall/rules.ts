@@ -1,7 +1,7 @@
 import type { Family } from "../base/address.ts";
 import { InterfaceGroup } from "../model/attachment.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
-import type { HELLO_PROGRAMS } from "./hellos.ts";
+import { helloRules } from "./hello-rules.ts";
 import { hex, type Marks } from "./marks.ts";
 
 /** NFQUEUE numbers, counted from a configurable base. */
@@ -122,13 +122,8 @@ export function wantedRules({
   const confirm = conn(VerdictClass.confirm);
   const segments = (flow: string, to: string): string =>
     `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
-  // Behind somebody who accepts established connections, only userspace sees all of them.
-  const program = (name: (typeof HELLO_PROGRAMS)[number]): string => `-m bpf --object-pinned ${hellos}/${name}`;
-  const knows = hellos !== undefined && !behind;
-  // Behind DNAT the server's segments have another address.
-  const known = [conn(VerdictClass.inspect), confirm].map(
-    (flow) => `-p tcp ${flow} -m conntrack ! --ctstate DNAT --ctdir ORIGINAL ${program("hello")} -g NG-KNOWN`,
-  );
+  // Behind somebody who accepts established connections before us, nobody in the kernel sees all of one.
+  const known = helloRules(behind ? undefined : hellos, marks);
   const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
@@ -272,7 +267,7 @@ export function wantedRules({
             `${conn(VerdictClass.pass)} -j RETURN`,
             `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
             `${is(VerdictClass.deny)} -g NG-REFUSE`,
-            ...(knows ? known : []),
+            ...known.judged,
             ...payload,
           ],
         },
@@ -300,20 +295,8 @@ export function wantedRules({
               },
             ]
           : []),
-        {
-          name: "NG-VERDICT",
-          // Where the client's stream begins.
-          rules: [...(knows ? [`-p tcp -m tcp --tcp-flags SYN,ACK SYN ${is(VerdictClass.inspect)} ${program("open")}`] : []), ...verdict],
-        },
-        // A hello that userspace has read before: it is not shown again, and the server's acknowledgement is waited for.
-        ...(knows
-          ? [
-              {
-                name: "NG-KNOWN",
-                rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.confirm))}/${mask}`, set(VerdictClass.ours)],
-              },
-            ]
-          : []),
+        { name: "NG-VERDICT", rules: [...known.begun, ...verdict] },
+        ...known.chains.mangle,
         {
           name: "NG-CONFIRM",
           rules: [`-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`, set(VerdictClass.ours)],
@@ -361,7 +344,7 @@ export function wantedRules({
         {
           name: "NG-INSPECT",
           rules: [
-            ...(knows ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${program("answer")} -g NG-CONFIRMED`] : []),
+            ...known.answered,
             ...(behind
               ? inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`)
               : []),
@@ -371,7 +354,7 @@ export function wantedRules({
             "-p tcp -m tcp ! --tcp-flags SYN SYN -m conntrack --ctdir REPLY -g NG-ANSWERED",
           ],
         },
-        ...(knows ? [{ name: "NG-CONFIRMED", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.pass))}/${mask}`] }] : []),
+        ...known.chains.security,
         // What the server says and acknowledges; the mark tells userspace the direction.
         {
           name: "NG-ANSWERED",

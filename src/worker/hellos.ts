@@ -3,7 +3,7 @@ import type { Addon, BpfMap } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KNOWN_MAX, KNOWN_VALUE_BYTES } from "../firewall/hellos.ts";
 import type { Flow } from "../inspect/flow.ts";
-import { HELLO_KEY_BYTES, helloKey, putAddress } from "../inspect/hello-key.ts";
+import { HELLO_KEY_BYTES, helloKey, putAddress } from "../firewall/hello-key.ts";
 import type { NameSeen } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";

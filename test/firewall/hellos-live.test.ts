@@ -6,10 +6,10 @@ import { type Ip, parseIp } from "../../src/base/address.ts";
 import { tcpSegment } from "../../src/dns/packets.ts";
 import { readBpfObject } from "../../src/firewall/bpf-object.ts";
 import { type HelloPrograms, KNOWN_VALUE_BYTES, loadHellos } from "../../src/firewall/hellos.ts";
-import { helloKey } from "../../src/inspect/hello-key.ts";
+import { helloKey } from "../../src/firewall/hello-key.ts";
 import { TcpFlag } from "../../src/model/packet.ts";
 import { randomFrom } from "../dns/encode.ts";
-import { mutated, plainHello } from "../inspect/mutated-hellos.ts";
+import { mutated, plainHello } from "./mutated-hellos.ts";
 import { need } from "../support/need.ts";
 
 /** The programs as the kernel runs them, packet by packet (BPF_PROG_TEST_RUN): nothing is sent. */

@@ -48,6 +48,7 @@ const INPUT: StatusInput = {
   worker: undefined,
   dropped: {},
   repairs: 0,
+  knownHellos: { inKernel: false, why: "a test" },
   events: 0,
   alerts: undefined,
   lastUpdate: undefined,

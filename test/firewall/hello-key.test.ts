@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parseIp, type Ip } from "../../src/base/address.ts";
-import { HELLO_KEY_BYTES, helloKey } from "../../src/inspect/hello-key.ts";
+import { HELLO_KEY_BYTES, helloKey } from "../../src/firewall/hello-key.ts";
 import { helloEvidence } from "../../src/inspect/tls-evidence.ts";
 import { readClientHello } from "../../src/inspect/tls.ts";
 import { randomFrom } from "../dns/encode.ts";
-import { HELLOS } from "./hellos.ts";
+import { HELLOS } from "../inspect/hellos.ts";
 import { mutated, plainHello } from "./mutated-hellos.ts";
 
 const POD = parseIp("10.0.0.9") as Ip;

@@ -1,4 +1,4 @@
-import { HELLOS } from "./hellos.ts";
+import { HELLOS } from "../inspect/hellos.ts";
 
 const u16 = (value: number): number[] => [value >> 8, value & 255];
 const sized = (body: readonly number[]): number[] => [...u16(body.length), ...body];

@@ -1,12 +1,11 @@
 import { Cursor } from "../base/cursor.ts";
 import type { Ip } from "../base/address.ts";
-import { Extension } from "./tls-hello.ts";
 
 /**
  * What a ClientHello that was found right is known by in the kernel: native/hello.bpf.c reads the same bytes in the same way, and
  * both must change together (a test compares them). Everything that a policy's answer can depend on is in the key, or the
- * hello has none: server name, ALPN and versions byte for byte, no ECH, no extension that is not known here. What the reader of
- * tls.ts would refuse has no key either.
+ * hello has none: server name, ALPN and versions byte for byte, no ECH, no extension that is not known here. What
+ * inspect/tls.ts would refuse has no key either.
  */
 
 const SNI_MAX = 96;
@@ -25,6 +24,8 @@ const RECORD_BYTES_MAX = 2 ** 14 + 5;
 const HEAD_BYTES = 11; // of record, handshake and its version
 const RANDOM_BYTES = 32;
 const SESSION_BYTES_MAX = 32;
+/** Extension types (IANA, TLS ExtensionType Values). */
+const Extension = { serverName: 0, signatureAlgorithms: 13, alpn: 16, preSharedKey: 41, supportedVersions: 43 } as const;
 const RENEGOTIATION_INFO = 0xff01;
 const TYPES = 63;
 const EXTENSIONS_MAX = 24;
