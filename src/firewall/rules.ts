@@ -16,6 +16,8 @@ export interface RuleOptions {
   readonly matches: Matches;
   /** Some pod may not ask for every name: queries are read in raw PREROUTING, a hook that costs every packet something. */
   readonly queries: boolean;
+  /** Some guarded pod is behind a bridge port: only then does a new connection go by its chain. */
+  readonly bridged: boolean;
   /**
    * Somebody accepts established connections before us in mangle PREROUTING (Calico): what is inspected is seen behind DNAT
    * only, so userspace is shown the first packet of each such connection at both hooks.
@@ -91,7 +93,8 @@ function payloadMatch(of: Family, payload: string, none: string): string {
 const INSPECTED_BITS = 3;
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, queries, behind }: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, ...rest }: RuleOptions): TableWanted[] {
+  const { queries, bridged, behind } = rest;
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -174,7 +177,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `${marked} -g NG-REFUSE`, // back from userspace (NF_REPEAT)
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
-            `-j ${BRIDGE_CHAIN}`,
+            ...(bridged ? [`-j ${BRIDGE_CHAIN}`] : []),
             `${is(SourceClass.enforce)} ${conn(0)} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
             `${is(SourceClass.enforce)} -g NG-ENFORCE`,
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
