@@ -178,7 +178,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
             ...(bridged ? [`-j ${BRIDGE_CHAIN}`] : []),
-            `${is(SourceClass.enforce)} ${conn(0)} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
+            `${is(SourceClass.enforce)} -m conntrack --ctstate NEW -g NG-NEW`, // one match, for the first packet of most connections
             `${is(SourceClass.enforce)} -g NG-ENFORCE`,
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
@@ -228,6 +228,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           rules: [
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${is(VerdictClass.pass)} -g NG-PASS`,
+            `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`, // not the first one, and no answer yet
             `${decided} -g ${begun}`,
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,
