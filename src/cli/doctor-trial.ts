@@ -43,7 +43,11 @@ export async function trial({ variant, markMask, queueBase }: TrialOptions): Pro
     for (const family of [4, 6] as const) {
       findings.push(
         await attempt(`rules IPv${family}`, () =>
-          tryRules(iptables, family, wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES, queries: true, behind: true })),
+          tryRules(
+            iptables,
+            family,
+            wantedRules({ family, marks: inUse, queueBase, matches: ALL_MATCHES, queries: true, bridged: true, behind: true }),
+          ),
         ),
       );
       findings.push(await attempt(`bridged pods IPv${family}`, () => tryBridged(iptables, family, inUse)));
@@ -175,10 +179,6 @@ async function tryBridged(iptables: Iptables, family: Family, inUse: Marks): Pro
   const rules = bridgeRules([{ port: "veth0", addresses: address === undefined ? [] : [address] }], {
     family,
     marks: inUse,
-    queries: false,
-    behind: false,
-    queueBase: 0,
-    matches: ALL_MATCHES,
   });
   const table: TableWanted = { table: "mangle", chains: [], jumps: [] };
   for (const rule of rules) {

@@ -16,7 +16,7 @@ export interface BridgedPod {
  * A known address on a port that is not its own is a spoof as well, and so is a packet without a port: bridge netfilter
  * did not see its frame, which had a priority tag (VLAN 0), and nobody knows which pod sent it.
  */
-export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: RuleOptions): string[] {
+export function bridgeRules(pods: readonly BridgedPod[], { family, marks }: Pick<RuleOptions, "family" | "marks">): string[] {
   if (pods.length === 0) return [];
   const mask = hex(marks.mask);
   const rules: string[] = [];

@@ -14,7 +14,7 @@ export interface PodRules {
 }
 export const NO_POD_RULES: PodRules = { bridged: [], queries: false };
 
-type KeeperOptions = Omit<RuleOptions, "family" | "queries" | "behind">;
+type KeeperOptions = Omit<RuleOptions, "family" | "queries" | "bridged" | "behind">;
 
 /** A drift with its family. */
 export interface FoundDrift extends Drift {
@@ -45,8 +45,9 @@ export class RuleKeeper {
   }
 
   private wanted(family: Family): TableWanted[] {
-    const options = { ...this.options, family, queries: this.pods.queries, behind: this.behind.has(family) };
-    const bridge = bridgeRules(this.pods.bridged, options);
+    const { bridged, queries } = this.pods;
+    const options = { ...this.options, family, queries, bridged: bridged.length > 0, behind: this.behind.has(family) };
+    const bridge = bridgeRules(bridged, options);
     return wantedRules(options).map((table) => ({
       ...table,
       chains: table.chains.map((chain) => (chain.name === BRIDGE_CHAIN ? { name: chain.name, rules: bridge } : chain)),
@@ -89,16 +90,24 @@ export class RuleKeeper {
     }
   }
 
-  /** Pods came, went or got other addresses or policies: one chain is refilled, and the table whose hook is now needed. */
+  /**
+   * Pods came, went or got other addresses or policies: one chain is refilled, and the table put whose hook, or whose way
+   * into that chain, is needed now or no longer.
+   */
   async change(pods: PodRules): Promise<void> {
     const { bridged, queries } = this.pods;
     this.pods = pods;
+    // Should this fail, the next check finds the chains altered: of both families, whichever it fails at.
+    if (bridged !== pods.bridged) for (const family of FAMILIES) this.reference.delete(`${family}mangle`);
     for (const family of FAMILIES) {
       if (queries !== pods.queries) await this.put(family, "raw");
       if (bridged === pods.bridged) continue;
+      if (bridged.length === 0 || pods.bridged.length === 0) {
+        await this.put(family, "mangle");
+        continue;
+      }
       const mangle = this.table(family, "mangle");
       const chain = mangle.chains.find(({ name }) => name === BRIDGE_CHAIN);
-      this.reference.delete(`${family}mangle`); // should this fail, the next check finds the chain altered
       await this.iptables.restore(family, refillText("mangle", BRIDGE_CHAIN, chain?.rules ?? []));
       await this.remember(family, mangle);
     }

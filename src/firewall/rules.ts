@@ -17,6 +17,8 @@ export interface RuleOptions {
   readonly matches: Matches;
   /** Some pod may not ask for every name: queries are read in raw PREROUTING, a hook that costs every packet something. */
   readonly queries: boolean;
+  /** Some guarded pod is behind a bridge port: only then does a new connection go by its chain. */
+  readonly bridged: boolean;
   /**
    * Somebody accepts established connections before us in mangle PREROUTING (Calico): what is inspected is seen behind DNAT
    * only, so userspace is shown the first packet of each such connection at both hooks.
@@ -94,15 +96,8 @@ function payloadMatch(of: Family, payload: string, none: string): string {
 const INSPECTED_BITS = 3;
 
 /** The whole static ruleset of one family: every hook of DESIGN §3.2. Pure text. */
-export function wantedRules({
-  family,
-  marks,
-  queueBase,
-  matches: { bpf, groups, rpfilter },
-  queries,
-  behind,
-  hellos,
-}: RuleOptions): TableWanted[] {
+export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, rpfilter }, ...rest }: RuleOptions): TableWanted[] {
+  const { queries, bridged, behind, hellos } = rest;
   const mask = hex(marks.mask);
   const is = (c: number): string => `-m mark --mark ${hex(marks.value(c))}/${mask}`;
   const conn = (c: number): string => `-m connmark --mark ${hex(marks.value(c))}/${mask}`;
@@ -187,8 +182,8 @@ export function wantedRules({
             `${marked} -g NG-REFUSE`, // back from userspace (NF_REPEAT)
             ...linkLocal,
             `-j SET --map-set ${name("src")} src,src --map-mark`,
-            `-j ${BRIDGE_CHAIN}`,
-            `${is(SourceClass.enforce)} ${conn(0)} -m conntrack --ctdir ORIGINAL -g NG-NEW`,
+            ...(bridged ? [`-j ${BRIDGE_CHAIN}`] : []),
+            `${is(SourceClass.enforce)} -m conntrack --ctstate NEW -g NG-NEW`, // one match, for the first packet of most connections
             `${is(SourceClass.enforce)} -g NG-ENFORCE`,
             // A guarded pod's address on an interface that is not its own. (hash:net,iface never comes as far as that
             // interface's /0 once it has seen the address with another interface.)
@@ -238,6 +233,7 @@ export function wantedRules({
           rules: [
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${is(VerdictClass.pass)} -g NG-PASS`,
+            `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`, // not the first one, and no answer yet
             `${decided} -g ${begun}`,
             `-m set --match-set ${name("resolver")} dst,dst -g NG-DNS`,
             `-j SET --map-set ${name("net")} src,dst,dst --map-mark`,

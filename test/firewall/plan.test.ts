@@ -92,7 +92,7 @@ test("install, and nothing differs; install again, and nothing doubles", async (
 
 test("no jump waits for a connection: what is untracked or invalid has none, and must come to us all the same", () => {
   for (const family of [4, 6] as const)
-    for (const { jumps } of wantedRules({ ...OPTIONS, family, queries: true, behind: true }))
+    for (const { jumps } of wantedRules({ ...OPTIONS, family, queries: true, bridged: true, behind: true }))
       for (const { match = "" } of jumps) assert.doesNotMatch(match, /connmark !|conntrack !/);
 });
 
@@ -131,7 +131,7 @@ for (const [what, tamper, kind] of TAMPERING) {
 test("the kernel's programs stand before the queue that they spare, where all of a connection comes by", () => {
   for (const family of [4, 6] as const) {
     const rules = (options: object): string[] =>
-      wantedRules({ ...OPTIONS, family, queries: false, behind: false, ...options }).flatMap(({ chains }) =>
+      wantedRules({ ...OPTIONS, family, queries: false, bridged: false, behind: false, ...options }).flatMap(({ chains }) =>
         chains.flatMap((chain) => chain.rules.map((rule) => `${chain.name} ${rule}`)),
       );
     const pinned = rules({ hellos: "/sys/fs/bpf/x" }).filter((rule) => rule.includes("--object-pinned"));
@@ -147,7 +147,9 @@ test("the kernel's programs stand before the queue that they spare, where all of
 });
 
 test("Calico's jump may stay in front of ours; anybody else's may not", () => {
-  const wanted = wantedRules({ ...OPTIONS, family: 4, queries: true, behind: false }).find(({ table }) => table === "filter");
+  const wanted = wantedRules({ ...OPTIONS, family: 4, queries: true, bridged: false, behind: false }).find(
+    ({ table }) => table === "filter",
+  );
   assert.ok(wanted);
   const saved = readSaved(":FORWARD ACCEPT [0:0]\n-A FORWARD -m comment --comment cali:x -j cali-FORWARD\n-A FORWARD -j KUBE-FORWARD\n");
   assert.match(restoreText(wanted, saved), /^-I FORWARD 2 -m connmark --mark 0x1040\/0x3040 -j NG-DENY$/m);
@@ -162,10 +164,13 @@ test("Calico's jump may stay in front of ours; anybody else's may not", () => {
   );
 });
 
-test("bridged pods fill one chain, and leave it again", async () => {
+test("bridged pods fill one chain, and leave it again; without any of them nobody goes by it", async () => {
   const iptables = new FakeIptables();
   const keeper = new RuleKeeper(iptables, OPTIONS);
   await keeper.install();
+  const asked = (): boolean[] =>
+    ([4, 6] as const).map((of) => iptables.table(of, "mangle").get("NG-ADMIT")?.includes("-j NG-BRIDGE") ?? false);
+  assert.deepEqual(asked(), [false, false]);
   await keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip, parseIp("fd00::5") as Ip] }] });
   assert.match(
     (iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"),
@@ -173,9 +178,17 @@ test("bridged pods fill one chain, and leave it again", async () => {
   );
   assert.doesNotMatch((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /fd00/);
   assert.match((iptables.table(6, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /-s fd00::5\/128/);
+  assert.deepEqual(asked(), [true, true]);
   assert.deepEqual(await keeper.check(), []);
+  const commits = iptables.commits;
+  await keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth2", addresses: [parseIp("10.1.0.6") as Ip] }] });
+  assert.equal(iptables.commits, commits + 2, "another bridged pod: one chain of each family");
+  assert.match((iptables.table(4, "mangle").get("NG-BRIDGE") ?? []).join("\n"), /10\.1\.0\.6/);
+  assert.deepEqual(asked(), [true, true]);
   await keeper.change(NO_POD_RULES);
   assert.deepEqual(iptables.table(4, "mangle").get("NG-BRIDGE"), []);
+  assert.deepEqual(asked(), [false, false]);
+  assert.deepEqual(await keeper.check(), []);
 });
 
 test("a bridge change that failed is found by the next check", async () => {
@@ -187,7 +200,11 @@ test("a bridge change that failed is found by the next check", async () => {
   await assert.rejects(keeper.change({ ...NO_POD_RULES, bridged: [{ port: "veth1", addresses: [parseIp("10.1.0.5") as Ip] }] }));
   iptables.restore = restore;
   await keeper.restore(await keeper.check());
-  assert.equal(iptables.table(4, "mangle").get("NG-BRIDGE")?.length, 4);
+  for (const of of [4, 6] as const) {
+    const mangle = iptables.table(of, "mangle");
+    assert.equal(mangle.get("NG-BRIDGE")?.length, of === 4 ? 4 : 3);
+    assert.ok(mangle.get("NG-ADMIT")?.includes("-j NG-BRIDGE"));
+  }
 });
 
 test("the hook that reads queries is there only while some pod is restricted", async () => {
