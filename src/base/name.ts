@@ -33,6 +33,27 @@ export function dnsName(text: string): DnsName | undefined {
   return text.slice(0, end).toLowerCase() as DnsName;
 }
 
+/** The same door for bytes[start..end), as TLS writes it: without a trailing dot. Letters in any case. */
+export function dnsNameAt(bytes: Uint8Array, start: number, end: number): DnsName | undefined {
+  const length = end - start;
+  if (length <= 0 || length > NAME_OCTETS_MAX) return undefined;
+  const codes = new Array<number>(length);
+  let label = 0;
+  for (let i = 0; i < length; i++) {
+    let c = bytes[start + i] as number;
+    if (c === 46) {
+      if (label === 0) return undefined;
+      label = 0;
+    } else {
+      if (c >= 65 && c <= 90) c |= 0x20;
+      const letter = (c >= 97 && c <= 122) || (c >= 48 && c <= 57) || c === 45 || c === 95;
+      if (!letter || ++label > LABEL_OCTETS_MAX) return undefined;
+    }
+    codes[i] = c;
+  }
+  return label === 0 ? undefined : (String.fromCharCode.apply(null, codes) as DnsName); // one flat string
+}
+
 /** The one door for patterns. `*` alone, `a*.x` and `x.*` are not patterns. */
 export function namePattern(text: string): NamePattern | undefined {
   if (text.startsWith("*.")) {

@@ -1,3 +1,5 @@
+import { giveBack, take } from "./spare.ts";
+
 /**
  * What became of a segment. `in-order`: the readable bytes grew. `gap`: kept for later, or a place that was never seen
  * (before the first byte, or so long ago that nothing is left to compare). `old`: all of it was there, in order, and is the same.
@@ -10,24 +12,8 @@ const KEEP_OCTETS = 16 * 1024;
 /** Separate pieces beyond a gap. A sender that opens more is not losing packets, it is costing memory. */
 const PIECES_MAX = 64;
 const FIRST_OCTETS = 256;
-/** Small buffers that were given back, for the next streams, by size: most connections say what they are in one segment. */
-const SPARE_OCTETS_MAX = 2048;
-const SPARES_MAX = 64;
-const spares = new Map<number, Uint8Array[]>();
 const NONE: number[] = []; // never written to
 const NOTHING = new Uint8Array(0);
-
-function take(size: number): Uint8Array {
-  return (size <= SPARE_OCTETS_MAX ? spares.get(size)?.pop() : undefined) ?? new Uint8Array(size);
-}
-
-function giveBack(buffer: Uint8Array): void {
-  const size = buffer.length;
-  if (size < FIRST_OCTETS || size > SPARE_OCTETS_MAX || (size & (size - 1)) !== 0) return; // a few sizes only
-  const list = spares.get(buffer.length);
-  if (list === undefined) spares.set(buffer.length, [buffer]);
-  else if (list.length < SPARES_MAX) list.push(buffer);
-}
 
 /**
  * One direction of a TCP connection put in order, within `limit` unread bytes and `keep` read ones. First bytes win.

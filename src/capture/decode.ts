@@ -9,7 +9,9 @@ import { Protocol, type Packet } from "../model/packet.ts";
  */
 
 const EXTENSIONS_MAX = 8; // IPv6 extension headers in one packet; RFC 8504 §5.3 allows a node to set such a limit
+const IPV4_HEADER_BYTES = 20; // RFC 791 §3.1, without options
 const IPV6_HEADER_BYTES = 40; // RFC 8200 §3
+const TCP_HEADER_BYTES = 20; // RFC 9293 §3.1, without options
 /** IPv6 extension headers (RFC 8200 §4; the authentication header, RFC 4302). */
 const Extension = { hopByHop: 0, routing: 43, fragment: 44, authentication: 51, destination: 60 } as const;
 
@@ -72,29 +74,30 @@ export function decodeHeaders(bytes: Uint8Array, start: number, end: number, int
   into.acknowledgement = 0;
   into.tcpFlags = 0;
   if (start < 0 || start >= end || end > bytes.length) return false;
-  const c = cursor.reset(bytes, start, end);
   const version = (bytes[start] as number) >> 4;
-  if (version === 4) return decode4(c, into);
-  if (version === 6) return decode6(c, into);
+  if (version === 4) return decode4(bytes, start, end, into);
+  if (version === 6) return decode6(cursor.reset(bytes, start, end), into);
   return false;
 }
 
-/** RFC 791 §3.1. */
-function decode4(c: Cursor, into: Packet): boolean {
-  const headerBytes = (c.u8() & 15) * 4;
-  c.skip(1);
-  const total = c.u16();
-  c.skip(2); // identification
-  const fragment = c.u16();
-  into.hopLimit = c.u8();
-  into.protocol = c.u8();
-  c.skip(10); // checksum, addresses
-  c.skip(headerBytes - 20); // options; negative makes it short
-  if (c.short || (total !== 0 && total < headerBytes)) return false;
-  const wireEnd = total === 0 ? c.end : into.start + total;
+/** Both bytes are there. */
+const u16 = (b: Uint8Array, at: number): number => ((b[at] as number) << 8) | (b[at + 1] as number);
+/** All four bytes are there. */
+const u32 = (b: Uint8Array, at: number): number => ((u16(b, at) << 16) | u16(b, at + 2)) >>> 0;
+
+/** RFC 791 §3.1. Every packet comes by here: its length is looked at once, then it is read in place. */
+function decode4(bytes: Uint8Array, start: number, end: number, into: Packet): boolean {
+  const headerBytes = ((bytes[start] as number) & 15) * 4;
+  if (headerBytes < IPV4_HEADER_BYTES || end - start < headerBytes) return false;
+  const total = u16(bytes, start + 2);
+  const fragment = u16(bytes, start + 6);
+  into.hopLimit = bytes[start + 8] as number;
+  into.protocol = bytes[start + 9] as number;
+  if (total !== 0 && total < headerBytes) return false;
+  const wireEnd = total === 0 ? end : start + total;
   const later = (fragment & 0x1fff) !== 0;
   into.fragment = later || (fragment & 0x2000) !== 0;
-  return decodeTransport(c, into, wireEnd, later);
+  return decodeTransport(bytes, start + headerBytes, end, into, wireEnd, later);
 }
 
 /** RFC 8200 §3 and §4. */
@@ -129,7 +132,7 @@ function decode6(c: Cursor, into: Packet): boolean {
   // Hop-by-hop options are legal only right behind the IPv6 header (RFC 8200 §4.1).
   if (!later && next === Extension.hopByHop) return false;
   into.protocol = next;
-  return decodeTransport(c, into, wireEnd, later);
+  return decodeTransport(c.bytes, c.at, c.end, into, wireEnd, later);
 }
 
 function isExtension(next: number): boolean {
@@ -137,49 +140,52 @@ function isExtension(next: number): boolean {
 }
 
 /** `wireEnd`: where the IP header says the packet ends, which may lie behind the captured bytes. `later`: not the first fragment. */
-function decodeTransport(c: Cursor, into: Packet, wireEnd: number, later: boolean): boolean {
-  if (wireEnd < c.end) c.end = wireEnd;
-  into.end = c.end;
-  into.transport = c.at;
-  into.payloadStart = c.at;
-  into.payloadEnd = c.end;
+function decodeTransport(bytes: Uint8Array, at: number, captured: number, into: Packet, wireEnd: number, later: boolean): boolean {
+  const end = Math.min(wireEnd, captured);
+  const left = end - at;
+  into.end = end;
+  into.transport = at;
+  into.payloadStart = at;
+  into.payloadEnd = end;
   if (later) return true;
   switch (into.protocol) {
     case Protocol.TCP: {
-      into.sourcePort = c.u16();
-      into.destinationPort = c.u16();
-      into.sequence = c.u32();
-      into.acknowledgement = c.u32();
-      const headerBytes = (c.u8() >> 4) * 4;
-      into.tcpFlags = c.u8() & 63;
-      c.skip(6);
-      c.skip(headerBytes - 20);
-      break;
+      if (left < TCP_HEADER_BYTES) return false;
+      const headerBytes = ((bytes[at + 12] as number) >> 4) * 4;
+      if (headerBytes < TCP_HEADER_BYTES || left < headerBytes) return false;
+      into.sourcePort = u16(bytes, at);
+      into.destinationPort = u16(bytes, at + 2);
+      into.sequence = u32(bytes, at + 4);
+      into.acknowledgement = u32(bytes, at + 8);
+      into.tcpFlags = (bytes[at + 13] as number) & 63;
+      into.payloadStart = at + headerBytes;
+      return true;
     }
     case Protocol.UDP: {
-      into.sourcePort = c.u16();
-      into.destinationPort = c.u16();
-      const length = c.u16(); // header included; 0 is a jumbogram (RFC 2675 §4)
-      c.skip(2);
-      if (c.short || (length !== 0 && length < 8)) return false;
-      const udpEnd = length === 0 ? wireEnd : into.transport + length;
+      if (left < 8) return false;
+      into.sourcePort = u16(bytes, at);
+      into.destinationPort = u16(bytes, at + 2);
+      const length = u16(bytes, at + 4); // header included; 0 is a jumbogram (RFC 2675 §4)
+      if (length !== 0 && length < 8) return false;
+      const udpEnd = length === 0 ? wireEnd : at + length;
       if (udpEnd > wireEnd && !into.fragment) return false;
-      if (udpEnd < into.payloadEnd) into.payloadEnd = udpEnd;
-      break;
+      if (udpEnd < end) into.payloadEnd = udpEnd;
+      into.payloadStart = at + 8;
+      return true;
     }
     case Protocol.SCTP:
-      into.sourcePort = c.u16();
-      into.destinationPort = c.u16();
-      c.skip(8);
-      break;
+      if (left < 12) return false;
+      into.sourcePort = u16(bytes, at);
+      into.destinationPort = u16(bytes, at + 2);
+      into.payloadStart = at + 12;
+      return true;
     case Protocol.ICMP:
     case Protocol.ICMPv6:
-      into.destinationPort = c.u16(); // type << 8 | code
-      c.skip(6);
-      break;
+      if (left < 8) return false;
+      into.destinationPort = u16(bytes, at); // type << 8 | code
+      into.payloadStart = at + 8;
+      return true;
     default: // a protocol without ports: everything behind IP is payload
-      break;
+      return true;
   }
-  into.payloadStart = c.at;
-  return !c.short;
 }

@@ -134,8 +134,15 @@ export function readFlows(capture: Iterable<CaptureRecord>, handlers: FlowHandle
 
   function settle(connection: Tracked): void {
     connection.flags |= Mark.settled;
-    for (const payload of [connection.fromClient, connection.fromServer]) if (payload !== view) stored -= payload.bytes.length;
+    shed(connection.fromClient);
+    shed(connection.fromServer);
     connection.fromClient = connection.fromServer = NOTHING;
+  }
+
+  function shed(payload: Payload): void {
+    if (payload === view || payload === NOTHING) return;
+    stored -= payload.bytes.length;
+    (payload as Side).shed();
   }
 
   function tellDns(connection: Tracked, fromClient: boolean, timeMs: number): void {

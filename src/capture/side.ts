@@ -1,4 +1,4 @@
-import { addSegment, newStream, STREAM_BYTES_MAX, type Stream } from "./stream.ts";
+import { addSegment, endStream, newStream, STREAM_BYTES_MAX, type Stream } from "./stream.ts";
 
 const DATAGRAMS_MAX = 16; // kept of one direction, within STREAM_BYTES_MAX
 const NONE = new Uint8Array(0);
@@ -64,6 +64,11 @@ export class Side implements Payload {
     const before = this.#stream.length;
     addSegment(this.#stream, sequence, bytes, start, end);
     return this.#stream.length > before;
+  }
+
+  /** Lets go of all bytes. No view may be in use. */
+  shed(): void {
+    if (this.#stream !== undefined) endStream(this.#stream);
   }
 
   /** Takes a datagram; false where it is one too many. */

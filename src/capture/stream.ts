@@ -1,3 +1,5 @@
+import { giveBack, take } from "../base/spare.ts";
+
 /**
  * The first bytes of one direction of a TCP connection, put in order. Segments may come in any order and repeatedly;
  * the bytes that came first stay (`conflict` tells of a later segment that said something else).
@@ -5,6 +7,7 @@
 
 /** A ClientHello of 64 KiB in a thousand records, behind a STARTTLS and what came before it. */
 export const STREAM_BYTES_MAX = 81_920;
+const FIRST_BYTES = 256;
 const RUNS_MAX = 64; // separate runs of bytes, with gaps between them
 
 export interface Stream {
@@ -31,6 +34,14 @@ export function streamBytes(stream: Stream): Uint8Array {
   return stream.bytes.subarray(0, stream.length);
 }
 
+/** Nobody looks at it any more: its memory is for another. */
+export function endStream(stream: Stream): void {
+  giveBack(stream.bytes);
+  stream.bytes = NO_BYTES;
+  stream.length = 0;
+  stream.runs = [];
+}
+
 /** Adds bytes[start..end), whose first byte has the TCP sequence number `sequence`. A stream without a base starts there. */
 export function addSegment(stream: Stream, sequence: number, bytes: Uint8Array, start: number, end: number): void {
   stream.base ??= sequence;
@@ -48,14 +59,18 @@ export function addSegment(stream: Stream, sequence: number, bytes: Uint8Array, 
     if (to <= from) return;
   }
   if (to > stream.bytes.length) {
-    const grown = new Uint8Array(Math.min(STREAM_BYTES_MAX, Math.max(to, stream.bytes.length * 2)));
+    let size = Math.max(FIRST_BYTES, stream.bytes.length);
+    while (size < to) size *= 2;
+    const grown = take(Math.min(STREAM_BYTES_MAX, size));
     grown.set(stream.bytes);
+    giveBack(stream.bytes);
     stream.bytes = grown;
   }
   const shift = at - from;
   if (from === stream.length && stream.runs.length <= 2 && (from > 0 || stream.runs.length === 0)) {
     copy(stream.bytes, from, to, bytes, shift); // in order, as nearly always
-    stream.runs = [0, to];
+    if (from > 0) stream.runs[1] = to;
+    else stream.runs.push(0, to);
     stream.length = to;
     return;
   }
@@ -88,5 +103,6 @@ export function addSegment(stream: Stream, sequence: number, bytes: Uint8Array, 
 
 /** into[from..to) = bytes[shift + from..shift + to) */
 function copy(into: Uint8Array, from: number, to: number, bytes: Uint8Array, shift: number): void {
-  if (to > from) into.set(bytes.subarray(shift + from, shift + to), from);
+  // A Buffer's subarray would cost more than the copy.
+  if (to > from) into.set(new Uint8Array(bytes.buffer, bytes.byteOffset + shift + from, to - from), from);
 }

@@ -6,7 +6,7 @@ import type { Packet } from "../model/packet.ts";
  * that a packet of a known connection costs no string.
  */
 
-const WORDS = 10; // of a key: both ports, protocol and words of an address, two addresses; what IPv4 does not fill is 0
+const WORDS = 10; // of a key: both ports, protocol and words of an address, two addresses; what IPv4 does not fill says nothing
 const SLOTS_MIN = 1024;
 const PROBES_MAX = 128; // a made-up capture may have many ends in one place
 
@@ -80,7 +80,6 @@ export class FlowTable<T> {
       key[2 + i] = word(bytes, low + i * 4);
       key[2 + words + i] = word(bytes, high + i * 4);
     }
-    if (is4) for (let i = 4; i < WORDS; i++) key[i] = 0;
     this.#hash = hash(key, 0);
   }
 
@@ -97,7 +96,10 @@ export class FlowTable<T> {
   }
 
   #same(from: number): boolean {
-    for (let i = 0; i < WORDS; i++) if (this.#keys[from + i] !== this.#key[i]) return false;
+    const keys = this.#keys;
+    const key = this.#key;
+    const words = wordsOf(key, 0);
+    for (let i = 0; i < words; i++) if (keys[from + i] !== key[i]) return false;
     return true;
   }
 
@@ -122,9 +124,12 @@ export class FlowTable<T> {
 const word = (b: Uint8Array, o: number): number =>
   ((b[o] as number) << 24) | ((b[o + 1] as number) << 16) | ((b[o + 2] as number) << 8) | (b[o + 3] as number);
 
+/** Words of the key at `from` that say something. */
+const wordsOf = (key: Int32Array, from: number): number => 2 + 2 * ((key[from + 1] as number) >> 8);
+
 /** FNV-1a over words, with the high bits folded into the low ones that choose the slot. */
 function hash(key: Int32Array, from: number): number {
-  const end = from + 2 + 2 * ((key[from + 1] as number) >> 8);
+  const end = from + wordsOf(key, from);
   let h = 0x811c9dc5;
   for (let i = from; i < end; i++) {
     h = Math.imul(h ^ (key[i] as number), 0x01000193);

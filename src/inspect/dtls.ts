@@ -110,7 +110,7 @@ function judge(hellos: Hellos): Reading | undefined {
     if (pieces.prefix < length) continue;
     const read = readHelloBody(pieces.bytes, 0, length, "dtls");
     if ("bad" in read) return { bad: read.bad, application: "dtls" };
-    return { application: "dtls", ...helloEvidence(read, "d"), ...evasion(pieces, hellos) };
+    return { ...helloEvidence("dtls", read, "d"), ...evasion(pieces, hellos) };
   }
   return undefined;
 }

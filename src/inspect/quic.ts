@@ -193,5 +193,5 @@ function helloBytes({ bytes, prefix }: Pieces): number | Bad {
 
 function readHello(bytes: Uint8Array, length: number): Omit<Evidence, "application"> | Bad {
   const hello = readHelloBody(bytes, HANDSHAKE_HEADER_BYTES, length);
-  return "bad" in hello ? hello : helloEvidence(hello, "q");
+  return "bad" in hello ? hello : helloEvidence("quic", hello, "q");
 }

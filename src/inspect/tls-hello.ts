@@ -1,14 +1,16 @@
 import { parseIp } from "../base/address.ts";
-import { Cursor, type Bad } from "../base/cursor.ts";
-import { dnsName } from "../base/name.ts";
+import type { Bad } from "../base/cursor.ts";
+import { dnsNameAt } from "../base/name.ts";
+import { latin1 } from "./parts.ts";
 
 /**
  * The body of a ClientHello (RFC 8446 §4.1.2; over DTLS with a cookie, RFC 6347 §4.2.1), as TLS, DTLS and QUIC carry it. Strict:
- * what a server would refuse, or what two servers could read differently, is `bad`.
+ * what a server would refuse, or what two servers could read differently, is `bad`. It is read once for every connection, so it
+ * is read in place: each length is compared with what is left before anything behind it is looked at, and lists are not copied.
  */
 
 export const HELLO_BYTES_MAX = 65_536; // handshake message; 24 bits allow 16 MB, post-quantum hellos need 2 KB, the biggest seen has 11 KB
-const EXTENSIONS_MAX = 256;
+export const EXTENSIONS_MAX = 256;
 const ALPN_MAX = 64;
 const RANDOM_BYTES = 32;
 const SESSION_BYTES_MAX = 32;
@@ -25,31 +27,26 @@ export const Extension = {
   encryptedServerName: 0xffce,
 } as const;
 
+/** Lists are [at, end) in `bytes`, as they stand there, GREASE included; valid as long as the bytes are. */
 export interface ClientHello {
-  /** 0x0303 for TLS 1.2 and 1.3. */
-  readonly legacyVersion: number;
-  /** In the order offered, GREASE included; the same for the other lists. */
-  readonly ciphers: readonly number[];
-  readonly extensions: readonly number[];
+  readonly bytes: Uint8Array;
+  /** Of 16-bit numbers. */
+  readonly ciphersAt: number;
+  readonly ciphersEnd: number;
+  /** Whole extensions: type, length, data. No type is there twice. */
+  readonly extensionsAt: number;
+  readonly extensionsEnd: number;
+  /** Of 16-bit numbers; empty without the extension. */
+  readonly signaturesAt: number;
+  readonly signaturesEnd: number;
+  /** The newest that is offered: 0x0304 for TLS 1.3. */
+  readonly version: number;
   /** Lower case. A DnsName, or the address that some clients send against RFC 6066 §3: no name of a policy is equal to it. */
   readonly serverName: string | undefined;
   /** Protocol names, one char an octet. */
   readonly alpn: readonly string[];
-  readonly supportedVersions: readonly number[];
-  readonly signatureAlgorithms: readonly number[];
   /** An encrypted ClientHello (or a GREASE one, which cannot be told apart): the real server name may be another. */
   readonly ech: boolean;
-}
-
-interface Draft {
-  legacyVersion: number;
-  ciphers: number[];
-  extensions: number[];
-  serverName: string | undefined;
-  alpn: string[];
-  supportedVersions: number[];
-  signatureAlgorithms: number[];
-  ech: boolean;
 }
 
 /** RFC 8701: 0x0a0a, 0x1a1a, ... 0xfafa. */
@@ -57,167 +54,195 @@ export function isGrease(value: number): boolean {
   return (value & 0x0f0f) === 0x0a0a && value >> 8 === (value & 255);
 }
 
-/** The newest version offered; GREASE is none. DTLS versions count downwards (RFC 9147 §5.3). */
-export function newestVersion(hello: ClientHello): number {
-  let newest = 0;
-  for (const version of hello.supportedVersions) {
-    if (isGrease(version)) continue;
-    if (newest === 0 || (version >= 0xfe00 && newest >= 0xfe00 ? version < newest : version > newest)) newest = version;
-  }
-  return newest === 0 ? hello.legacyVersion : newest;
+/** The caller has checked that both bytes are there. */
+export function u16At(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
 }
 
-const c = new Cursor(new Uint8Array(0));
-const body = new Cursor(new Uint8Array(0));
+const SHORT: Bad = { bad: "a ClientHello that is too short" };
 
 /** bytes[start..end) is the whole handshake message behind its header. */
 export function readHelloBody(bytes: Uint8Array, start: number, end: number, carrier: "tls" | "dtls" = "tls"): ClientHello | Bad {
-  c.reset(bytes, start, end);
-  const hello: Draft = {
-    legacyVersion: c.u16(),
-    ciphers: [],
-    extensions: [],
-    serverName: undefined,
-    alpn: [],
-    supportedVersions: [],
-    signatureAlgorithms: [],
-    ech: false,
-  };
-  const bad = readFixed(hello, carrier) ?? (c.left > 0 ? readExtensions(hello) : undefined);
-  return bad === undefined ? hello : { bad };
-}
-
-/** What stands before the extensions; answers what is wrong. */
-function readFixed(hello: Draft, carrier: "tls" | "dtls"): string | undefined {
-  c.skip(RANDOM_BYTES);
-  const sessionBytes = c.u8();
-  c.skip(sessionBytes);
-  if (carrier === "dtls") c.skip(c.u8()); // cookie
-  const fits = u16List(c, c.u16(), hello.ciphers);
-  const compressions = c.u8();
+  const sessionAt = start + 2 + RANDOM_BYTES;
+  if (sessionAt >= end || end > bytes.length) return SHORT;
+  const sessionBytes = bytes[sessionAt] as number;
+  let at = sessionAt + 1 + sessionBytes;
+  if (carrier === "dtls") {
+    if (at >= end) return SHORT;
+    at += 1 + (bytes[at] as number); // cookie
+  }
+  const ciphersAt = at + 2;
+  if (ciphersAt > end) return SHORT;
+  const ciphersEnd = ciphersAt + u16At(bytes, at);
+  if (ciphersEnd >= end || (ciphersEnd - ciphersAt) % 2 !== 0) return SHORT;
+  const behind = ciphersEnd + 1 + (bytes[ciphersEnd] as number); // compression methods
+  if (behind > end) return SHORT;
   let uncompressed = false;
-  for (let i = 0; i < compressions && !c.short; i++) if (c.u8() === 0) uncompressed = true;
-  if (c.short || !fits) return "a ClientHello that is too short";
-  if (!isVersion(hello.legacyVersion, carrier)) return "not a TLS version in the ClientHello";
-  if (sessionBytes > SESSION_BYTES_MAX) return `a session id of ${sessionBytes} bytes`;
-  if (hello.ciphers.length === 0) return "no cipher suites";
-  return uncompressed ? undefined : "no null compression";
+  for (let i = ciphersEnd + 1; i < behind; i++) if (bytes[i] === 0) uncompressed = true;
+  const version = u16At(bytes, start);
+  if (!isVersion(version, carrier)) return { bad: "not a TLS version in the ClientHello" };
+  if (sessionBytes > SESSION_BYTES_MAX) return { bad: `a session id of ${sessionBytes} bytes` };
+  if (ciphersEnd === ciphersAt) return { bad: "no cipher suites" };
+  if (!uncompressed) return { bad: "no null compression" };
+  said.version = version;
+  said.serverName = undefined;
+  said.alpn = NO_ALPN;
+  said.ech = false;
+  said.signaturesAt = said.signaturesEnd = behind;
+  let extensionsAt = behind;
+  // Before TLS 1.3 a hello may end without extensions (RFC 5246 §7.4.1.2).
+  if (behind < end) {
+    extensionsAt += 2;
+    if (extensionsAt > end || u16At(bytes, behind) !== end - extensionsAt) return { bad: "extensions that do not fill the ClientHello" };
+    const bad = readExtensions(bytes, extensionsAt, end);
+    if (bad !== undefined) return { bad };
+  }
+  return {
+    bytes,
+    ciphersAt,
+    ciphersEnd,
+    extensionsAt,
+    extensionsEnd: end,
+    signaturesAt: said.signaturesAt,
+    signaturesEnd: said.signaturesEnd,
+    version: said.version,
+    serverName: said.serverName,
+    alpn: said.alpn,
+    ech: said.ech,
+  };
 }
 
 export function isVersion(version: number, carrier: "tls" | "dtls"): boolean {
   return carrier === "tls" ? version >> 8 === 3 && (version & 255) <= 4 : version >= 0xfefc && version <= 0xfeff && version !== 0xfefe;
 }
 
-/** Before TLS 1.3 a hello may end without extensions (RFC 5246 §7.4.1.2). Answers what is wrong. */
-function readExtensions(hello: Draft): string | undefined {
-  const { extensions } = hello;
-  if (c.u16() !== c.left || c.short) return "extensions that do not fill the ClientHello";
-  while (c.left > 0) {
-    const type = c.u16();
-    const length = c.u16();
-    const at = c.at;
-    c.skip(length);
-    if (c.short) return "an extension that is too short";
-    if (extensions.length === EXTENSIONS_MAX) return `more than ${EXTENSIONS_MAX} extensions`;
-    if (extensions.includes(type)) return `extension ${type} twice`;
-    if (extensions[extensions.length - 1] === Extension.preSharedKey) return "an extension behind pre_shared_key";
-    extensions.push(type);
-    const wrong = readExtension(type, at, hello);
+const NO_ALPN: readonly string[] = [];
+
+/** What the extensions of the hello in hand say. */
+const said = {
+  version: 0,
+  serverName: undefined as string | undefined,
+  alpn: NO_ALPN,
+  ech: false,
+  signaturesAt: 0,
+  signaturesEnd: 0,
+};
+/** Its extension types from BITS on. */
+const seen = new Uint16Array(EXTENSIONS_MAX);
+const BITS = 32;
+
+/** Reads them all into `said`; answers what is wrong. */
+function readExtensions(bytes: Uint8Array, start: number, end: number): string | undefined {
+  let bits = 0; // types below BITS that were there
+  let others = 0;
+  let last = -1;
+  let count = 0;
+  for (let at = start; at < end; ) {
+    const data = at + 4;
+    if (data > end) return "an extension that is too short";
+    const type = u16At(bytes, at);
+    at = data + u16At(bytes, at + 2);
+    if (at > end) return "an extension that is too short";
+    if (count++ === EXTENSIONS_MAX) return `more than ${EXTENSIONS_MAX} extensions`;
+    if (type < BITS) {
+      if ((bits & (1 << type)) !== 0) return `extension ${type} twice`;
+      bits |= 1 << type;
+    } else {
+      for (let i = 0; i < others; i++) if (seen[i] === type) return `extension ${type} twice`;
+      seen[others++] = type;
+    }
+    if (last === Extension.preSharedKey) return "an extension behind pre_shared_key";
+    last = type;
+    const wrong = readExtension(type, bytes, data, at);
     if (wrong !== undefined) return wrong;
   }
   return undefined;
 }
 
-/** Reads the extensions that matter, from `at` to where `c` stands; answers what is wrong. */
-function readExtension(type: number, at: number, hello: Draft): string | undefined {
+/** Reads the extensions that matter; answers what is wrong. */
+function readExtension(type: number, bytes: Uint8Array, at: number, end: number): string | undefined {
   switch (type) {
     case Extension.serverName:
-      return readServerName(body.reset(c.bytes, at, c.at), hello);
+      return readServerName(bytes, at, end);
     case Extension.alpn:
-      return readAlpn(body.reset(c.bytes, at, c.at), hello);
+      return readAlpn(bytes, at, end);
     case Extension.supportedVersions:
-      body.reset(c.bytes, at, c.at);
-      return fills(body.u8(), hello.supportedVersions) ? undefined : "a malformed supported_versions extension";
+      if (at === end || !isList(bytes[at] as number, end - at - 1)) return "a malformed supported_versions extension";
+      readVersions(bytes, at + 1, end);
+      return undefined;
     case Extension.signatureAlgorithms:
-      body.reset(c.bytes, at, c.at);
-      return fills(body.u16(), hello.signatureAlgorithms) ? undefined : "a malformed signature_algorithms extension";
+      if (end - at < 2 || !isList(u16At(bytes, at), end - at - 2)) return "a malformed signature_algorithms extension";
+      said.signaturesAt = at + 2;
+      said.signaturesEnd = end;
+      return undefined;
     case Extension.encryptedClientHello:
     case Extension.encryptedServerName:
-      hello.ech = true;
+      said.ech = true;
       return undefined;
     default:
       return undefined;
   }
 }
 
+/** A list of 16-bit numbers that fills what is left, and is not empty. */
+function isList(listBytes: number, left: number): boolean {
+  return listBytes === left && left > 0 && left % 2 === 0;
+}
+
+/** The newest that is offered; GREASE is none. DTLS versions count downwards (RFC 9147 §5.3). */
+function readVersions(bytes: Uint8Array, at: number, end: number): void {
+  let newest = 0;
+  for (let i = at; i < end; i += 2) {
+    const version = u16At(bytes, i);
+    if (isGrease(version)) continue;
+    if (newest === 0 || (version >= 0xfe00 && newest >= 0xfe00 ? version < newest : version > newest)) newest = version;
+  }
+  if (newest > 0) said.version = newest;
+}
+
 /** RFC 6066 §3: a list with exactly one host_name, which is a DNS name without trailing dot. */
-function readServerName(list: Cursor, hello: Draft): string | undefined {
-  const listBytes = list.u16();
-  if (list.short || listBytes !== list.left) return "a malformed server_name extension";
-  const type = list.u8();
-  const length = list.u16();
-  if (list.short || length !== list.left) return "a malformed server_name extension, or more than one name";
+function readServerName(bytes: Uint8Array, at: number, end: number): string | undefined {
+  if (end - at < 2 || u16At(bytes, at) !== end - at - 2) return "a malformed server_name extension";
+  const text = at + 5;
+  if (text > end || u16At(bytes, at + 3) !== end - text) return "a malformed server_name extension, or more than one name";
+  const type = bytes[at + 2] as number;
   if (type !== 0) return `a server name of type ${type}`;
-  const text = latin1(list.bytes, list.at, length);
-  const name = text.endsWith(".") ? undefined : (dnsName(text) ?? (parseIp(text) === undefined ? undefined : text));
+  const name = dnsNameAt(bytes, text, end) ?? addressAt(bytes, text, end);
   if (name === undefined) return "a server name that is no DNS name";
-  hello.serverName = name;
+  said.serverName = name;
   return undefined;
+}
+
+function addressAt(bytes: Uint8Array, at: number, end: number): string | undefined {
+  const text = latin1(bytes, at, end);
+  return parseIp(text) === undefined ? undefined : text;
 }
 
 /** RFC 7301 §3.1. */
-function readAlpn(list: Cursor, hello: Draft): string | undefined {
-  const listBytes = list.u16();
-  if (list.short || listBytes !== list.left || listBytes === 0) return "a malformed ALPN extension";
-  while (list.left > 0) {
-    const length = list.u8();
-    const at = list.at;
-    list.skip(length);
-    if (list.short || length === 0) return "a malformed ALPN extension";
-    if (hello.alpn.length === ALPN_MAX) return `more than ${ALPN_MAX} ALPN names`;
-    hello.alpn.push(protocolName(list.bytes, at, length));
+function readAlpn(bytes: Uint8Array, start: number, end: number): string | undefined {
+  if (end - start <= 2 || u16At(bytes, start) !== end - start - 2) return "a malformed ALPN extension";
+  if (isWeb(bytes, start + 2, end)) {
+    said.alpn = WEB;
+    return undefined;
   }
-  const [first, second] = hello.alpn;
-  // It is kept: without the room that pushing left, and the list of nearly everybody once.
-  hello.alpn = hello.alpn.length === 2 && first === "h2" && second === "http/1.1" ? WEB : hello.alpn.slice();
+  const names: string[] = [];
+  for (let at = start + 2; at < end; ) {
+    const name = at + 1;
+    at = name + (bytes[at] as number);
+    if (at > end || at === name) return "a malformed ALPN extension";
+    if (names.length === ALPN_MAX) return `more than ${ALPN_MAX} ALPN names`;
+    names.push(latin1(bytes, name, at));
+  }
+  said.alpn = names.slice(); // it is kept: without the room that pushing left
   return undefined;
 }
 
-const WEB: string[] = ["h2", "http/1.1"];
+/** The list of nearly everybody costs nothing. */
+const WEB: readonly string[] = ["h2", "http/1.1"];
+const WEB_BYTES = Uint8Array.from(Buffer.from("\x02h2\x08http/1.1", "latin1"));
 
-/** The two that nearly all hellos have cost nothing. */
-function protocolName(bytes: Uint8Array, at: number, length: number): string {
-  if (length === 2 && bytes[at] === 0x68 && bytes[at + 1] === 0x32) return "h2";
-  const name = latin1(bytes, at, length);
-  return name === "http/1.1" ? "http/1.1" : name;
-}
-
-const SHORT_TEXT = 64; // below this a Buffer costs more
-
-/** Four at a time: a string that grows by single characters is kept as a tree of them. */
-function latin1(b: Uint8Array, start: number, length: number): string {
-  if (length > SHORT_TEXT) return Buffer.from(b.buffer, b.byteOffset + start, length).toString("latin1");
-  const end = start + length;
-  let text = "";
-  let i = start;
-  for (; i + 4 <= end; i += 4) {
-    text += String.fromCharCode(b[i] as number, b[i + 1] as number, b[i + 2] as number, b[i + 3] as number);
-  }
-  for (; i < end; i++) text += String.fromCharCode(b[i] as number);
-  return text;
-}
-
-/** Reads the next `bytes` bytes as 16-bit numbers; false when they are odd or not there. */
-function u16List(from: Cursor, bytes: number, into: number[]): boolean {
-  if (from.short || bytes % 2 !== 0 || bytes > from.left) {
-    from.short = true;
-    return false;
-  }
-  for (let i = 0; i < bytes; i += 2) into.push(from.u16());
+function isWeb(bytes: Uint8Array, at: number, end: number): boolean {
+  if (end - at !== WEB_BYTES.length) return false;
+  for (let i = 0; i < WEB_BYTES.length; i++) if (bytes[at + i] !== WEB_BYTES[i]) return false;
   return true;
-}
-
-/** A list of 16-bit numbers that fills its extension and is not empty. */
-function fills(bytes: number, into: number[]): boolean {
-  return u16List(body, bytes, into) && into.length > 0 && body.left === 0;
 }

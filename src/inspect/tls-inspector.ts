@@ -14,24 +14,24 @@ export const tlsInspector: Inspector = {
   opens: "client",
   read({ client, server }): Reading {
     const { bytes, start, end, closed } = client;
+    if (start < end && bytes[start] !== HANDSHAKE) return strange(client);
     if (start === end && closed) {
       const answered = isServerHello(server.bytes, server.start, server.end);
       return answered ? { bad: "a ServerHello without a ClientHello", application: "tls" } : { bad: "no bytes" };
     }
-    const reading = start === end || bytes[start] === HANDSHAKE ? hello(client) : strange(client);
-    if (!("need" in reading) || !closed) return reading;
-    return { bad: "TLS that ends before the ClientHello does", ...(reading.application === undefined ? {} : { application: "tls" }) };
+    const found = readClientHello(bytes, start, end);
+    if ("bad" in found) return found;
+    if (!("need" in found)) return helloEvidence("tls", found, "t");
+    const { need, application } = found;
+    if (closed) return application === undefined ? { bad: CUT } : { bad: CUT, application };
+    return application === undefined ? { need, of: "client" } : { need, of: "client", application };
   },
 };
 
-function hello({ bytes, start, end }: Run): Reading {
-  const found = readClientHello(bytes, start, end);
-  if ("bad" in found) return found;
-  if ("need" in found) return { ...found, of: "client" };
-  return { application: "tls", ...helloEvidence(found, "t") };
-}
+const CUT = "TLS that ends before the ClientHello does";
 
-function strange({ bytes, start, end }: Run): Reading {
+function strange({ bytes, start, end, closed }: Run): Reading {
   const found = (bytes[start] as number) < 0x80 ? readOtherRecord(bytes, start, end) : readV2Hello(bytes, start, end);
-  return "need" in found ? { need: found.need, of: "client" } : found;
+  if (!("need" in found)) return found;
+  return closed ? { bad: CUT } : { need: found.need, of: "client" };
 }

@@ -30,8 +30,8 @@ export function readUpgrade(run: Run, offset: number): Upgraded | NeedOf | Bad {
     return run.closed ? { bad: "a ClientHello that ends too early" } : { need: offset + hello.need, of: "client" };
   }
   if ("bad" in hello) return { bad: hello.bad };
-  const { version: _, ...said } = helloEvidence(hello, "t");
-  return { upgrade: "tls", ...said };
+  const { application: _, version: __, ...said } = helloEvidence("tls", hello, "t");
+  return { ...said, upgrade: "tls" };
 }
 
 /**
