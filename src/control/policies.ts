@@ -33,6 +33,7 @@ export class PolicyKeeper {
   /** What was taken in last. */
   private read: ReadResult | undefined;
   private policies: readonly Policy[] = [];
+  private known: ReadonlyMap<PolicyId, PolicyState> = new Map();
   private savedOf: readonly Policy[] | undefined;
   states: readonly PolicyState[] = [];
   /** Problems that belong to no document (a file that is not YAML, a folder that cannot be read). */
@@ -59,7 +60,7 @@ export class PolicyKeeper {
   update(read: ReadResult): readonly Policy[] {
     if (read === this.read) return this.policies;
     const { policies, problems, documents, unread = [] } = read;
-    const known = new Map(this.states.map((state) => [state.id, state]));
+    const known = this.known;
     const next = new Map<PolicyId, Good>();
     const states = new Map<PolicyId, PolicyState>();
     const claimed = new Set<Problem>();
@@ -103,6 +104,7 @@ export class PolicyKeeper {
       states.set(id, { id, file: kept.file, valid: broken.length === 0, problems: broken, policy: kept.policy });
     }
     this.good = next;
+    this.known = states;
     this.states = [...states.values()];
     this.policies = [...next.values()].map(({ policy }) => policy);
     this.read = read;
