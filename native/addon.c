@@ -510,12 +510,13 @@ struct packet_queue {
     uv_async_t wakeup; /* from the watchdog; data likewise */
     uint32_t *verdicts;
     struct replacement replacements[NG_BATCH_MAX];
-    uint32_t in_hand; /* packets of the batch that JavaScript is looking at */
+    uint32_t in_hand; /* packets of the batch that JavaScript is looking at, and that are not released */
     uint32_t refs;
     uint32_t handles; /* libuv's */
     uint32_t backoff_ms;
     bool closed;
-    bool close_wanted; /* close() was called in the callback */
+    bool calling;      /* the callback is running */
+    bool close_wanted; /* close() was called in it */
     struct ng_queue_stats reported;
 };
 
@@ -659,7 +660,31 @@ static bool can_settle_with(uint32_t verdict) {
     return verdict == NG_DROP || verdict == NG_ACCEPT || verdict == NG_REPEAT;
 }
 
-/* Gives `count` packets to JavaScript and settles what it does not hold. */
+/* Settles what JavaScript does not hold of the packets in hand, by what it has written. Returns what is wrong with that. */
+static const char *settle_in_hand(struct packet_queue *pq) {
+    const char *fault = NULL;
+    struct ng_verdict verdicts[NG_BATCH_MAX];
+    uint32_t settled = 0;
+    for (uint32_t i = 0; i < pq->in_hand; i++) {
+        uint32_t verdict = pq->verdicts[2 * i];
+        if (verdict == HOLD) continue;
+        const struct replacement *replacement = &pq->replacements[i];
+        bool known = can_settle_with(verdict);
+        if (!known) fault = "a verdict is neither drop, accept, repeat nor HOLD";
+        verdicts[settled++] = (struct ng_verdict){
+            .id = pq->batch.records[(size_t)i * NG_RECORD_WORDS + NG_RECORD_ID],
+            .verdict = known ? verdict : pq->queue.options.deadline_verdict,
+            .mark = known ? pq->verdicts[2 * i + 1] : 0,
+            .payload = replacement->length > 0 ? replacement->bytes : NULL,
+            .payload_length = replacement->length,
+        };
+    }
+    pq->in_hand = 0;
+    if (settled > 0) ng_queue_settle(&pq->queue, verdicts, settled);
+    return fault;
+}
+
+/* Gives `count` packets to JavaScript and settles what it neither holds nor has released. */
 static void deliver(struct packet_queue *pq, uint32_t count) {
     const uint32_t fallback = pq->queue.options.deadline_verdict;
     napi_handle_scope scope;
@@ -675,33 +700,20 @@ static void deliver(struct packet_queue *pq, uint32_t count) {
         }
         napi_value argument;
         pq->in_hand = count;
+        pq->calling = true;
         if (napi_create_uint32(pq->env, count, &argument) != napi_ok ||
             !call(pq, pq->on_batch, 1, &argument, text, sizeof text))
             fault = text;
-        pq->in_hand = 0;
+        pq->calling = false;
         ours = !pq->closed && memory_is_ours(pq);
     }
     if (ours) {
-        struct ng_verdict verdicts[NG_BATCH_MAX];
-        uint32_t settled = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t verdict = pq->verdicts[2 * i];
-            if (verdict == HOLD) continue;
-            const struct replacement *replacement = &pq->replacements[i];
-            bool known = can_settle_with(verdict);
-            if (!known) fault = "a verdict is neither drop, accept, repeat nor HOLD";
-            verdicts[settled++] = (struct ng_verdict){
-                .id = pq->batch.records[(size_t)i * NG_RECORD_WORDS + NG_RECORD_ID],
-                .verdict = known ? verdict : fallback,
-                .mark = known ? pq->verdicts[2 * i + 1] : 0,
-                .payload = replacement->length > 0 ? replacement->bytes : NULL,
-                .payload_length = replacement->length,
-            };
-        }
-        ng_queue_settle(&pq->queue, verdicts, settled);
+        const char *wrong = settle_in_hand(pq);
+        if (wrong != NULL) fault = wrong;
     } else if (!pq->closed) {
         /* There is nowhere to receive to any more, and the records are out of reach: the queue is over. */
         report(pq, "fault", "the packet memory was transferred; the queue is closed");
+        pq->in_hand = 0;
         pq->close_wanted = true;
     }
     if (fault != NULL) report(pq, "fault", fault);
@@ -953,6 +965,15 @@ static napi_value queue_replace(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+static napi_value queue_release(napi_env env, napi_callback_info info) {
+    struct packet_queue *pq = receiver(env, info, 0, NULL);
+    if (pq == NULL) return NULL;
+    if (!memory_is_ours(pq)) return throw_errno(env, EBADF, "release");
+    const char *fault = settle_in_hand(pq);
+    if (fault != NULL) napi_throw_range_error(env, "ERR_OUT_OF_RANGE", fault);
+    return NULL;
+}
+
 static napi_value queue_stats(napi_env env, napi_callback_info info) {
     struct packet_queue *pq = receiver(env, info, 0, NULL);
     if (pq == NULL) return NULL;
@@ -979,7 +1000,7 @@ static napi_value queue_close(napi_env env, napi_callback_info info) {
     struct packet_queue *pq = receiver(env, info, 0, NULL);
     if (pq == NULL) return NULL;
     /* In the callback: its verdicts come first. */
-    if (pq->in_hand > 0) pq->close_wanted = true;
+    if (pq->calling) pq->close_wanted = true;
     else shut(pq);
     return NULL;
 }
@@ -1004,6 +1025,7 @@ NAPI_MODULE_INIT() {
         {.utf8name = "start", .method = queue_start, .attributes = napi_default_method},
         {.utf8name = "settle", .method = queue_settle, .attributes = napi_default_method},
         {.utf8name = "replace", .method = queue_replace, .attributes = napi_default_method},
+        {.utf8name = "release", .method = queue_release, .attributes = napi_default_method},
         {.utf8name = "stats", .method = queue_stats, .attributes = napi_default_method},
         {.utf8name = "close", .method = queue_close, .attributes = napi_default_method},
     };
@@ -1029,7 +1051,7 @@ NAPI_MODULE_INIT() {
     if (!export_class(env, exports, "NetlinkSocket", netlink_new, 4, netlink) ||
         !export_class(env, exports, "BpfMap", bpf_map_new, 7, bpf_map) ||
         !export_class(env, exports, "BpfProgram", bpf_program_new, 3, bpf_program) ||
-        !export_class(env, exports, "PacketQueue", queue_new, 5, queue) ||
+        !export_class(env, exports, "PacketQueue", queue_new, 6, queue) ||
         !export_class(env, exports, "RawSender", raw_new, 3, raw))
         return NULL;
     return exports;

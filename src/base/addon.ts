@@ -104,6 +104,11 @@ export interface PacketQueue {
   settle(id: number, verdict: number, mark: number, packet?: Uint8Array): void;
   /** Replaces the bytes of packet `index` of the batch in hand when it is settled. */
   replace(index: number, packet: Uint8Array): void;
+  /**
+   * Settles the batch in hand now, as the end of the callback would; what is left of the callback keeps nobody waiting.
+   * Records and packets stay readable until it ends. Throws where a verdict is none.
+   */
+  release(): void;
   stats(): QueueStats;
   close(): void;
 }

@@ -39,12 +39,13 @@ interface Known {
   readonly file: string;
   /** The last version that was valid. */
   readonly policy: Policy | undefined;
-  /** What was last said about it. */
+  /** What was last said about it, and of which state that was. */
   readonly said: string;
+  readonly state: PolicyState | undefined;
 }
 
 function policyAnnouncer({ emit, origin, before }: AnnouncerDeps): (states: readonly PolicyState[]) => void {
-  let known = new Map<PolicyId, Known>(before.map(({ file, policy }) => [policy.id, { file, policy, said: "" }]));
+  let known = new Map<PolicyId, Known>(before.map(({ file, policy }) => [policy.id, { file, policy, said: "", state: undefined }]));
 
   const accepted = (id: PolicyId, file: string, policy: Policy, was: Policy | undefined): void => {
     const what = was === undefined ? [] : whatChanged(was, policy);
@@ -60,10 +61,15 @@ function policyAnnouncer({ emit, origin, before }: AnnouncerDeps): (states: read
 
   return (states) => {
     const next = new Map<PolicyId, Known>();
-    for (const { id, file, valid, problems, policy } of states) {
+    for (const state of states) {
+      const { id, file, valid, problems, policy } = state;
       const old = known.get(id);
+      if (old?.state === state) {
+        next.set(id, old);
+        continue;
+      }
       const said = JSON.stringify(valid ? policy : problems);
-      next.set(id, { file, policy: valid ? policy : (old?.policy ?? policy), said });
+      next.set(id, { file, policy: valid ? policy : (old?.policy ?? policy), said, state });
       if (old?.said === said) continue;
       const [first] = problems;
       if (valid && policy !== undefined) accepted(id, file, policy, old?.policy);

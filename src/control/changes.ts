@@ -1,12 +1,13 @@
 import type { Attachment } from "../model/attachment.ts";
 import type { Policy, PolicyId } from "../model/policy.ts";
-import type { PodKey, Snapshot } from "../model/snapshot.ts";
-import { compareJudgement, selectPolicies } from "../policy/select.ts";
+import type { Pod, PodKey, Snapshot } from "../model/snapshot.ts";
+import { labelsOf, selectPolicies, selects } from "../policy/select.ts";
 import type { PodUpdate, Update } from "../worker/protocol.ts";
 
-interface Told {
+/** A pod as the packet thread was told of it. */
+export interface Told {
   readonly update: PodUpdate;
-  /** The policies that select it, as they were told. */
+  /** The policies that select it. */
   readonly policies: readonly Policy[];
 }
 
@@ -16,12 +17,14 @@ function same(a: unknown, b: unknown): boolean {
 }
 
 /**
- * What the packet thread was told last, so that it is told only what changed. The work is one comparison a pod and a
- * policy; labels are matched only between what changed and the rest.
+ * What the packet thread was told last, so that it is told only what changed. A list that is the same object is not looked
+ * at; else the work is one comparison a policy or a pod. Labels are matched only between what changed and the rest.
  */
 export class Changes {
   private policies = new Map<PolicyId, Policy>();
+  private listed: readonly Policy[] | undefined;
   private pods = new Map<PodKey, Told>();
+  private listedPods: readonly Pod[] | undefined;
   private resolvers: Snapshot["resolvers"] | undefined;
   private prefixes: Snapshot["interfacePrefixes"] | undefined;
   private starting = false;
@@ -34,34 +37,32 @@ export class Changes {
    */
   next(snapshot: Snapshot, attachmentOf: (iface: string) => Attachment, lookAgain = false): Update | undefined {
     const first = this.resolvers === undefined;
-    const changed: Policy[] = [];
-    const policies = new Map<PolicyId, Policy>();
-    for (const policy of snapshot.policies) {
-      const old = this.policies.get(policy.id);
-      const kept = old !== undefined && same(old, policy);
-      if (!kept) changed.push(policy);
-      policies.set(policy.id, kept ? old : policy);
-    }
-    const removedPolicies = [...this.policies.keys()].filter((id) => !policies.has(id));
+    const { changed, removed: removedPolicies } = this.nextPolicies(snapshot.policies);
+    const { policies } = this;
+    const samePolicies = changed.length + removedPolicies.length === 0;
     const renamed = !same(this.namespaces, snapshot.namespaces);
     // What a prefix covers is marked otherwise, pod by pod.
     const starting = snapshot.starting === true;
     const recovered = !same(this.prefixes, snapshot.interfacePrefixes) || starting !== this.starting;
-    const pods = new Map<PodKey, Told>();
+    const samePods = snapshot.pods === this.listedPods;
+    const settled = !renamed && !recovered && !lookAgain;
+    const pods = samePods ? this.pods : new Map<PodKey, Told>();
     const updates: PodUpdate[] = [];
-    for (const pod of snapshot.pods) {
+    for (const pod of samePods && settled && samePolicies ? [] : snapshot.pods) {
       const old = this.pods.get(pod.key);
       const samePod = old !== undefined && same(old.update.pod, pod);
-      const selected =
-        samePod && !renamed
-          ? this.selectedAgain(old, policies, changed, snapshot)
-          : selectPolicies([...policies.values()], pod, snapshot.namespaces);
+      const concerned = !samePod || renamed || (!samePolicies && this.concerns(old, changed, snapshot));
+      if (settled && !concerned) {
+        pods.set(pod.key, old);
+        continue;
+      }
+      const selected = concerned ? selectPolicies([...policies.values()], pod, snapshot.namespaces) : old.policies;
       const attachment = samePod && !lookAgain ? old.update.attachment : attachmentOf(pod.interface);
       if (
         samePod &&
         !recovered &&
-        selected.length === old.policies.length &&
-        selected.every((policy, i) => policy === old.policies[i]) &&
+        (selected === old.policies ||
+          (selected.length === old.policies.length && selected.every((policy, i) => policy === old.policies[i]))) &&
         same(attachment, old.update.attachment)
       ) {
         pods.set(pod.key, old);
@@ -71,7 +72,7 @@ export class Changes {
       pods.set(pod.key, { update, policies: selected });
       updates.push(update);
     }
-    const removedPods = [...this.pods.keys()].filter((key) => !pods.has(key));
+    const removedPods = samePods ? [] : lostKeys(this.pods, pods);
     const update: Update = {
       kind: "update",
       id: ++this.ids,
@@ -83,34 +84,51 @@ export class Changes {
       interfacePrefixes: recovered ? snapshot.interfacePrefixes : undefined,
       starting,
     };
-    this.policies = policies;
     this.pods = pods;
+    this.listedPods = snapshot.pods;
     this.resolvers = snapshot.resolvers;
     this.prefixes = snapshot.interfacePrefixes;
     this.starting = starting;
     this.namespaces = snapshot.namespaces;
     const nothing =
-      changed.length + removedPolicies.length + updates.length + removedPods.length === 0 &&
-      update.resolvers === undefined &&
-      update.interfacePrefixes === undefined;
+      samePolicies && updates.length + removedPods.length === 0 && update.resolvers === undefined && update.interfacePrefixes === undefined;
     return nothing && !first ? undefined : update;
   }
 
-  /** An unchanged pod: those that selected it and are unchanged still do; only the changed ones are matched. */
-  private selectedAgain(
-    old: Told,
-    policies: ReadonlyMap<PolicyId, Policy>,
-    changed: readonly Policy[],
-    snapshot: Snapshot,
-  ): readonly Policy[] {
-    const kept = old.policies.filter((policy) => policies.get(policy.id) === policy);
-    const added = changed.length === 0 ? [] : selectPolicies(changed, old.update.pod, snapshot.namespaces);
-    if (added.length === 0) return kept.length === old.policies.length ? old.policies : kept;
-    return [...kept, ...added].sort(compareJudgement);
+  private nextPolicies(list: readonly Policy[]): { readonly changed: readonly Policy[]; readonly removed: readonly PolicyId[] } {
+    if (list === this.listed) return { changed: [], removed: [] };
+    this.listed = list;
+    const old = this.policies;
+    const changed: Policy[] = [];
+    this.policies = new Map();
+    for (const policy of list) {
+      const before = old.get(policy.id);
+      const kept = before !== undefined && same(before, policy);
+      if (!kept) changed.push(policy);
+      this.policies.set(policy.id, kept ? before : policy);
+    }
+    return { changed, removed: lostKeys(old, this.policies) };
+  }
+
+  /** Has a policy changed, or gone, that selected this unchanged pod, or one that selects it now? Only those are matched. */
+  private concerns({ update: { pod }, policies }: Told, changed: readonly Policy[], { namespaces }: Snapshot): boolean {
+    for (const policy of policies) if (this.policies.get(policy.id) !== policy) return true;
+    for (const policy of changed) if (selects(policy, pod, labelsOf(pod.namespace, namespaces))) return true;
+    return false;
+  }
+
+  told(key: PodKey): Told | undefined {
+    return this.pods.get(key);
   }
 
   /** Every pod as it was told last. */
   get current(): readonly PodUpdate[] {
     return [...this.pods.values()].map(({ update }) => update);
   }
+}
+
+function lostKeys<K>(before: ReadonlyMap<K, unknown>, now: ReadonlyMap<K, unknown>): K[] {
+  const lost: K[] = [];
+  for (const key of before.keys()) if (!now.has(key)) lost.push(key);
+  return lost;
 }

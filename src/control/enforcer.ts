@@ -6,26 +6,24 @@ import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
 import { Fault, messageOf } from "../base/fault.ts";
-import type { BridgedPod } from "../firewall/bridge-rules.ts";
 import { pinHellos } from "../firewall/hellos.ts";
 import { rulesGeneration } from "../firewall/generation.ts";
+import type { PodRules } from "../firewall/keeper.ts";
 import type { Iptables } from "../firewall/iptables.ts";
 import { hex, type Marks } from "../firewall/marks.ts";
 import { probeMatches, probePinned } from "../firewall/probe.ts";
 import { ALL_MATCHES, type Matches } from "../firewall/rules.ts";
-import { type Attachment, sourceInterface } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
-import type { Mode, Policy, PolicyId } from "../model/policy.ts";
 import type { Snapshot } from "../model/snapshot.ts";
-import { restrictsQueries } from "../policy/queries.ts";
 import { selectPolicies } from "../policy/select.ts";
 import type { Explained, WhatIf } from "../worker/explain.ts";
 import type { Limits, PodUpdate, Update, WorkerStatus } from "../worker/protocol.ts";
 import { Changes } from "./changes.ts";
-import { Discovery } from "./discover.ts";
-import { InterfaceGroups } from "./groups.ts";
+import { type Discovered, Discovery } from "./discover.ts";
+import { type GroupChanges, InterfaceGroups } from "./groups.ts";
 import { PacketThread } from "./packet-thread.ts";
 import { RuleGuard } from "./rules.ts";
+import { Selection } from "./selection.ts";
 import type { GuardedInterface } from "./self-test.ts";
 import type { Outside } from "./source.ts";
 import { Unenforceable } from "./unenforceable.ts";
@@ -41,6 +39,9 @@ export interface EnforcerOptions {
   /** The packet thread is gone: the process is to end, so that its supervisor starts it again. */
   readonly onDeath: () => void;
 }
+
+/** A kernel without interface groups: `ng-src` has to say it. */
+const NO_GROUPS: GroupChanges = new Map();
 
 /** What it needs of the world. */
 export interface EnforcerDeps {
@@ -59,11 +60,6 @@ export interface EnforcerDeps {
   readonly onGuarded: (pods: readonly GuardedInterface[]) => void;
 }
 
-/** A pod with the policies that select it. */
-interface Selected extends PodUpdate {
-  readonly modes: readonly (Mode | undefined)[];
-}
-
 /** Brings a snapshot into the kernel: the packet thread, the rules and the interface groups, each told what changed. */
 export class Enforcer {
   readonly rules: RuleGuard;
@@ -71,6 +67,7 @@ export class Enforcer {
   private readonly options: EnforcerOptions;
   private readonly deps: EnforcerDeps;
   private readonly changes = new Changes();
+  private readonly selection = new Selection();
   private readonly discovery: Discovery;
   private readonly groups: InterfaceGroups;
   /** Probed when rules are first wanted: Discover alone touches none. */
@@ -82,7 +79,6 @@ export class Enforcer {
   private thread: PacketThread | undefined;
   /** Why the last snapshot is not in the kernel. */
   private refusal: Fault | undefined;
-  private addresses: ReadonlySet<Ip> = new Set();
   private applied = false;
   lastUpdate: { readonly microseconds: number; readonly bindings: number } | undefined;
 
@@ -160,10 +156,8 @@ export class Enforcer {
   ): Promise<void> {
     const update = this.changes.next(now, (name) => attachmentOf(name), lookAgain);
     this.deps.usage.adopt(now.policies, this.deps.nowMs());
-    this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
-    const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
-    const selected = this.changes.current.map((one) => ({ ...one, modes: one.policies.map((id) => policies.get(id)?.mode) }));
-    this.discover(selected, policies, now.resolvers);
+    if (update !== undefined) this.selection.take(update, (key) => this.changes.told(key));
+    this.discover(now.resolvers);
     // Discover alone touches no rule and no packet.
     const touches = hold || now.policies.some(({ mode }) => mode !== "Discover");
     if (this.thread === undefined && !touches && !(await this.leftovers())) {
@@ -179,48 +173,36 @@ export class Enforcer {
       this.unenforceable.set(outsideReasons(now, outside));
       return;
     }
-    const guarded = selected.filter(({ modes }) => modes.some((mode) => mode !== undefined && mode !== "Discover"));
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
     const same = update === undefined && this.rules.installed && seesFrames === this.sawFrames;
     try {
-      if (!same) this.ungrouped = await this.tell(now, update, guarded, policies, seesFrames);
+      if (!same) this.ungrouped = await this.tell(now, update, seesFrames);
     } catch (error) {
       this.applied = false;
       this.refusal = error instanceof Fault ? error : undefined;
       throw error;
     }
     this.sawFrames = seesFrames;
-    this.unenforceable.set([
-      ...guarded.map(({ pod, attachment }) => [pod.key, this.whyNot(attachment, seesFrames)] as const),
-      ...outsideReasons(now, outside),
-    ]);
+    this.unenforceable.set([...this.selection.unenforced(this.ungrouped, seesFrames), ...outsideReasons(now, outside)]);
     this.applied = true;
     this.refusal = undefined;
-    this.deps.onGuarded(guarded.map(({ pod, attachment }) => ({ pod: pod.key, addresses: pod.addresses, attachment })));
+    this.deps.onGuarded(this.selection.guarded);
   }
 
   private ungrouped: ReadonlyMap<string, string> = new Map();
+  /** What Discover was told last. */
+  private discovering: { readonly pods: readonly Discovered[]; readonly resolvers: Snapshot["resolvers"] } | undefined;
   /** Were bridged packets shown to iptables when the rules were last told? */
   private sawFrames: boolean | undefined;
 
-  private whyNot(attachment: Attachment, seesFrames: boolean): string | undefined {
-    if (this.ungrouped.has(attachment.interface))
-      return `its interface cannot be put into a group, so stolen source addresses would go unseen: ${this.ungrouped.get(attachment.interface)}`;
-    if (attachment.kind === "missing") return attachment.why;
-    if (attachment.kind === "bridged" && !seesFrames)
-      return "bridged packets do not cross netfilter: set net.bridge.bridge-nf-call-iptables and -ip6tables to 1";
-    return undefined;
-  }
-
-  private discover(selected: readonly Selected[], policies: ReadonlyMap<PolicyId, Policy>, resolvers: Snapshot["resolvers"]): void {
+  private discover(resolvers: Snapshot["resolvers"]): void {
     const { emit, log } = this.deps;
+    const pods = this.selection.discovered;
+    if (this.discovering?.pods === pods && this.discovering.resolvers === resolvers) return;
+    this.discovering = undefined;
     try {
-      this.discovery.set(
-        selected
-          .filter(({ modes }) => modes.length > 0 && modes.every((mode) => mode === "Discover"))
-          .map((one) => ({ pod: one.pod, policies: one.policies.flatMap((id) => policies.get(id) ?? []) })),
-        resolvers,
-      );
+      this.discovery.set(pods, resolvers);
+      this.discovering = { pods, resolvers };
     } catch (error) {
       log.error({ error: messageOf(error), fix: error instanceof Fault ? error.fix : undefined }, "Discover cannot look at traffic");
       emit({ type: "agent", verdict: "info", why: "degraded", message: `Discover cannot look at traffic: ${messageOf(error)}` });
@@ -228,42 +210,29 @@ export class Enforcer {
   }
 
   /** Rules, packet thread, interface groups, in the order that lets no packet by. Returns interfaces that could not be grouped. */
-  private async tell(
-    now: Snapshot,
-    update: ReturnType<Changes["next"]>,
-    guarded: readonly Selected[],
-    policies: ReadonlyMap<PolicyId, Policy>,
-    seesFrames: boolean,
-  ): Promise<ReadonlyMap<string, string>> {
-    const { deps } = this;
+  private async tell(now: Snapshot, update: ReturnType<Changes["next"]>, seesFrames: boolean): Promise<ReadonlyMap<string, string>> {
+    const { deps, selection } = this;
     const { emit, iptables } = deps;
-    const bridged: BridgedPod[] = guarded.flatMap(({ pod, attachment }) =>
-      attachment.kind === "bridged"
-        ? [{ port: attachment.interface, addresses: pod.addresses, bridge: seesFrames ? attachment.bridge : undefined }]
-        : [],
-    );
+    const rules = { bridged: selection.bridged(seesFrames), queries: selection.queries };
     const matches = (this.matches ??= await this.probe());
     // With interface prefixes the wildcard element says it.
     const covered = (iface: string): boolean => now.interfacePrefixes.some((prefix) => iface.startsWith(prefix));
-    const watched = !matches.groups
-      ? []
-      : guarded
-          .filter(({ attachment }) => !covered(sourceInterface(attachment)))
-          .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
-    this.groups.release(watched);
-    const queries = guarded.some((one) => one.policies.some((id) => restrictsQueries(policies.get(id) as Policy)));
+    const grouped = matches.groups ? selection.regrouped(covered) : NO_GROUPS;
+    this.groups.release(grouped);
     if (this.thread === undefined) await this.begin(now, matches);
     else {
-      await this.changeRules({ bridged, queries });
+      await this.changeRules(rules);
       this.lastUpdate = await this.thread.update(this.slotted(update));
     }
     deps.usage.settle();
     if (!this.rules.installed) {
-      await this.rules.install({ bridged, queries });
+      await this.rules.install(rules);
       const message = `enforcing with iptables-${iptables.variant}, mark mask ${hex(deps.marks.mask)}, ${this.lastUpdate?.bindings} bindings read back`;
       emit({ type: "agent", verdict: "info", why: "started", message });
     }
-    return this.groups.join(watched);
+    const failed = this.groups.join(grouped);
+    selection.settleGroups();
+    return failed;
   }
 
   private slotted(update: ReturnType<Changes["next"]>): Update | undefined {
@@ -286,7 +255,7 @@ export class Enforcer {
       deps.native,
       deps.emit,
       deps.log,
-      (address) => this.addresses.has(address),
+      (address) => this.selection.hasAddress(address),
       deps.marks,
       options.onDeath,
       deps.onUnknown,
@@ -326,7 +295,7 @@ export class Enforcer {
     return pinned;
   }
 
-  private async changeRules(rules: { bridged: readonly BridgedPod[]; queries: boolean }): Promise<void> {
+  private async changeRules(rules: PodRules): Promise<void> {
     const { emit, log } = this.deps;
     await this.rules.change(rules).catch((error: unknown) => {
       log.error({ error: messageOf(error) }, "the rules that depend on pods could not be changed; the next check tries again");

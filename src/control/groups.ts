@@ -1,72 +1,64 @@
 import { groupOf, grouped, type SetGroup } from "../attach/group.ts";
-import { type Attachment, InterfaceGroup } from "../model/attachment.ts";
+import { InterfaceGroup } from "../model/attachment.ts";
 import type { Mode } from "../model/policy.ts";
 
-/** A guarded pod's interface and the strictest mode over it. */
+/** An interface of a guarded pod (its index tells it from an earlier one of that name), and the strictest mode over it. */
 export interface Grouped {
-  readonly attachment: Attachment;
+  readonly index: number;
   readonly mode: Mode;
 }
 
-/** A group, and which interface of that name is in it. */
-interface Member {
-  readonly group: number;
-  readonly index: number;
-}
+/** Interfaces by name, as they are to be from now on; undefined: in no group of ours. */
+export type GroupChanges = ReadonlyMap<string, Grouped | undefined>;
 
-/** Keeps the veths of guarded pods in our interface groups, and all others out of them. */
+const groupFor = ({ mode }: Grouped): number => (mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor);
+
+/** Keeps the veths of guarded pods in our interface groups, and all others out of them. Told what changed: the first time everything. */
 export class InterfaceGroups {
-  private wanted: ReadonlyMap<string, Member> | undefined;
-  private failed: ReadonlyMap<string, string> = new Map();
+  private readonly wanted = new Map<string, Grouped>();
+  private readonly failed = new Map<string, string>();
   private readonly setGroup: SetGroup;
+  private begun = false;
 
   constructor(setGroup: SetGroup) {
     this.setGroup = setGroup;
   }
 
   /** Interfaces that leave a group, before the packet thread forgets their pods: nothing of theirs is a spoof then. */
-  release(pods: readonly Grouped[]): void {
-    const next = wantedGroups(pods);
+  release(changes: GroupChanges): void {
     // At first those that an earlier agent left there.
-    for (const iface of this.wanted?.keys() ?? grouped()) if (!next.has(iface)) this.setGroup(iface, 0);
+    const left = this.begun ? [...changes.keys()].filter((iface) => this.wanted.has(iface)) : grouped();
+    this.begun = true;
+    for (const iface of left) {
+      if (changes.get(iface) !== undefined) continue;
+      this.wanted.delete(iface);
+      this.failed.delete(iface);
+      this.setGroup(iface, 0);
+    }
   }
 
-  /** Interfaces that join, after the packet thread knows their pods. Returns those that cannot, with the reason. */
-  join(pods: readonly Grouped[]): ReadonlyMap<string, string> {
-    const old = this.wanted;
-    this.wanted = wantedGroups(pods);
-    const failed = new Map<string, string>();
-    for (const [iface, { group, index }] of this.wanted) {
-      const before = old?.get(iface);
-      if (before?.group === group && before.index === index && !this.failed.has(iface)) continue;
-      if (groupOf(iface) === group) continue;
-      const why = this.setGroup(iface, group);
-      if (why !== undefined) failed.set(iface, why);
+  /** Interfaces that join, after the packet thread knows their pods. Returns those that cannot, with the reason; they are tried again each time. */
+  join(changes: GroupChanges): ReadonlyMap<string, string> {
+    const joining = new Set(this.failed.keys());
+    for (const [iface, one] of changes) {
+      if (one === undefined) continue;
+      const before = this.wanted.get(iface);
+      this.wanted.set(iface, one);
+      if (before?.mode !== one.mode || before.index !== one.index) joining.add(iface);
     }
-    this.failed = failed;
-    return failed;
+    for (const iface of joining) {
+      const group = groupFor(this.wanted.get(iface) as Grouped);
+      const why = groupOf(iface) === group ? undefined : this.setGroup(iface, group);
+      if (why === undefined) this.failed.delete(iface);
+      else this.failed.set(iface, why);
+    }
+    return this.failed;
   }
 
   /** Puts back what somebody took out. Returns the interfaces concerned. */
   check(): string[] {
-    const lost = [...(this.wanted ?? [])].filter(([iface, { group }]) => ![group, undefined].includes(groupOf(iface)));
-    for (const [iface, { group }] of lost) this.setGroup(iface, group);
+    const lost = [...this.wanted].filter(([iface, one]) => ![groupFor(one), undefined].includes(groupOf(iface)));
+    for (const [iface, one] of lost) this.setGroup(iface, groupFor(one));
     return lost.map(([iface]) => iface);
   }
-}
-
-function wantedGroups(pods: readonly Grouped[]): Map<string, Member> {
-  // A bridge port has NG-BRIDGE.
-  return new Map(
-    pods.flatMap(({ attachment, mode }) =>
-      attachment.kind === "routed"
-        ? [
-            [
-              attachment.interface,
-              { group: mode === "Enforce" ? InterfaceGroup.enforce : InterfaceGroup.monitor, index: attachment.index },
-            ] as const,
-          ]
-        : [],
-    ),
-  );
 }

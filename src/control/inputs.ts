@@ -1,5 +1,5 @@
 import { podsReader, type PodsReader } from "../inputs/files/pods-reader.ts";
-import { ManifestFolder, ownerOf, readText, type Watched, watchPath } from "../inputs/files/watch.ts";
+import { ManifestFolder, type Manifests, ownerOf, readText, type Watched, watchPath } from "../inputs/files/watch.ts";
 import { mergeDocuments, readManifests, type ReadResult } from "../policy/read.ts";
 import { digestOf } from "./digest.ts";
 import type { Inputs, InputSource } from "./source.ts";
@@ -26,43 +26,55 @@ export function filesSource(options: InputPlaces): InputSource {
     return result;
   };
   const readPodsAgain = podsReader();
-  let podsRead: { text: string; result: ReturnType<PodsReader> } | undefined;
   const watches: Watched[] = [];
 
-  const read = (): Inputs => {
-    const { files, failed } = folder.read();
-    const merged = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
+  let merged: { readonly of: Manifests; readonly result: ReadResult } | undefined;
+  const policies = (): ReadResult => {
+    const read = folder.read();
+    if (merged?.of === read) return merged.result;
+    const { files, failed } = read;
+    const result = mergeDocuments(files.map(({ file, text }) => manifests(file, text)));
     if (parsed.size > files.length) {
       const there = new Set(files.map(({ file }) => file));
       for (const file of parsed.keys()) if (!there.has(file)) parsed.delete(file);
     }
     for (const { file, why } of failed)
-      merged.problems.push({ file, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: undefined });
+      result.problems.push({ file, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint: undefined });
+    merged = { of: read, result };
+    return result;
+  };
+
+  let podsRead: { readonly text: string | undefined; readonly result: ReturnType<PodsReader> } | undefined;
+  let podsTouched = true;
+  const pods = (): ReturnType<PodsReader> => {
+    // What cannot be used is looked at each time.
+    if (podsRead?.result.pods !== undefined && !podsTouched) return podsRead.result;
+    podsTouched = false;
     const { text, why } = readText(options.pods);
     if (text === undefined) {
-      const problem = {
-        file: options.pods,
-        line: 1,
-        column: 1,
-        path: "",
-        message: `cannot be read: ${why}`,
-        hint: "name a readable file with --pods",
+      const hint = "name a readable file with --pods";
+      podsRead = {
+        text,
+        result: { problems: [{ file: options.pods, line: 1, column: 1, path: "", message: `cannot be read: ${why}`, hint }] },
       };
-      return { kind: "read", policies: merged, pods: { problems: [problem] }, outside: [] };
-    }
-    if (podsRead?.text !== text) podsRead = { text, result: readPodsAgain(options.pods, text) };
-    return { kind: "read", policies: merged, pods: podsRead.result, outside: [] };
+    } else if (podsRead?.text !== text) podsRead = { text, result: readPodsAgain(options.pods, text) };
+    return podsRead.result;
   };
 
   return {
     begin: () => Promise.resolve(),
-    read,
+    read: (): Inputs => ({ kind: "read", policies: policies(), pods: pods(), outside: [] }),
     finish: (snapshot) => snapshot,
-    watch: (changed) =>
+    watch: (changed) => {
+      const touchPods = (): boolean => (podsTouched = true);
       watches.push(
         watchPath(options.policies, changed, (name) => folder.touched(name)),
-        watchPath(options.pods, changed),
-      ),
+        watchPath(options.pods, changed, touchPods),
+      );
+      // What changed before anybody watched.
+      folder.touched(undefined);
+      touchPods();
+    },
     close: () => {
       for (const watch of watches) watch.close();
     },

@@ -5,7 +5,7 @@ import type { Policy, PolicyId, Problem } from "../model/policy.ts";
 import type { ReadResult } from "../policy/read.ts";
 import { STATE_FORMAT } from "./kept.ts";
 
-/** One policy document as `status` shows it. */
+/** One policy document as `status` shows it; the same object as long as the same policy of the same file is valid. */
 export interface PolicyState {
   readonly id: PolicyId;
   readonly file: string;
@@ -30,6 +30,11 @@ export class PolicyKeeper {
   private good = new Map<PolicyId, Good>();
   private readonly folder: string | undefined;
   private saved = "";
+  /** What was taken in last. */
+  private read: ReadResult | undefined;
+  private policies: readonly Policy[] = [];
+  private known: ReadonlyMap<PolicyId, PolicyState> = new Map();
+  private savedOf: readonly Policy[] | undefined;
   states: readonly PolicyState[] = [];
   /** Problems that belong to no document (a file that is not YAML, a folder that cannot be read). */
   loose: readonly Problem[] = [];
@@ -51,8 +56,11 @@ export class PolicyKeeper {
     }
   }
 
-  /** Takes in what the documents say now. Returns the policies in force. */
-  update({ policies, problems, documents, unread = [] }: ReadResult): readonly Policy[] {
+  /** Takes in what the documents say now. Returns the policies in force: the same list when they say it again. */
+  update(read: ReadResult): readonly Policy[] {
+    if (read === this.read) return this.policies;
+    const { policies, problems, documents, unread = [] } = read;
+    const known = this.known;
     const next = new Map<PolicyId, Good>();
     const states = new Map<PolicyId, PolicyState>();
     const claimed = new Set<Problem>();
@@ -62,20 +70,27 @@ export class PolicyKeeper {
       if (states.has(document.id)) continue;
       const after = documents[at + 1]; // documents of one file follow each other
       const following = after?.file === document.file ? after : undefined;
-      const own = (problemsOf.get(document.file) ?? []).filter(
-        ({ line }) => line >= document.line && (following === undefined || line < following.line),
-      );
-      for (const one of own) claimed.add(one);
+      const own = problemsOf
+        .get(document.file)
+        ?.filter(({ line }) => line >= document.line && (following === undefined || line < following.line));
+      for (const one of own ?? []) claimed.add(one);
       const policy = byId.get(document.id);
       const kept = policy === undefined ? this.good.get(document.id) : { file: document.file, policy };
       if (kept !== undefined) next.set(document.id, kept);
-      states.set(document.id, {
-        id: document.id,
-        file: document.file,
-        valid: policy !== undefined,
-        problems: policy === undefined ? own : [],
-        policy: kept?.policy,
-      });
+      const before = known.get(document.id);
+      const same = before?.valid === true && before.policy === policy && before.file === document.file;
+      states.set(
+        document.id,
+        same
+          ? before
+          : {
+              id: document.id,
+              file: document.file,
+              valid: policy !== undefined,
+              problems: policy === undefined ? (own ?? []) : [],
+              policy: kept?.policy,
+            },
+      );
     }
     this.loose = problems.filter((one) => !claimed.has(one));
     // A file that can no longer be taken apart may have lost its documents by accident; one that was not read yet has lost none.
@@ -89,12 +104,17 @@ export class PolicyKeeper {
       states.set(id, { id, file: kept.file, valid: broken.length === 0, problems: broken, policy: kept.policy });
     }
     this.good = next;
+    this.known = states;
     this.states = [...states.values()];
-    return [...next.values()].map(({ policy }) => policy);
+    this.policies = [...next.values()].map(({ policy }) => policy);
+    this.read = read;
+    return this.policies;
   }
 
   /** Keeps the policies in force for the next start. Not done by `update`: the kernel comes before the disk. */
   save(): void {
+    if (this.policies === this.savedOf) return;
+    this.savedOf = this.policies;
     const text = JSON.stringify({ format: STATE_FORMAT, good: [...this.good.values()] });
     if (this.folder === undefined || text === this.saved) return;
     this.saved = text;

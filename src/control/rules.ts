@@ -56,15 +56,17 @@ export class RuleGuard {
   }
 
   change(pods: PodRules): Promise<void> {
+    if (!this.installed) return Promise.resolve();
+    const old = this.pods;
+    // Once needed it stays until the next start: a policy that comes and goes is not to wait for iptables each time.
+    const next = { bridged: pods.bridged, queries: pods.queries || old.queries };
+    this.pods = next;
+    const same = pods.bridged === old.bridged || JSON.stringify(pods.bridged) === JSON.stringify(old.bridged);
+    // Nor is one that needs no other rules to wait for a look at them.
+    if (same && next.queries === old.queries) return Promise.resolve();
     return this.inLine(async () => {
-      const old = this.pods;
-      const bridged = JSON.stringify(pods.bridged) === JSON.stringify(old.bridged) ? old.bridged : pods.bridged;
-      // Once needed it stays until the next start: a policy that comes and goes is not to wait for iptables each time.
-      const queries = pods.queries || old.queries;
-      if (!this.installed || (bridged === old.bridged && queries === old.queries)) return;
-      this.pods = { bridged, queries };
       this.checkedGeneration = undefined; // should this fail, the next check finds out, though the kernel's rules are the same
-      await this.keeper.change(this.pods);
+      await this.keeper.change(next);
     });
   }
 

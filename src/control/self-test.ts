@@ -89,11 +89,15 @@ export class SelfTest {
 
   /** The guarded pods as they are now. True: some are new, or elsewhere, and should be tried soon. */
   watch(pods: readonly GuardedInterface[]): boolean {
-    const before = new Set(this.pods.map(placeOf));
+    if (pods === this.pods) return false;
+    const before = new Map(this.pods.map((one) => [one.pod, one]));
     this.pods = pods;
     const keys = new Set(pods.map(({ pod }) => pod));
     for (const key of this.unenforced.keys()) if (!keys.has(key)) this.unenforced.delete(key);
-    return pods.some((pod) => !before.has(placeOf(pod)));
+    return pods.some((pod) => {
+      const old = before.get(pod.pod);
+      return old !== pod && (old === undefined || placeOf(old) !== placeOf(pod));
+    });
   }
 
   /** The packet thread has seen a canary. */

@@ -97,6 +97,7 @@ export class RuleUsage {
   private readonly startedMs: number;
   private readonly records = new Map<string, Record>();
   private readonly inForce = new Map<PolicyId, { readonly policy: Policy; readonly records: readonly (Record | undefined)[] }>();
+  private adopted: readonly Policy[] | undefined;
   private readonly free: number[] = [];
   private nextSlot: number = Slot.first;
   /** Slots that the packet thread may still count into. */
@@ -151,6 +152,8 @@ export class RuleUsage {
 
   /** These policies are in force from now on. What was counted for others stays theirs until `settle`. */
   adopt(policies: readonly Policy[], nowMs: number): void {
+    if (policies === this.adopted) return;
+    this.adopted = policies;
     const ids = new Set(policies.map(({ id }) => id));
     for (const [id, { records }] of this.inForce) {
       if (ids.has(id)) continue;

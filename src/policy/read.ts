@@ -91,7 +91,7 @@ export function mergeDocuments(results: readonly ReadResult[]): ReadResult {
   const first = new Map<PolicyId, DocumentPlace>();
   const merged: ReadResult = { policies: [], problems: [], documents: [] };
   for (const { policies, problems, documents } of results) {
-    const taken = new Set<PolicyId>();
+    let taken: Set<PolicyId> | undefined;
     for (const problem of problems) merged.problems.push(problem);
     for (const document of documents) {
       const earlier = first.get(document.id);
@@ -99,12 +99,13 @@ export function mergeDocuments(results: readonly ReadResult[]): ReadResult {
         first.set(document.id, document);
         merged.documents.push(document);
       } else {
+        taken ??= new Set();
         taken.add(document.id);
         merged.problems.push(duplicate(document, earlier));
         merged.documents.push({ ...document, valid: false });
       }
     }
-    for (const policy of policies) if (!taken.has(policy.id)) merged.policies.push(policy);
+    for (const policy of policies) if (taken?.has(policy.id) !== true) merged.policies.push(policy);
   }
   return merged;
 }

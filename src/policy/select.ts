@@ -46,9 +46,14 @@ export function compareJudgement(a: Policy, b: Policy): number {
   return TIER_ORDER[a.tier] - TIER_ORDER[b.tier] || a.priority - b.priority || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
 }
 
+/** The labels of a namespace. */
+export function labelsOf(namespace: string, namespaces: Readonly<Record<string, Labels>>): Labels {
+  const known = Object.hasOwn(namespaces, namespace) ? namespaces[namespace] : undefined;
+  return known ?? { [NAMESPACE_NAME_LABEL]: namespace };
+}
+
 /** The policies that guard `pod`, in order of judgement; none: the pod is left alone. `namespaces`: labels by namespace. */
 export function selectPolicies(policies: readonly Policy[], pod: Pod, namespaces: Readonly<Record<string, Labels>>): Policy[] {
-  const known = Object.hasOwn(namespaces, pod.namespace) ? namespaces[pod.namespace] : undefined;
-  const labels = known ?? { [NAMESPACE_NAME_LABEL]: pod.namespace };
+  const labels = labelsOf(pod.namespace, namespaces);
   return policies.filter((policy) => selects(policy, pod, labels)).sort(compareJudgement);
 }

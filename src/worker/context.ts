@@ -118,6 +118,13 @@ export function eachPacket(
   }
 }
 
+/** Packet `index` of the batch, once more: the object that `eachPacket` gave. */
+export function packetAgain({ records, packets }: PacketQueue, index: number): Packet | undefined {
+  const at = index * RECORD_WORDS;
+  const start = records[at + RecordWord.offset] as number;
+  return decodeIp(packets, start, start + (records[at + RecordWord.length] as number), packet) ? packet : undefined;
+}
+
 /** A packet of an earlier batch: it was held, and this is a copy of it. */
 export interface Kept {
   readonly queue: PacketQueue;
@@ -165,11 +172,14 @@ function judge(
   } catch (error) {
     answer.verdict = fault;
     answer.mark = held.mark;
-    context.counters.faults++;
-    context.log("error", "a packet could not be judged; it got the safe verdict", {
-      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
-    });
+    sayFault(context, "a packet could not be judged; it got the safe verdict", error);
   }
+}
+
+/** A mistake of ours: counted and told, and nothing ends by it. */
+export function sayFault(context: Context, message: string, error: unknown): void {
+  context.counters.faults++;
+  context.log("error", message, { error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
 }
 
 const packet = newPacket();

@@ -39,6 +39,15 @@ export const DENIAL_SECONDS = 5;
 /** Words of one entry of AddressNames.elements: port key, class, expiry, packets seen. */
 export const ELEMENT_WORDS = 4;
 
+/** Seconds that the kernel's decisions for an address must still last for, so that a reply need not wait for longer ones. */
+const OUTLAST_SECONDS = 2;
+
+/** Has the kernel its decisions for this address for a while? The second that has begun may be nearly over. */
+function outlasts({ elements }: AddressNames, now: number): boolean {
+  for (let i = 2; i < elements.length; i += ELEMENT_WORDS) if ((elements[i] as number) - now < OUTLAST_SECONDS) return false;
+  return elements.length > 0;
+}
+
 interface Fixed {
   readonly role: FixedRole;
   readonly family: Family;
@@ -174,25 +183,37 @@ export class GuardedPod {
   }
 
   /**
-   * Takes in what one reply taught; the kernel knows when `commit` returns. Returns false where a bound refused it. What
-   * is not preloaded by `until` (of performance.now()) is asked for at the first packet, until `settle` has been there.
+   * Takes in what one reply taught; the kernel knows when `commit` returns. `refused`: a bound stands against it. `longer`: it
+   * is known, and the kernel has it for long enough that `prolong` need not come before the reply is released. What is not
+   * preloaded by `until` (of performance.now()) is asked for at the first packet, until `settle` has been there.
    */
-  learn(learned: Learned, now: number, until = Infinity): boolean {
+  learn(learned: Learned, now: number, until = Infinity): "known" | "longer" | "refused" {
     const own = this.guard.address(family(learned.address));
-    if (own === undefined) return true; // the pod has no address of that family and cannot go there
+    if (own === undefined) return "known"; // the pod has no address of that family and cannot go there
     const bound = this.guard.learn(learned, now);
-    if (bound === undefined || bound.kind === "unchanged") return true;
-    if (bound.kind === "full") return false;
-    const { name, via, expires, slot } = bound.binding;
-    this.kernel.remember(own, learned.address, slot, name, via, expires - now);
+    if (bound === undefined || bound.kind === "unchanged") return "known";
+    if (bound.kind === "full") return "refused";
+    if (bound.kind === "extended" && outlasts(bound.entry, now)) return "longer";
     // What was decided without this name may be decided otherwise with it.
     if (bound.kind === "new") {
       this.decisions.forget(learned.address, this.unallow);
       this.denials.forget(learned.address, this.undeny);
       this.kernel.hellos?.forget(this, learned.address);
     }
-    this.refresh(learned.address, now, until);
-    return true;
+    this.tell(own, learned.address, bound.binding, now, until);
+    return "known";
+  }
+
+  /** The kernel is told for how long a binding lasts that it has: see `learn`. */
+  prolong({ name, address }: Learned, now: number, until = Infinity): void {
+    const own = this.guard.address(family(address));
+    const binding = this.guard.names.get(address)?.find(name);
+    if (own !== undefined && binding !== undefined) this.tell(own, address, binding, now, until);
+  }
+
+  private tell(own: Ip, address: Ip, { slot, name, via, expires }: Binding, now: number, until: number): void {
+    this.kernel.remember(own, address, slot, name, via, expires - now);
+    this.refresh(address, now, until);
   }
 
   /** Brings the kernel's decisions for one address in line with its names and the policies. */

@@ -183,6 +183,7 @@ function playedQueue(): PacketQueue & { put(packet: Uint8Array, mark: number): 1
     },
     start: () => undefined,
     settle: () => undefined,
+    release: () => undefined,
     replace: () => undefined,
     stats: () => ({ received: 0, settled: 0, gaps: 0, enobufs: 0, rebinds: 0, late: 0, held: 0 }),
     close: () => undefined,

@@ -4,15 +4,15 @@ import { InterfaceGroups } from "../../src/control/groups.ts";
 import { InterfaceGroup } from "../../src/model/attachment.ts";
 
 /** No interface has such a name, so what the node has is never the wanted group already. */
-const pod = (name: string, index: number) =>
-  ({ attachment: { kind: "routed", interface: `ng-no-${name}`, index }, mode: "Enforce" }) as const;
+const pod = (name: string, index: number) => [`ng-no-${name}`, { index, mode: "Enforce" }] as const;
+const gone = (name: string) => [`ng-no-${name}`, undefined] as const;
 
 test("an interface is put into its group once, and again when it is another one of the same name", () => {
   const done: string[] = [];
   const groups = new InterfaceGroups((iface, group) => void done.push(`${iface} ${group}`));
-  const update = (...pods: ReturnType<typeof pod>[]): void => {
-    groups.release(pods);
-    assert.deepEqual([...groups.join(pods)], []);
+  const update = (...changes: (ReturnType<typeof pod> | ReturnType<typeof gone>)[]): void => {
+    groups.release(new Map(changes));
+    assert.deepEqual([...groups.join(new Map(changes))], []);
   };
   update();
   done.length = 0; // what some agent left on this machine
@@ -21,7 +21,8 @@ test("an interface is put into its group once, and again when it is another one 
   assert.deepEqual(done.splice(0), [`ng-no-a ${InterfaceGroup.enforce}`, `ng-no-b ${InterfaceGroup.enforce}`]);
   update(pod("a", 7), pod("b", 2));
   assert.deepEqual(done.splice(0), [`ng-no-a ${InterfaceGroup.enforce}`]);
-  update(pod("b", 2));
+  update(gone("a"));
+  update(gone("a"));
   assert.deepEqual(done.splice(0), ["ng-no-a 0"]);
 });
 
@@ -31,14 +32,15 @@ test("an interface that could not be put into its group stays said, and is tried
     state.tries++;
     return state.why;
   });
-  groups.release([]);
-  groups.join([]);
+  const none = new Map();
+  groups.release(none);
+  groups.join(none);
   Object.assign(state, { why: "errno 1", tries: 0 });
-  for (let i = 1; i <= 2; i++) {
-    groups.release([pod("a", 1)]);
-    assert.deepEqual([...groups.join([pod("a", 1)])], [["ng-no-a", "errno 1"]]);
-    assert.equal(state.tries, i);
+  for (const [i, changes] of [new Map([pod("a", 1)]), none].entries()) {
+    groups.release(changes);
+    assert.deepEqual([...groups.join(changes)], [["ng-no-a", "errno 1"]]);
+    assert.equal(state.tries, i + 1);
   }
   state.why = undefined;
-  assert.deepEqual([...groups.join([pod("a", 1)])], []);
+  assert.deepEqual([...groups.join(none)], []);
 });

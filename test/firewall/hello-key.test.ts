@@ -79,7 +79,7 @@ test("hellos with the same key say the same to every policy: what is wrong with 
       text = hello.bad;
       assert.match(text, /server_name|server name|ALPN|supported_versions/, Buffer.from(bytes).toString("hex"));
     } else {
-      const { serverName, alpn, ech, version, ...rest } = helloEvidence(hello, "t");
+      const { serverName, alpn, ech, version, ...rest } = helloEvidence("tls", hello, "t");
       assert.equal(ech, false);
       text = JSON.stringify({ serverName, alpn, version, evasion: "evasion" in rest ? rest.evasion : undefined });
     }

@@ -243,6 +243,39 @@ function inside(): void {
     to.close();
   });
 
+  test("what is released in the callback is on its way before it ends, and once", async () => {
+    const to = await sink(WATCHED_PORT);
+    const queue = new Queue(options(0));
+    const settled: number[] = [];
+    let held = 0;
+    queue.start((count) => {
+      for (let i = 0; i < count; i++) {
+        const hold = payload(queue, i) === "held";
+        if (hold) held = word(queue, i, "id");
+        queue.verdicts[2 * i] = hold ? HOLD : NfVerdict.accept;
+      }
+      const before = queue.stats().settled;
+      queue.release();
+      settled.push(queue.stats().settled - before);
+      assert.throws(() => queue.replace(0, new Uint8Array(1)), RangeError, "nothing is in hand");
+      for (let i = 0; i < count; i++) queue.verdicts[2 * i] = NfVerdict.drop;
+      queue.release();
+    }, onLost);
+    for (const text of ["one", "held", "two"]) send(text, WATCHED_PORT);
+    await until("two, and one held", () => to.got.length === 2 && held !== 0);
+    assert.equal(
+      settled.reduce((a, b) => a + b),
+      2,
+    );
+    assert.equal(queue.stats().held, 1);
+    assert.equal(queue.stats().unknown, 0);
+    queue.settle(held, NfVerdict.accept, 0);
+    await until("three", () => to.got.length === 3);
+    queue.release();
+    queue.close();
+    to.close();
+  });
+
   test("replace and settle with other bytes, longer and shorter", async () => {
     const to = await sink(WATCHED_PORT);
     const queue = new Queue(options(0));

@@ -91,7 +91,7 @@ function node(limit: number): {
 }
 
 const bind = (pod: GuardedPod, host: string, n: number): boolean =>
-  pod.learn({ name: name(`${host}.evil.example`), via: "asked", address: far(n), ttl: 60 }, NOW);
+  pod.learn({ name: name(`${host}.evil.example`), via: "asked", address: far(n), ttl: 60 }, NOW) !== "refused";
 
 test("a pod that has filled the node's bindings makes room for others, also when the oldest are in use", () => {
   const { table, add } = node(1000);
@@ -132,7 +132,7 @@ test("addresses that there was no time for are told to the kernel when there is,
   const { table, add, kernel, elements } = node(100_000);
   const [hog, victim] = [add("hog", policy(1, 1)), add("victim", policy(1, 1))];
   const late = (pod: GuardedPod, n: number): boolean =>
-    pod.learn({ name: name("x.evil.example"), via: "asked", address: far(n), ttl: 300 }, NOW, performance.now() - 1);
+    pod.learn({ name: name("x.evil.example"), via: "asked", address: far(n), ttl: 300 }, NOW, performance.now() - 1) !== "refused";
   for (let n = 0; n < 3; n++) assert.ok(late(hog, n));
   assert.ok(late(victim, 0));
   assert.deepEqual([elements(), hog.owed.size, victim.owed.size], [0, 3, 1]);

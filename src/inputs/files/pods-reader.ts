@@ -33,35 +33,46 @@ const DASH = 45;
 const LINE_FEED = 10;
 
 export function podsReader(): PodsReader {
-  // Built anew each time: the keys are slices, and each would keep the text alive that it was cut from.
+  // In the order of the file.
   let known = new Map<string, Pod>();
   let rest: { readonly text: string; readonly file: PodsFile | undefined } | undefined;
+  let namespaces: PodsFile["namespaces"] = {};
 
   const inPieces = (cut: Cut): PodsFile | undefined => {
     if (rest?.text !== cut.rest) rest = { text: cut.rest, file: readRest(cut) };
     if (rest.file === undefined) return undefined;
-    for (const item of cut.items) if (!known.has(item) && cut.at !== undefined && DOUBTFUL.test(item)) return undefined;
     const read = new Map<string, Pod>();
+    const fresh = new Set<Pod>();
     for (const item of cut.items) {
-      const pod = known.get(item) ?? readPods("", cut.wrap(item)).pods?.pods[0];
-      if (pod === undefined) return undefined;
-      read.set(item, pod);
+      let pod = known.get(item);
+      if (pod === undefined) {
+        if (cut.at !== undefined && DOUBTFUL.test(item)) return undefined;
+        pod = readPods("", cut.wrap(item)).pods?.pods[0];
+        if (pod === undefined) return undefined;
+        fresh.add(pod);
+        read.set(copied(item), pod);
+      } else read.set(item, pod);
     }
     const pods = [...read.values()];
-    if (pods.length !== cut.items.length || !distinct(pods)) return undefined;
+    if (pods.length !== cut.items.length || !distinct(pods, fresh)) return undefined;
     known = read;
-    return { ...rest.file, pods, namespaces: namespacesWith(rest.file.namespaces, pods) };
+    const all = namespacesWith(rest.file.namespaces, pods);
+    if (JSON.stringify(all) !== JSON.stringify(namespaces)) namespaces = all;
+    return { ...rest.file, pods, namespaces };
   };
 
   return (file, text) => {
-    const cut = text.startsWith("{") ? cutJson(text) : cutBlock(text);
+    const cut = text.startsWith("{") ? cutJson(text) : cutBlock(text, known);
     const pods = cut === undefined || cut.items.length > PODS_MAX ? undefined : inPieces(cut);
     return pods === undefined ? readPods(file, text) : { pods, problems: [] };
   };
 }
 
-/** Cuts block style at the lines that begin with a dash at the indentation of the first item. */
-function cutBlock(text: string): Cut | undefined {
+/**
+ * Cuts block style at the lines that begin with a dash at the indentation of the first item. `before`: the items of the
+ * last time, in their order; one that is there again in its turn is compared as a whole instead of looked through.
+ */
+function cutBlock(text: string, before: ReadonlyMap<string, unknown>): Cut | undefined {
   const at = text.startsWith(KEY) ? 0 : text.indexOf(`\n${KEY}`) + 1;
   const start = at + KEY.length;
   if (!text.startsWith(KEY, at)) return undefined;
@@ -69,15 +80,32 @@ function cutBlock(text: string): Cut | undefined {
   while (text.charCodeAt(start + indent) === SPACE) indent++;
   if (!dashAt(text, start + indent)) return undefined;
   const items: string[] = [];
+  const order = [...before.keys()];
+  const begins = (place: number): boolean => {
+    if (text.charCodeAt(place - 1) !== LINE_FEED) return false;
+    for (let i = 0; i < indent; i++) if (text.charCodeAt(place + i) !== SPACE) return false;
+    return dashAt(text, place + indent);
+  };
+  let turn = 0;
   let item = start;
   let line = start;
   while (line < text.length) {
+    const same = line === item ? order[turn] : undefined;
+    if (same !== undefined && text.slice(item, item + same.length) === same && begins(item + same.length)) {
+      items.push(same);
+      turn++;
+      line = item += same.length;
+      continue;
+    }
     let first = line;
     while (text.charCodeAt(first) === SPACE) first++;
     const dash = first - line === indent && dashAt(text, first);
     if (dash && line > item) {
-      items.push(text.slice(item, line));
+      const one = text.slice(item, line);
+      if (before.has(one)) turn = order.indexOf(one) + 1;
+      items.push(one);
       item = line;
+      continue;
     } else if (!dash && first - line <= indent && text.charCodeAt(first) !== LINE_FEED) {
       if (first > line) return undefined;
       break; // the next field
@@ -125,16 +153,24 @@ function readRest(cut: Cut): PodsFile | undefined {
   return readPods("", cut.rest).pods;
 }
 
-function distinct(pods: readonly Pod[]): boolean {
+/** A slice keeps the text alive that it was cut from. */
+function copied(text: string): string {
+  return Buffer.from(text).toString();
+}
+
+/** Is no name and no address of the `fresh` ones there twice? The others are known to differ. */
+function distinct(pods: readonly Pod[], fresh: ReadonlySet<Pod>): boolean {
+  if (fresh.size === 0) return true;
   const keys = new Set<string>();
   const addresses = new Set<Ip>();
   let count = 0;
-  for (const pod of pods) {
+  for (const pod of fresh) {
     keys.add(pod.key);
     for (const address of pod.addresses) addresses.add(address);
     count += pod.addresses.length;
   }
-  return keys.size === pods.length && addresses.size === count;
+  if (keys.size !== fresh.size || addresses.size !== count) return false;
+  return !pods.some((pod) => !fresh.has(pod) && (keys.has(pod.key) || pod.addresses.some((address) => addresses.has(address))));
 }
 
 /** Those listed, then those that only pods name. */

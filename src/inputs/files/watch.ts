@@ -116,10 +116,19 @@ export interface Manifest {
   readonly text: string;
 }
 
+/** All manifests of a folder, sorted by name; those that cannot be read are named. */
+export interface Manifests {
+  readonly files: readonly Manifest[];
+  readonly failed: readonly { readonly file: string; readonly why: string }[];
+}
+
 /** The manifests in a folder, read again and again; only what was touched since is opened. */
 export class ManifestFolder {
   private readonly folder: string;
   private kept = new Map<string, Manifest>();
+  private readonly again = new Set<string>();
+  /** undefined: anything may have changed. */
+  private last: Manifests | undefined;
 
   constructor(folder: string) {
     this.folder = folder;
@@ -127,28 +136,56 @@ export class ManifestFolder {
 
   /** As `watchPath` says. `..data`, the link of a mounted ConfigMap, stands for all of them. */
   touched(name: string | undefined): boolean {
-    if (name === undefined || name.startsWith("..")) this.kept.clear();
-    else this.kept.delete(name);
-    return name === undefined || name.startsWith("..") || isManifest(name);
+    if (name === undefined || name.startsWith("..")) {
+      this.kept.clear();
+      this.last = undefined;
+      return true;
+    }
+    if (!isManifest(name)) return false;
+    this.again.add(name);
+    return true;
   }
 
-  /** All manifests, sorted by name; those that cannot be read are named. */
-  read(): { readonly files: readonly Manifest[]; readonly failed: readonly { file: string; why: string }[] } {
+  /** The same object as long as nothing was touched. */
+  read(): Manifests {
+    this.last = this.readSome(this.last) ?? this.readAll();
+    this.again.clear();
+    return this.last;
+  }
+
+  /** Where every file that was touched can be read, the folder need not be listed: no other has come or gone. */
+  private readSome(last: Manifests | undefined): Manifests | undefined {
+    if (last === undefined || last.failed.length > 0) return undefined;
+    if (this.again.size === 0) return last;
+    try {
+      for (const name of this.again) this.kept.set(name, this.open(name));
+    } catch {
+      return undefined;
+    }
+    const files = [...this.kept].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, manifest]) => manifest);
+    return { files, failed: [] };
+  }
+
+  private readAll(): Manifests {
     const files: Manifest[] = [];
     const failed: { file: string; why: string }[] = [];
     const next = new Map<string, Manifest>();
     for (const name of manifestNames(this.folder)) {
-      const file = join(this.folder, name);
       try {
-        const manifest = this.kept.get(name) ?? { file, text: textOf(file) };
+        const manifest = (this.again.has(name) ? undefined : this.kept.get(name)) ?? this.open(name);
         next.set(name, manifest);
         files.push(manifest);
       } catch (error) {
-        failed.push({ file, why: messageOf(error) });
+        failed.push({ file: join(this.folder, name), why: messageOf(error) });
       }
     }
     this.kept = next;
     return { files, failed };
+  }
+
+  private open(name: string): Manifest {
+    const file = join(this.folder, name);
+    return { file, text: textOf(file) };
   }
 }
 
