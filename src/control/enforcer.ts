@@ -1,6 +1,8 @@
 import type { Logger } from "pino";
 import { groupSetter } from "../attach/group.ts";
-import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
+import { attachmentIn, attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
+import type { LinkTable } from "../attach/link.ts";
+import { NodeNetwork } from "../attach/network.ts";
 import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
@@ -69,6 +71,7 @@ export class Enforcer {
   private readonly changes = new Changes();
   private readonly discovery: Discovery;
   private readonly groups: InterfaceGroups;
+  private readonly network: NodeNetwork;
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
   private thread: PacketThread | undefined;
@@ -89,7 +92,9 @@ export class Enforcer {
       (verdict) => deps.usage.discovered(verdict, deps.nowMs()),
     );
     this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
-    this.groups = new InterfaceGroups(groupSetter(new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route })));
+    const socket = new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route });
+    this.groups = new InterfaceGroups(groupSetter(socket));
+    this.network = new NodeNetwork(socket);
     this.rules = new RuleGuard(
       deps.iptables,
       { marks: deps.marks, queueBase: options.queueBase, matches: ALL_MATCHES },
@@ -143,14 +148,17 @@ export class Enforcer {
   }
 
   /**
-   * Returns when the kernel has it. `lookAgain`: at every interface. `outside`: pods that no policy can reach. `hold`: rules
+   * Returns when the kernel has it. `lookAgain`: at every interface, and whether it is in its group. `outside`: pods that no policy can reach. `hold`: rules
    * are wanted although no policy asks for them, so that pods which nobody knows yet wait.
    */
   async apply(
     now: Snapshot,
     { lookAgain = false, outside = [], hold = false }: { lookAgain?: boolean; outside?: readonly Outside[]; hold?: boolean } = {},
   ): Promise<void> {
-    const update = this.changes.next(now, (name) => attachmentOf(name), lookAgain);
+    const links = lookAgain || !this.applied ? this.links() : undefined;
+    const look = (name: string): Attachment => (links === undefined ? undefined : attachmentIn(links, name)) ?? attachmentOf(name);
+    if (lookAgain && links !== undefined) this.checkGroups(links);
+    const update = this.changes.next(now, look, lookAgain);
     this.deps.usage.adopt(now.policies, this.deps.nowMs());
     this.addresses = new Set(now.pods.flatMap((pod) => pod.addresses));
     const policies = new Map(now.policies.map((policy) => [policy.id, policy]));
@@ -175,7 +183,7 @@ export class Enforcer {
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
     const same = update === undefined && this.rules.installed && seesFrames === this.sawFrames;
     try {
-      if (!same) this.ungrouped = await this.tell(now, update, guarded, policies, seesFrames);
+      if (!same) this.ungrouped = await this.tell(now, update, look, guarded, policies, seesFrames);
     } catch (error) {
       this.applied = false;
       this.refusal = error instanceof Fault ? error : undefined;
@@ -223,6 +231,7 @@ export class Enforcer {
   private async tell(
     now: Snapshot,
     update: ReturnType<Changes["next"]>,
+    look: (name: string) => Attachment,
     guarded: readonly Selected[],
     policies: ReadonlyMap<PolicyId, Policy>,
     seesFrames: boolean,
@@ -244,7 +253,7 @@ export class Enforcer {
           .map(({ attachment, modes }) => ({ attachment, mode: modes.includes("Enforce") ? ("Enforce" as const) : ("Monitor" as const) }));
     this.groups.release(watched);
     const queries = guarded.some((one) => one.policies.some((id) => restrictsQueries(policies.get(id) as Policy)));
-    if (this.thread === undefined) await this.begin(now, matches);
+    if (this.thread === undefined) await this.begin(now, look, matches);
     else {
       await this.changeRules({ bridged, queries });
       this.lastUpdate = await this.thread.update(this.slotted(update));
@@ -263,7 +272,7 @@ export class Enforcer {
   }
 
   /** The thread was not there for earlier changes: it gets the whole state. One that cannot begin leaves nothing, so that the next one may. */
-  private async begin(now: Snapshot, { groups }: Matches): Promise<void> {
+  private async begin(now: Snapshot, look: (name: string) => Attachment, { groups }: Matches): Promise<void> {
     const { options, deps } = this;
     const thread = new PacketThread(
       {
@@ -284,7 +293,7 @@ export class Enforcer {
     );
     thread.onCanary = deps.onCanary;
     try {
-      this.lastUpdate = await thread.update(this.slotted(new Changes().next(now, (name) => attachmentOf(name))));
+      this.lastUpdate = await thread.update(this.slotted(new Changes().next(now, look)));
       await thread.bind();
     } catch (error) {
       await thread.stop();
@@ -320,9 +329,15 @@ export class Enforcer {
     return this.pods.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing");
   }
 
+  /** The node's interfaces; undefined: the kernel does not say. */
+  private links(): LinkTable | undefined {
+    const links = this.network.links();
+    return "bad" in links ? undefined : links;
+  }
+
   /** Puts interfaces back into their groups. */
-  checkGroups(): void {
-    const lost = this.groups.check();
+  private checkGroups(links: LinkTable): void {
+    const lost = this.groups.check((iface) => links.byName.get(iface)?.group);
     if (lost.length === 0) return;
     this.deps.emit({
       type: "rules",

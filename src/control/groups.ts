@@ -47,9 +47,9 @@ export class InterfaceGroups {
     return failed;
   }
 
-  /** Puts back what somebody took out. Returns the interfaces concerned. */
-  check(): string[] {
-    const lost = [...(this.wanted ?? [])].filter(([iface, { group }]) => ![group, undefined].includes(groupOf(iface)));
+  /** Puts back what somebody took out. `found`: the group of an interface; undefined: there is none. Returns the interfaces concerned. */
+  check(found: (iface: string) => number | undefined): string[] {
+    const lost = [...(this.wanted ?? [])].filter(([iface, { group }]) => ![group, undefined].includes(found(iface)));
     for (const [iface, { group }] of lost) this.setGroup(iface, group);
     return lost.map(([iface]) => iface);
   }
