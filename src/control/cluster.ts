@@ -30,8 +30,9 @@ export interface ClusterSourceOptions {
 
 /** A pod whose interface has not been found is looked for this often, milliseconds. */
 const LATER_MS = 250;
-/** How often the node's own addresses and resolv.conf are looked at, and every pod's interface, though nobody said anything. */
+/** How often the node's own addresses and resolv.conf are looked at, and interfaces where some pod's has not been found. */
 const FACTS_MS = 10_000;
+/** The same where all were found: one may be another by now, though nobody said anything. */
 const LOOK_AGAIN_MS = 30_000;
 /** The state on disk is this much behind at most. */
 const SAVE_MS = 1000;
@@ -186,7 +187,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
         setInterval(() => {
           const before = facts;
           facts = options.facts();
-          if (facts === before) return;
+          if (facts === before && !(stores.synced && view.unfound)) return;
           lookAgain = true;
           tell(); // before the lists too: another prefix may be there, whose pods are to wait
         }, FACTS_MS),
