@@ -1,6 +1,7 @@
 /*
- * A thread per queue that answers for a worker which does not: it settles packets held for longer than the deadline,
- * and packets that wait unread in the socket while the worker has not read for that long, with the deadline's verdict.
+ * One thread for all queues of the process, which answers for a worker that does not: it settles packets held for longer than the
+ * deadline, and packets that wait unread in a socket while the worker has not read for that long, with the deadline's verdict. It
+ * is there while some queue is watched; one wake-up looks at all of them.
  */
 #ifndef NAMEGATE_WATCHDOG_H
 #define NAMEGATE_WATCHDOG_H
@@ -13,13 +14,14 @@
 
 struct ng_watchdog {
     struct ng_queue *queue;
-    /* Called from the watchdog's thread, without the lock, when it settled something or found the socket broken. */
+    /*
+     * Called from the watchdog's thread, without the queue's lock, when it settled something or found the socket broken. It must not
+     * start or stop a watchdog.
+     */
     void (*notify)(void *data);
     void *data;
-    pthread_t thread;
-    pthread_cond_t wake;
+    struct ng_watchdog *next; /* of those that are watched */
     bool running;
-    bool stop; /* guarded by queue->lock */
     bool stalled;
     uint64_t stalled_since_ms;
     uint64_t seen_progress;
@@ -29,9 +31,9 @@ struct ng_watchdog {
 };
 
 void ng_watchdog_init(struct ng_watchdog *watchdog, struct ng_queue *queue, void (*notify)(void *), void *data);
-/* 0 or a negative errno. */
+/* From now on the queue is watched. 0 or a negative errno. */
 int ng_watchdog_start(struct ng_watchdog *watchdog);
-/* Ends and joins the thread, if there is one. Not with the lock held. */
+/* When it returns nobody looks at the queue any more, nor calls `notify`. Not with the queue's lock held. */
 void ng_watchdog_stop(struct ng_watchdog *watchdog);
 
 /* One look at the queue, with its lock held. True when there is something to notify. */

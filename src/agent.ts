@@ -57,6 +57,8 @@ export interface Agent {
 
 const TICK_MS = 1000;
 const LOOK_AGAIN_MS = 30_000;
+/** The kernel's list of queues is read with every so many ticks. */
+const QUEUE_TICKS = 3;
 
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { log, source } = options;
@@ -223,20 +225,19 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   collect();
   const trim = heapTrimmer();
   const loop = new LoopDelay(TICK_MS, performance.now());
+  let ticks = 0;
   const timers = [
     setInterval(() => {
       loop.tick(performance.now());
       trim(Date.now());
+      enforcement.look();
       keepUsage(usage.tick(Date.now()));
-      if (enforcer.enforcing) losses.tick(readQueueList(), performance.now());
+      if (++ticks % QUEUE_TICKS === 0 && enforcer.enforcing) losses.tick(readQueueList(), performance.now());
       // A pod whose interface was not there yet.
       if (enforcer.tick(performance.now())) void lookAgain();
     }, TICK_MS),
     // An interface that is another one now, though nobody said so.
-    setInterval(() => {
-      enforcer.checkGroups();
-      void lookAgain();
-    }, LOOK_AGAIN_MS),
+    setInterval(() => void lookAgain(), LOOK_AGAIN_MS),
     setInterval(() => enforcer.checkRules(), options.checkMs),
   ];
 

@@ -283,6 +283,8 @@ static void watchdog_sees_a_broken_socket(void) {
 /* The thread itself, with a worker that receives and settles at the same time. */
 static void watchdog_runs(void) {
     struct fixture *f = setup(4096, 8, NG_ACCEPT);
+    struct fixture *idle = setup(10, 2000, NG_ACCEPT); /* watched by the same thread, which looks as often as the shortest deadline needs */
+    CHECK_EQUAL(ng_watchdog_start(&idle->watchdog), 0);
     CHECK_EQUAL(ng_watchdog_start(&f->watchdog), 0);
     uint64_t random = 7;
     uint32_t id = 1;
@@ -311,7 +313,32 @@ static void watchdog_runs(void) {
     CHECK_EQUAL(stats.settled, id - 1);
     CHECK_EQUAL(stats.gaps, 0);
     CHECK(stats.late > 0 && atomic_load(&f->notified) > 0);
+    CHECK_EQUAL(atomic_load(&idle->notified), 0);
+    teardown(idle);
     teardown(f);
+}
+
+/* Watched or not: queues come and go in any order, and one that is left is still looked after. */
+static void watchdog_watches_who_is_left(void) {
+    struct fixture *f[3];
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 3; i++) {
+            f[i] = setup(10, 8, NG_ACCEPT);
+            CHECK_EQUAL(ng_watchdog_start(&f[i]->watchdog), 0);
+        }
+        int left = round % 3;
+        for (int i = 0; i < 3; i++)
+            if (i != left) ng_watchdog_stop(&f[i]->watchdog);
+        for (int i = 0; i < 3; i++) {
+            deliver(f[i], 1);
+            CHECK_EQUAL(receive(f[i], ng_now_ms()), 1);
+        }
+        for (int i = 0; i < 400 && atomic_load(&f[left]->notified) == 0; i++) poll(NULL, 0, 5);
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQUAL(atomic_load(&f[i]->notified) > 0, i == left);
+            teardown(f[i]);
+        }
+    }
 }
 
 static void raw_refuses_broken_packets(void) {
@@ -340,6 +367,7 @@ int main(void) {
     watchdog_reads_for_a_stuck_worker();
     watchdog_sees_a_broken_socket();
     watchdog_runs();
+    watchdog_watches_who_is_left();
     raw_refuses_broken_packets();
     return 0;
 }

@@ -11,6 +11,8 @@ export interface Link {
   readonly peer: number;
   /** Where `peer` is, as this node numbers network namespaces (IFLA_LINK_NETNSID); undefined: beside the interface itself. */
   readonly space: number | undefined;
+  /** IFLA_GROUP. */
+  readonly group: number;
 }
 
 /** Kinds with an end on the node whose packets enter the node's stack there, as from any interface. */

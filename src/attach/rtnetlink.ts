@@ -108,11 +108,13 @@ export function readLink(message: Message): Link | undefined {
   let kind = "";
   let master = 0;
   let peer = 0;
+  let group = 0;
   let space: number | undefined;
   for (attributes.reset(bytes, at + 16, end); attributes.next(); ) {
     if (attributes.type === IFLA_IFNAME) name = attributes.text();
     else if (attributes.type === IFLA_LINK) peer = attributes.s32le();
     else if (attributes.type === IFLA_MASTER) master = attributes.s32le();
+    else if (attributes.type === IFLA_GROUP) group = attributes.s32le();
     else if (attributes.type === IFLA_LINK_NETNSID) space = attributes.s32le();
     else if (attributes.type === IFLA_LINKINFO) {
       for (nested.into(attributes); nested.next(); ) if (nested.type === IFLA_INFO_KIND) kind = nested.text();
@@ -120,7 +122,7 @@ export function readLink(message: Message): Link | undefined {
   }
   const index = bytes.readInt32LE(at + 4);
   if (index <= 0 || name === "") return undefined;
-  return { index, name, kind, loopback: bytes.readUInt16LE(at + 2) === ARPHRD_LOOPBACK, master, peer, space };
+  return { index, name, kind, loopback: bytes.readUInt16LE(at + 2) === ARPHRD_LOOPBACK, master, peer, space, group };
 }
 
 /** The namespace's number; undefined when it has none. */

@@ -17,7 +17,7 @@ import { options, type Output, SOCKET_DEFAULT, Usage, version } from "./usage.ts
 
 const STATE_DEFAULT = "/var/lib/namegate";
 const METRICS_DEFAULT = "127.0.0.1:9810";
-const SELF_TEST_MS = 30_000;
+const SELF_TEST_MS = 60_000;
 
 const USAGE = `usage: namegate agent [--config FILE] [options]
        namegate agent --policies DIR --pods FILE [options]
@@ -37,7 +37,7 @@ Pods and policies come from the Kubernetes API (the service account, or KUBECONF
   --mark-mask MASK        three bits of packet mark and connmark (default 0x${MARK_MASK_DEFAULT.toString(16)})
   --queue-base N          first of six NFQUEUE numbers (default ${QUEUE_BASE_DEFAULT})
   --check-interval SEC    how often the rules are looked at (default 3)
-  --self-test-interval SEC  how often a canary is sent through the rules (default 30; off: never)
+  --self-test-interval SEC  how often a canary is sent through the rules (default 60; off: never)
   --known-hellos on|off   the kernel lets a ClientHello pass that was read and found right before (default on; needs iptables-nft)
   --upcalls N             new connections of one pod judged per second (default ${LIMITS_DEFAULT.upcallsPerSecond})
   --max-bindings N        learned addresses of all pods together (default ${LIMITS_DEFAULT.bindings})

@@ -56,6 +56,11 @@ export class ClusterNode {
     return this.waiting;
   }
 
+  /** Some pod's interface was not found when it was looked for last. */
+  get unfound(): boolean {
+    return this.missing.size > 0;
+  }
+
   /**
    * A packet of no known pod came from this address, and the node's own route to it leads to the same interface. A pod with that
    * interface that has no address in the API yet (the kubelet reports it a second or two after the start) has this one. False: known.

@@ -30,8 +30,10 @@ export interface ClusterSourceOptions {
 
 /** A pod whose interface has not been found is looked for this often, milliseconds. */
 const LATER_MS = 250;
-/** How often the node's own addresses and resolv.conf are looked at, and interfaces, though nobody said anything. */
+/** How often the node's own addresses and resolv.conf are looked at, and interfaces where some pod's has not been found. */
 const FACTS_MS = 10_000;
+/** The same where all were found: one may be another by now, though nobody said anything. */
+const LOOK_AGAIN_MS = 30_000;
 /** The state on disk is this much behind at most. */
 const SAVE_MS = 1000;
 const TAINT_AGAIN_MS = 5000;
@@ -67,6 +69,18 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
   let waited = false;
   let kept: KeptResult | "unread" = "unread";
   let settle: () => void = () => undefined;
+  let soon: NodeJS.Timeout | undefined;
+  let saving: NodeJS.Timeout | undefined;
+
+  /** Reads again in a moment, while a pod's interface has not been found or a policy waits for its turn. */
+  const readSoon = (): void => {
+    if (!view.incomplete && !policies.deferred) return;
+    soon ??= setTimeout(() => {
+      soon = undefined;
+      if (view.incomplete) lookAgain = true;
+      tell();
+    }, LATER_MS);
+  };
 
   /** Why there is no list yet, as far as that is known. */
   const trouble = (): string => {
@@ -111,6 +125,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
   };
 
   const save = (): void => {
+    saving = undefined;
     if (unsaved === undefined) return;
     const why = writer.write(unsaved, nowMs());
     unsaved = undefined;
@@ -158,7 +173,9 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
         lookAgain,
       );
       lookAgain = false;
-      return { kind: "read", policies: policies.read(stores.policyMaps.items.values()), pods: { pods: found, problems: [] }, outside };
+      const read = policies.read(stores.policyMaps.items.values());
+      readSoon();
+      return { kind: "read", policies: read, pods: { pods: found, problems: [] }, outside };
     },
     finish: (snapshot) =>
       // Monitor stops nothing and Discover touches nothing: only Enforce keeps a pod waiting that nobody knows.
@@ -168,21 +185,20 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
       if (told) call();
       timers.push(
         setInterval(() => {
-          if (view.incomplete) lookAgain = true;
-          if (view.incomplete || policies.deferred) tell();
-        }, LATER_MS),
-        setInterval(() => {
           const before = facts;
           facts = options.facts();
+          if (facts === before && !(stores.synced && view.unfound)) return;
           lookAgain = true;
-          // Before the lists too: another prefix may be there, whose pods are to wait.
-          if (stores.synced || facts !== before) tell();
+          tell(); // before the lists too: another prefix may be there, whose pods are to wait
         }, FACTS_MS),
-        setInterval(save, SAVE_MS),
+        setInterval(() => {
+          lookAgain = true;
+          if (stores.synced) tell();
+        }, LOOK_AGAIN_MS),
       );
     },
     close: () => {
-      for (const timer of timers) clearInterval(timer);
+      for (const timer of [...timers, soon, saving]) clearTimeout(timer);
       feedback.close();
       save();
       stores.stop();
@@ -199,6 +215,7 @@ export function clusterSource(options: ClusterSourceOptions): InputSource {
     },
     applied: ({ ready, snapshot, states, loose }: Applied) => {
       unsaved = snapshot;
+      saving ??= setTimeout(save, SAVE_MS);
       if (ready) untaint();
       if (settings.kubernetesEvents) void feedback.tell([...stores.policyMaps.items.values()], states, loose);
     },

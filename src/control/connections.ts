@@ -5,7 +5,7 @@ import type { Connections } from "../worker/protocol.ts";
 
 const KEEP_INTERVAL_MS = 2000;
 /** Reading for the sake of live bindings may take this fraction of the time. */
-const KEEP_SHARE = 450;
+const KEEP_SHARE = 900;
 /** However long a reading takes: a binding in use that has less than half a minute left gets a minute (worker/live.ts). */
 const KEEP_INTERVAL_MS_MAX = 25_000;
 /** Readings that wait; a further one is the same as the last. */

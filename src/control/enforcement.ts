@@ -13,8 +13,6 @@ export interface EnforcementDeps extends SelfTestDeps {
   readonly mode: () => Mode | "None";
 }
 
-/** The mode is looked at this often, beside every change that we make ourselves. */
-const LOOK_MS = 1000;
 /** A round tries every guarded pod: pods that come one after the other share the next one. */
 const NEW_PODS_MS = 5000;
 
@@ -23,7 +21,8 @@ export class Enforcement {
   readonly test: SelfTest;
   private readonly deps: EnforcementDeps;
   private readonly say: ReturnType<typeof modeWatch>;
-  private timers: NodeJS.Timeout[] = [];
+  private timer: NodeJS.Timeout | undefined;
+  private begun = false;
   private due: NodeJS.Timeout | undefined;
   private triedMs = Number.NEGATIVE_INFINITY;
 
@@ -55,14 +54,14 @@ export class Enforcement {
   /** The first test, before anybody is told that the agent is ready; then again and again. */
   async begin(): Promise<void> {
     await this.tryOut();
-    this.timers = [setInterval(() => this.look(), LOOK_MS)];
-    if (this.deps.everyMs !== undefined) this.timers.push(setInterval(() => void this.tryOut(), this.deps.everyMs));
+    this.begun = true;
+    if (this.deps.everyMs !== undefined) this.timer = setInterval(() => void this.tryOut(), this.deps.everyMs);
   }
 
   /** The guarded pods as they are now; new ones are tried at once, or as soon as the last round is some time ago. */
   watch(pods: readonly GuardedInterface[]): void {
     const moved = this.test.watch(pods);
-    if (this.timers.length === 0) return;
+    if (!this.begun) return;
     this.look();
     if (!moved || this.due !== undefined) return;
     const wait = Math.max(0, this.triedMs + NEW_PODS_MS - this.deps.nowMs());
@@ -77,13 +76,14 @@ export class Enforcement {
     this.look();
   }
 
-  private look(): void {
+  /** About once a second, and after every change that we make ourselves. */
+  look(): void {
     const mode = this.deps.mode();
     this.say(mode, effectiveMode(mode, this.missing === undefined), this.missing);
   }
 
   async close(): Promise<void> {
-    for (const timer of this.timers) clearInterval(timer);
+    clearInterval(this.timer);
     clearTimeout(this.due);
     await this.test.close();
   }

@@ -1,7 +1,9 @@
 import { join } from "node:path";
 import type { Logger } from "pino";
 import { groupSetter } from "../attach/group.ts";
-import { attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
+import { attachmentIn, attachmentOf, bridgeNetfilter } from "../attach/interface.ts";
+import type { LinkTable } from "../attach/link.ts";
+import { NodeNetwork } from "../attach/network.ts";
 import { type Addon, NetlinkProtocol } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
 import type { NamePattern } from "../base/name.ts";
@@ -13,6 +15,7 @@ import type { Iptables } from "../firewall/iptables.ts";
 import { hex, type Marks } from "../firewall/marks.ts";
 import { probeMatches, probePinned } from "../firewall/probe.ts";
 import { ALL_MATCHES, type Matches } from "../firewall/rules.ts";
+import type { Attachment } from "../model/attachment.ts";
 import type { EventDraft } from "../model/event.ts";
 import type { Snapshot } from "../model/snapshot.ts";
 import { selectPolicies } from "../policy/select.ts";
@@ -70,6 +73,7 @@ export class Enforcer {
   private readonly selection = new Selection();
   private readonly discovery: Discovery;
   private readonly groups: InterfaceGroups;
+  private readonly network: NodeNetwork;
   /** Probed when rules are first wanted: Discover alone touches none. */
   private matches: Matches | undefined;
   /** Where the kernel's programs that know hellos are pinned. */
@@ -93,7 +97,9 @@ export class Enforcer {
       (verdict) => deps.usage.discovered(verdict, deps.nowMs()),
     );
     this.unenforceable = new Unenforceable(emit, (detail, message) => log.error(detail, message));
-    this.groups = new InterfaceGroups(groupSetter(new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route })));
+    const socket = new deps.native.NetlinkSocket({ protocol: NetlinkProtocol.route });
+    this.groups = new InterfaceGroups(groupSetter(socket));
+    this.network = new NodeNetwork(socket);
     this.rules = new RuleGuard(
       deps.iptables,
       { marks: deps.marks, queueBase: options.queueBase, matches: ALL_MATCHES },
@@ -147,14 +153,17 @@ export class Enforcer {
   }
 
   /**
-   * Returns when the kernel has it. `lookAgain`: at every interface. `outside`: pods that no policy can reach. `hold`: rules
+   * Returns when the kernel has it. `lookAgain`: at every interface, and whether it is in its group. `outside`: pods that no policy can reach. `hold`: rules
    * are wanted although no policy asks for them, so that pods which nobody knows yet wait.
    */
   async apply(
     now: Snapshot,
     { lookAgain = false, outside = [], hold = false }: { lookAgain?: boolean; outside?: readonly Outside[]; hold?: boolean } = {},
   ): Promise<void> {
-    const update = this.changes.next(now, (name) => attachmentOf(name), lookAgain);
+    const links = lookAgain || !this.applied ? this.links() : undefined;
+    const look = (name: string): Attachment => (links === undefined ? undefined : attachmentIn(links, name)) ?? attachmentOf(name);
+    if (lookAgain && links !== undefined) this.checkGroups(links);
+    const update = this.changes.next(now, look, lookAgain);
     this.deps.usage.adopt(now.policies, this.deps.nowMs());
     if (update !== undefined) this.selection.take(update, (key) => this.changes.told(key));
     this.discover(now.resolvers);
@@ -176,7 +185,7 @@ export class Enforcer {
     const seesFrames = bridgeNetfilter(4) && bridgeNetfilter(6);
     const same = update === undefined && this.rules.installed && seesFrames === this.sawFrames;
     try {
-      if (!same) this.ungrouped = await this.tell(now, update, seesFrames);
+      if (!same) this.ungrouped = await this.tell(now, update, look, seesFrames);
     } catch (error) {
       this.applied = false;
       this.refusal = error instanceof Fault ? error : undefined;
@@ -210,7 +219,12 @@ export class Enforcer {
   }
 
   /** Rules, packet thread, interface groups, in the order that lets no packet by. Returns interfaces that could not be grouped. */
-  private async tell(now: Snapshot, update: ReturnType<Changes["next"]>, seesFrames: boolean): Promise<ReadonlyMap<string, string>> {
+  private async tell(
+    now: Snapshot,
+    update: ReturnType<Changes["next"]>,
+    look: (name: string) => Attachment,
+    seesFrames: boolean,
+  ): Promise<ReadonlyMap<string, string>> {
     const { deps, selection } = this;
     const { emit, iptables } = deps;
     const rules = { bridged: selection.bridged(seesFrames), queries: selection.queries };
@@ -219,7 +233,7 @@ export class Enforcer {
     const covered = (iface: string): boolean => now.interfacePrefixes.some((prefix) => iface.startsWith(prefix));
     const grouped = matches.groups ? selection.regrouped(covered) : NO_GROUPS;
     this.groups.release(grouped);
-    if (this.thread === undefined) await this.begin(now, matches);
+    if (this.thread === undefined) await this.begin(now, look, matches);
     else {
       await this.changeRules(rules);
       this.lastUpdate = await this.thread.update(this.slotted(update));
@@ -240,7 +254,7 @@ export class Enforcer {
   }
 
   /** The thread was not there for earlier changes: it gets the whole state. One that cannot begin leaves nothing, so that the next one may. */
-  private async begin(now: Snapshot, { groups }: Matches): Promise<void> {
+  private async begin(now: Snapshot, look: (name: string) => Attachment, { groups }: Matches): Promise<void> {
     const { options, deps } = this;
     const thread = new PacketThread(
       {
@@ -262,7 +276,7 @@ export class Enforcer {
     );
     thread.onCanary = deps.onCanary;
     try {
-      this.lastUpdate = await thread.update(this.slotted(new Changes().next(now, (name) => attachmentOf(name))));
+      this.lastUpdate = await thread.update(this.slotted(new Changes().next(now, look)));
       await thread.bind();
     } catch (error) {
       await thread.stop();
@@ -314,9 +328,15 @@ export class Enforcer {
     return this.pods.some(({ attachment }) => attachment.kind === "missing" && attachmentOf(attachment.interface).kind !== "missing");
   }
 
+  /** The node's interfaces; undefined: the kernel does not say. */
+  private links(): LinkTable | undefined {
+    const links = this.network.links();
+    return "bad" in links ? undefined : links;
+  }
+
   /** Puts interfaces back into their groups. */
-  checkGroups(): void {
-    const lost = this.groups.check();
+  private checkGroups(links: LinkTable): void {
+    const lost = this.groups.check((iface) => links.byName.get(iface)?.group);
     if (lost.length === 0) return;
     this.deps.emit({
       type: "rules",

@@ -55,9 +55,9 @@ export class InterfaceGroups {
     return this.failed;
   }
 
-  /** Puts back what somebody took out. Returns the interfaces concerned. */
-  check(): string[] {
-    const lost = [...this.wanted].filter(([iface, one]) => ![groupFor(one), undefined].includes(groupOf(iface)));
+  /** Puts back what somebody took out. `found`: the group of an interface; undefined: there is none. Returns the interfaces concerned. */
+  check(found: (iface: string) => number | undefined): string[] {
+    const lost = [...this.wanted].filter(([iface, one]) => ![groupFor(one), undefined].includes(found(iface)));
     for (const [iface, one] of lost) this.setGroup(iface, groupFor(one));
     return lost.map(([iface]) => iface);
   }

@@ -12,7 +12,9 @@ import { ConnectionReader } from "./connections.ts";
 
 /** Time for the last events and log lines to get out, milliseconds. */
 const EXIT_AFTER_MS = 100;
-/** About a second each. So many without an answer: the thread is blocked, and all new connections are dropped by the watchdog. */
+/** Ticks between an answer and the next question; a tick is about a second. */
+const ASK_TICKS = 10;
+/** So many without an answer: the thread is blocked, and all new connections are dropped by the watchdog. */
 const BLOCKED_TICKS = 30;
 /** Packets leave little behind: a larger nursery would only stay resident, once a burst has filled it. */
 const YOUNG_MB = 6;
@@ -29,8 +31,8 @@ export class PacketThread {
   private asked = 0;
   private stopping = false;
   private bindings = 0;
-  /** Ticks since it was asked whether it is there. */
-  private unanswered = 0;
+  /** Ticks since it was asked whether it is there; before that, until it is. */
+  private unanswered = -ASK_TICKS;
   private readonly emit: (draft: EventDraft) => void;
   private readonly log: Pick<Logger, "fatal">;
   private readonly onDeath: () => void;
@@ -91,8 +93,8 @@ export class PacketThread {
         case "pong":
           this.answered();
           return;
-        case "canary":
-          this.onCanary(message.nonce);
+        case "canaries":
+          for (const nonce of message.nonces) this.onCanary(nonce);
           return;
         case "log":
           log[message.level](message.detail ?? {}, message.message);
@@ -130,7 +132,7 @@ export class PacketThread {
   }
 
   private answered(): void {
-    this.unanswered = 0;
+    this.unanswered = -ASK_TICKS;
   }
 
   private fail(fault: Fault): void {

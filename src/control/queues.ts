@@ -3,7 +3,7 @@ import { Fault } from "../base/fault.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
 
-/** Losses are said at once, and then no more often than this. */
+/** Losses are said when they are seen, and then no more often than this. */
 const AGAIN_MS = 10_000;
 const PROC = "/proc/self/net/netfilter/nfnetlink_queue";
 

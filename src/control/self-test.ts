@@ -21,7 +21,6 @@ import { isThere, leadThrough, makePair, type Pair, removePair, type Target } fr
 /** A canary that is not seen is sent again: the packet thread may be busy, or a pod's element just being written. */
 const TRIES = 3;
 const WAIT_MS = 1000;
-const LOOK_MS = 5;
 /** Addresses of pods that one round tries; the next one goes on behind them. */
 const TARGETS_MAX = 1024;
 
@@ -65,6 +64,8 @@ export class SelfTest {
   private turn = 0;
   private warnings = new Map<string, string>();
   private readonly awaited = new Map<string, string>();
+  /** Called when none is awaited any more. */
+  private allSeen: () => void = () => undefined;
   private line: Promise<void> = Promise.resolve();
   /** The round that has not begun yet. */
   private next: Promise<void> | undefined;
@@ -102,7 +103,7 @@ export class SelfTest {
 
   /** The packet thread has seen a canary. */
   seen(nonce: string): void {
-    this.awaited.delete(nonce);
+    if (this.awaited.delete(nonce) && this.awaited.size === 0) this.allSeen();
   }
 
   /** One round, after the one that is under way; whoever asks meanwhile gets the same. Never throws. */
@@ -172,16 +173,23 @@ export class SelfTest {
     let lost: ReadonlySet<Ip> = new Set(addresses);
     for (let attempt = 0; attempt < TRIES && lost.size > 0; attempt++) {
       const sent = new Map<string, Ip>();
+      const random = randomBytes(lost.size * CANARY_NONCE_OCTETS);
       for (const address of lost) {
-        const nonce = randomBytes(CANARY_NONCE_OCTETS);
+        const at = sent.size * CANARY_NONCE_OCTETS;
+        const nonce = random.subarray(at, at + CANARY_NONCE_OCTETS);
         const name = nonce.toString("hex");
         this.awaited.set(name, address);
         sent.set(name, address);
         const frame = canaryFrame(pair.mac, address, nonce);
         this.deps.sender.frame(pair.feeds, frame, frame.length);
       }
-      for (let waited = 0; waited < WAIT_MS && this.awaited.size > 0; waited += LOOK_MS)
-        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, WAIT_MS);
+        this.allSeen = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
       lost = new Set([...sent].flatMap(([name, address]) => (this.awaited.has(name) ? [address] : [])));
       this.awaited.clear();
     }

@@ -118,7 +118,7 @@ export class Flows<Owner extends object> {
   }
 
   /**
-   * What time has decided, the oldest first. Call it every `stallMs` / 2 while something is `waiting`, else twice a second, and
+   * What time has decided, the oldest first. Call it every `stallMs` / 2 while something is `waiting`, else once a second, and
    * again after other work while it returns true: there is more than one turn may take.
    */
   sweep(nowMs: number): boolean {

@@ -21,16 +21,78 @@ export interface Binding {
   next: Binding | undefined;
 }
 
-/** One address of one pod. Its bindings are a chain: nearly always there is one, and a list of one takes as much memory again. */
-export class AddressNames {
+/** A decision that the kernel has for one address: the pod's connections to this port are of this class, until then. */
+export interface Told {
+  /** protocol << 16 | port. */
+  readonly portKey: number;
+  readonly kernelClass: number;
+  /** Second from which the kernel does not have it any more. */
+  readonly expires: number;
+  /** What its element had counted when it was read last. */
+  packets: number;
+}
+
+const NOTHING = -1;
+
+/** One of a chain. */
+class Decision implements Told {
+  portKey = NOTHING;
+  kernelClass = 0;
+  expires = 0;
+  packets = 0;
+  more: Decision | undefined = undefined;
+
+  /** Takes over the values of `told`. */
+  become({ portKey, kernelClass, expires, packets }: Told): void {
+    this.portKey = portKey;
+    this.kernelClass = kernelClass;
+    this.expires = expires;
+    this.packets = packets;
+  }
+}
+
+/**
+ * One address of one pod. Its bindings are a chain: nearly always there is one, and a list of one takes as much memory again. So are
+ * the kernel's decisions, and the first of these is in the object itself.
+ */
+export class AddressNames extends Decision {
   first: Binding | undefined;
-  /** Kernel decisions for this address: [protocol << 16 | port, class, expires, packets seen] one behind the other. */
-  elements: number[] = [];
   /** Last second in which a connection to it was seen alive. */
   live = 0;
 
   constructor(first: Binding) {
+    super();
     this.first = first;
+  }
+
+  /** What the kernel was told of it. */
+  get told(): Told[] {
+    const list: Told[] = [];
+    for (let one = this.firstTold; one !== undefined; one = one.more) list.push(one);
+    return list;
+  }
+
+  /** The chain of the same. */
+  get firstTold(): Decision | undefined {
+    return this.portKey === NOTHING ? undefined : this;
+  }
+
+  toldOf(portKey: number): Told | undefined {
+    let one = this.firstTold;
+    while (one !== undefined && one.portKey !== portKey) one = one.more;
+    return one;
+  }
+
+  /** The kernel has these now, in place of those before. */
+  tell(list: readonly Told[]): void {
+    this.portKey = NOTHING;
+    this.more = undefined;
+    let last: Decision | undefined;
+    for (const told of list) {
+      const one: Decision = last === undefined ? this : (last.more = new Decision());
+      one.become(told);
+      last = one;
+    }
   }
 
   /** In the order in which they were heard, a list of its own. */
@@ -102,6 +164,8 @@ export class PodNames {
   bindings = 0;
   evictions = 0;
   refusals = 0;
+  /** Until this second nothing can have been stale for long enough: bindings are only prolonged, and new ones begin fresh. */
+  private quietUntil = 0;
 
   /** `room` is asked before a binding is added: has the node as a whole room for it? */
   constructor(evicted: Evicted, limits: NameLimits = NAME_LIMITS, room: (now: number) => boolean = () => true) {
@@ -301,15 +365,19 @@ export class PodNames {
     return found.reverse().slice(0, max);
   }
 
-  /** Drops what has been stale for long enough. Returns how many addresses it looked at (the whole table). */
+  /** Drops what has been stale for long enough. Returns how many addresses it looked at: none, or the whole table. */
   sweep(now: number): number {
+    if (now < this.quietUntil) return 0;
     const looked = this.addresses.size;
+    const { staleSeconds } = this.limits;
+    let quietUntil = now + staleSeconds;
     for (const [address, entry] of this.addresses) {
-      if (entry.live + LIVE_SECONDS > now) continue;
-      let one = entry.first;
-      while (one !== undefined && one.expires + this.limits.staleSeconds <= now) one = one.next;
-      if (one === undefined) this.drop(address, entry, "expired");
+      let gone = entry.live + LIVE_SECONDS;
+      for (let one = entry.first; one !== undefined; one = one.next) gone = Math.max(gone, one.expires + staleSeconds);
+      if (gone <= now) this.drop(address, entry, "expired");
+      else quietUntil = Math.min(quietUntil, gone);
     }
+    this.quietUntil = quietUntil;
     return looked;
   }
 }

@@ -7,7 +7,7 @@ import { VerdictClass } from "../model/verdict.ts";
 import { allowed, allowedInto } from "./admission.ts";
 import type { Context } from "./context.ts";
 import { elementKey, FIXED_ROLES } from "./kernel.ts";
-import { ELEMENT_WORDS, type GuardedPod } from "./pods.ts";
+import type { GuardedPod } from "./pods.ts";
 
 const FAMILIES = [4, 6] as const;
 const INTERVAL_MS = 1000;
@@ -111,7 +111,9 @@ export class Comparison {
 
   private *fixed(set: string): Generator<void> {
     const { kernel } = this.context;
-    const there = new Map<string, Element>();
+    const wanted = kernel.fixed.get(set) as ReadonlyMap<string, Element>;
+    const right = new Set<Element>();
+    const extra = new Map<string, Element>();
     const changes = kernel.fixedChanges;
     const networks = set.startsWith("ng-net");
     if (!this.dump.start(set)) return;
@@ -121,36 +123,18 @@ export class Comparison {
         this.elements++;
         const key = elementKey(e);
         if (e.packets > 0 && networks) this.network(set, key, e);
-        there.set(key, {
-          address: e.address,
-          bits: e.bits,
-          protocol: e.protocol,
-          port: e.port,
-          address2: e.address2 === "" ? undefined : e.address2,
-          bits2: e.bits2,
-          iface: e.iface === "" ? undefined : e.iface,
-          wildcard: e.wildcard,
-          mark: e.mark,
-          markMask: e.markMask,
-        });
+        const element = wanted.get(key);
+        if (element === undefined) extra.set(key, strange(e));
+        else if (element.markMask === undefined || e.mark === (element.mark ?? 0)) right.add(element);
       });
       yield;
     } while (state === "more");
     // What came or went meanwhile was perhaps not seen: the next round will tell.
     if (state === "failed" || kernel.fixedChanges !== changes) return;
-    const wanted = kernel.fixed.get(set) as Map<string, Element>;
-    const missing = [...wanted].filter(([key, element]) => {
-      const found = there.get(key);
-      return found === undefined || (element.markMask !== undefined && (found.mark ?? 0) !== (element.mark ?? 0));
-    });
-    const extra = [...there].filter(([key]) => !wanted.has(key));
-    if (missing.length + extra.length === 0) return;
-    kernel.repairFixed(
-      set,
-      missing.map(([, element]) => element),
-      extra.map(([, element]) => element),
-    );
-    this.repaired(set, missing.length, extra.length);
+    if (right.size === wanted.size && extra.size === 0) return;
+    const missing = [...wanted.values()].filter((element) => !right.has(element));
+    kernel.repairFixed(set, missing, [...extra.values()]);
+    this.repaired(set, missing.length, extra.size);
   }
 
   private repaired(set: string, missing: number, extra: number): void {
@@ -210,19 +194,17 @@ export class Comparison {
     if (pod === undefined || e.timeout === FOR_EVER) return "stranger";
     const now = this.context.now();
     const portKey = (e.protocol << 16) | e.port;
-    const elements = pod.guard.names.get(e.address)?.elements ?? [];
-    let at = 0;
-    while (at < elements.length && elements[at] !== portKey) at += ELEMENT_WORDS;
-    if (at >= elements.length) {
+    const told = pod.guard.names.get(e.address)?.toldOf(portKey);
+    if (told === undefined) {
       if (!pod.decided(e.address, portKey, now)) return e.timeout <= 1 ? "decided" : "stranger";
       if (e.packets > 0) this.passed(pod, e, pod.countDecided(e.address, portKey, e.packets), now);
       return "decided";
     }
-    if (this.context.kernel.marks.classOf(e.mark) !== elements[at + 1]) return "stranger";
-    const packets = elements[at + 3] as number;
+    if (this.context.kernel.marks.classOf(e.mark) !== told.kernelClass) return "stranger";
+    const { packets } = told;
     // One count for all addresses of a pod: that of the first.
     if (e.packets !== packets && pod.guard.address(family(e.address)) === e.address2) {
-      elements[at + 3] = e.packets;
+      told.packets = e.packets;
       this.passed(pod, e, e.packets - packets, now);
     }
     return "named";
@@ -262,10 +244,10 @@ export class Comparison {
     const now = this.context.now();
     let count = 0;
     for (const pod of this.context.pods.byKey.values()) {
-      for (const [address, { elements }] of pod.guard.names.entries()) {
+      for (const [address, entry] of pod.guard.names.entries()) {
         if (family(address) !== of) continue;
-        for (let at = 0; at < elements.length; at += ELEMENT_WORDS) {
-          const [portKey, kernelClass, expires] = [elements[at] as number, elements[at + 1] as number, elements[at + 2] as number];
+        for (let told = entry.firstTold; told !== undefined; told = told.more) {
+          const { portKey, kernelClass, expires } = told;
           if (expires <= now + NEAR_END) continue;
           for (const own of pod.pod.addresses) {
             if (
@@ -275,7 +257,7 @@ export class Comparison {
               continue;
             count++;
             if (seen === undefined) continue;
-            elements[at + 3] = 0;
+            told.packets = 0;
             this.context.kernel.allow(own, address, portKey, kernelClass, expires - now, true);
           }
         }
@@ -302,4 +284,18 @@ export class Comparison {
     }
     return count;
   }
+}
+
+/** An element that nobody wants, as it is taken out. */
+function strange({ address, bits, protocol, port, address2, bits2, iface, wildcard }: DumpedElement): Element {
+  return {
+    address,
+    bits,
+    protocol,
+    port,
+    address2: address2 === "" ? undefined : address2,
+    bits2,
+    iface: iface === "" ? undefined : iface,
+    wildcard,
+  };
 }

@@ -97,7 +97,7 @@ export class Inspection implements Desk<GuardedPod> {
     if (this.flows.waiting) this.timer ??= setTimeout(this.tick, SWEEP_MS);
   }
 
-  /** Twice a second, and while packets are held more often. What is too much for one turn goes on in the next. */
+  /** Once a second, and while packets are held more often. What is too much for one turn goes on in the next. */
   sweep(): void {
     if (this.sweeping || !this.flows.sweep(this.context.nowMs())) return;
     this.sweeping = true;

@@ -89,6 +89,7 @@ export class Live {
     this.busy = false;
     this.judged = new Map();
     this.orphans = NOTHING;
+    if (end === "done") this.tick(); // what came up meanwhile need not wait for the clock
   }
 
   /** Connections nobody asked about: they keep their bindings. */

@@ -72,7 +72,7 @@ export function newBlock(rules = RULES_MAX): SharedArrayBuffer {
 }
 
 export class Meter {
-  /** Set twice a second: times of uses need not be more exact. */
+  /** Set once a second: times of uses need not be more exact. */
   nowMs = 0;
   /** What is read now was counted while an earlier agent, or none, was here. */
   takingOver = false;

@@ -4,7 +4,7 @@ import type { Learned } from "../model/binding.ts";
 import type { Element } from "../firewall/ipset.ts";
 import type { Pod } from "../model/snapshot.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
-import type { AddressNames, Binding } from "../names/table.ts";
+import type { AddressNames, Binding, Told } from "../names/table.ts";
 import { Guard, type KernelClass, type NetworkDecision, type Rulebook } from "./guard.ts";
 import { Asked } from "./asked.ts";
 import { Decisions } from "./decisions.ts";
@@ -36,16 +36,14 @@ const STREAM_LIMITS: TcpLimits = { ...TCP_LIMITS, connections: 512, octets: 512 
 /** Seconds that a decision without a name lasts, and a denial. */
 export const DECISION_SECONDS = 60;
 export const DENIAL_SECONDS = 5;
-/** Words of one entry of AddressNames.elements: port key, class, expiry, packets seen. */
-export const ELEMENT_WORDS = 4;
 
 /** Seconds that the kernel's decisions for an address must still last for, so that a reply need not wait for longer ones. */
 const OUTLAST_SECONDS = 2;
 
 /** Has the kernel its decisions for this address for a while? The second that has begun may be nearly over. */
-function outlasts({ elements }: AddressNames, now: number): boolean {
-  for (let i = 2; i < elements.length; i += ELEMENT_WORDS) if ((elements[i] as number) - now < OUTLAST_SECONDS) return false;
-  return elements.length > 0;
+function outlasts({ firstTold }: AddressNames, now: number): boolean {
+  for (let one = firstTold; one !== undefined; one = one.more) if (one.expires - now < OUTLAST_SECONDS) return false;
+  return firstTold !== undefined;
 }
 
 interface Fixed {
@@ -118,7 +116,7 @@ export class GuardedPod {
   /** What is left of the address's names is asked for. */
   private evicted(address: Ip, entry: AddressNames, why: "limit" | "expired", lost: readonly Binding[]): void {
     if (why === "expired") {
-      this.preloaded -= entry.elements.length / ELEMENT_WORDS;
+      this.preloaded -= entry.told.length;
       return; // the kernel's own timeout was there first
     }
     const own = this.guard.address(family(address));
@@ -133,11 +131,10 @@ export class GuardedPod {
   }
 
   private dropElements(address: Ip, entry: AddressNames): void {
-    for (let i = 0; i < entry.elements.length; i += ELEMENT_WORDS) {
-      for (const own of this.own(family(address))) this.kernel.unallow(own, address, entry.elements[i] as number);
-    }
-    this.preloaded -= entry.elements.length / ELEMENT_WORDS;
-    entry.elements.length = 0;
+    const { told } = entry;
+    for (const { portKey } of told) for (const own of this.own(family(address))) this.kernel.unallow(own, address, portKey);
+    this.preloaded -= told.length;
+    entry.tell([]);
   }
 
   /** What the fixed sets hold for this pod: who it is, and the networks that need no name. */
@@ -220,28 +217,26 @@ export class GuardedPod {
   refresh(address: Ip, now: number, until = Infinity): void {
     const entry = this.guard.names.get(address);
     if (entry === undefined) return;
-    const old = entry.elements;
-    const others = this.preloaded - old.length / ELEMENT_WORDS;
+    const old = entry.told;
+    const others = this.preloaded - old.length;
     const elements = others < PRELOADED_MAX ? this.guard.elements(address, now, until) : [];
     if (elements === undefined) this.owed.add(address);
     const found = elements ?? [];
     const wanted = others + found.length > PRELOADED_MAX ? [] : found.filter(({ portKey }) => !this.kernel.isResolver(address, portKey));
     this.preloaded = others + wanted.length;
-    for (let i = 0; i < old.length; i += ELEMENT_WORDS) {
-      if (wanted.some(({ portKey }) => portKey === old[i])) continue;
-      for (const own of this.own(family(address))) this.kernel.unallow(own, address, old[i] as number);
+    for (const one of old) {
+      if (wanted.some(({ portKey }) => portKey === one.portKey)) continue;
+      for (const own of this.own(family(address))) this.kernel.unallow(own, address, one.portKey);
     }
-    const next: number[] = [];
-    for (const { portKey, kernel, expires } of wanted) {
-      let at = 0;
-      while (at < old.length && old[at] !== portKey) at += ELEMENT_WORDS;
-      const same = at < old.length && old[at + 1] === VerdictClass[kernel] && old[at + 2] === expires;
-      const fresh = at >= old.length;
-      if (!same)
-        for (const own of this.own(family(address))) this.kernel.allow(own, address, portKey, VerdictClass[kernel], expires - now, fresh);
-      next.push(portKey, VerdictClass[kernel], expires, at < old.length ? (old[at + 3] as number) : 0);
-    }
-    entry.elements = next.slice(); // without the room for more that pushing made
+    const next = wanted.map(({ portKey, kernel, expires }): Told => {
+      const kernelClass = VerdictClass[kernel];
+      const before = entry.toldOf(portKey);
+      if (before?.kernelClass !== kernelClass || before.expires !== expires)
+        for (const own of this.own(family(address)))
+          this.kernel.allow(own, address, portKey, kernelClass, expires - now, before === undefined);
+      return { portKey, kernelClass, expires, packets: before?.packets ?? 0 };
+    });
+    entry.tell(next);
   }
 
   /** The decisions for an address that there was no time for; what was asked for meanwhile has a shorter life than a name. */

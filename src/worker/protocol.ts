@@ -101,8 +101,8 @@ export type FromWorker =
   /** undefined: it guards no such pod. */
   | { readonly kind: "explained"; readonly id: number; readonly answer: Explained | undefined }
   | { readonly kind: "pong" }
-  /** A canary came to our rules. */
-  | { readonly kind: "canary"; readonly nonce: string }
+  /** Canaries came to our rules. */
+  | { readonly kind: "canaries"; readonly nonces: readonly string[] }
   | {
       readonly kind: "log";
       readonly level: "info" | "warn" | "error";

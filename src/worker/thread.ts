@@ -35,11 +35,13 @@ import { UnknownPods } from "./unknown.ts";
 /** The most that nfnetlink_queue copies: a 16-bit attribute length less its header. */
 const COPY_BYTES_MAX = 65_531;
 const SOCKET_BYTES = 8 * 1024 * 1024;
-const TICK_MS = 500;
+const TICK_MS = 1000;
 /** Longest stretch of rehearsal before packets get a turn, milliseconds. */
 const PLAY_MS = 1;
 /** Each pod's tables are swept this often, a few pods at a time: all of them at once would keep packets waiting. */
 const SWEEP_MS = 30_000;
+/** Canaries of one round come within a few milliseconds: they are told together, milliseconds. */
+const CANARIES_MS = 5;
 /** A packet that nobody settled for this long is settled by the native watchdog, milliseconds. */
 const DEADLINE_MS = 2000;
 
@@ -54,6 +56,11 @@ const steadyMs = (): number => performance.timeOrigin + performance.now();
 const drafts: EventDraft[] = [];
 function flushEvents(): void {
   if (drafts.length > 0) send({ kind: "events", events: drafts.splice(0) });
+}
+
+const canaries: string[] = [];
+function flushCanaries(): void {
+  send({ kind: "canaries", nonces: canaries.splice(0) });
 }
 
 function start(native: Addon): void {
@@ -76,7 +83,9 @@ function start(native: Addon): void {
     emit: (draft) => {
       if (drafts.push(draft) === 1) setImmediate(flushEvents);
     },
-    canary: (nonce) => send({ kind: "canary", nonce }),
+    canary: (nonce) => {
+      if (canaries.push(nonce) === 1) setTimeout(flushCanaries, CANARIES_MS);
+    },
     log: (level, message, detail) => send({ kind: "log", level, message, ...(detail === undefined ? {} : { detail }) }),
   };
   kernel.ensureSets();

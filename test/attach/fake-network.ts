@@ -5,7 +5,7 @@ import type { Failed, Network } from "../../src/attach/network.ts";
 import type { Neighbour } from "../../src/attach/rtnetlink.ts";
 
 export function link(index: number, name: string, more: Partial<Link> = {}): Link {
-  return { index, name, kind: "veth", loopback: false, master: 0, peer: 2, space: undefined, ...more };
+  return { index, name, kind: "veth", loopback: false, master: 0, peer: 2, space: undefined, group: 0, ...more };
 }
 
 export const LO = link(1, "lo", { kind: "", loopback: true, peer: 0 });

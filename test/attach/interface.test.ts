@@ -5,8 +5,10 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { grouped, groupOf, groupSetter } from "../../src/attach/group.ts";
 import type { NetlinkSocket } from "../../src/base/addon.ts";
-import { attachmentOf, bridgeNetfilter } from "../../src/attach/interface.ts";
+import { attachmentIn, attachmentOf, bridgeNetfilter } from "../../src/attach/interface.ts";
+import { LinkTable } from "../../src/attach/link.ts";
 import { InterfaceGroup } from "../../src/model/attachment.ts";
+import { link } from "./fake-network.ts";
 
 /** A sysfs of two interfaces: a routed veth, and a port of cni0. */
 function sysfs(t: { after: (end: () => void) => void }): string {
@@ -31,6 +33,19 @@ test("a veth is routed, a bridge port is bridged, anything else is missing", (t)
   assert.deepEqual(attachmentOf("veth2", sys), { kind: "bridged", interface: "veth2", index: 8, bridge: "cni0" });
   assert.equal(attachmentOf("cali9", sys).kind, "missing");
   assert.deepEqual(attachmentOf("", sys), { kind: "missing", interface: "", why: "its interface has not been found yet" });
+});
+
+test("a dump of the links says the same of an interface, and nothing of one that it does not have", (t) => {
+  const sys = sysfs(t);
+  const links = new LinkTable([
+    link(7, "cali1"),
+    link(3, "cni0", { kind: "bridge" }),
+    link(8, "veth2", { master: 3 }),
+    link(9, "eth1", { master: 4 }),
+  ]);
+  for (const name of ["cali1", "veth2"]) assert.deepEqual(attachmentIn(links, name), attachmentOf(name, sys));
+  assert.deepEqual(attachmentIn(links, "eth1"), { kind: "routed", interface: "eth1", index: 9 });
+  for (const name of ["cali9", ""]) assert.equal(attachmentIn(links, name), undefined);
 });
 
 test("bridged packets are seen only where the sysctl says 1", (t) => {

@@ -64,14 +64,23 @@ const LINK = bytes(`
   64000000 1000 0200 07000000 532c0000  00000100 14000000 43100100 00000000
   0a000300 63616c6931000000  08000500 02000000  08000a00 02000000
   18001200 09000100 7665746800000000 08000200 00000000
-  08002500 00000000  04000680`);
+  08001b00 474e0000  08002500 00000000  04000680`);
 LINK.writeUInt32LE(LINK.length, 0);
 
 test("links: a bridge port that leads to namespace 0, loopback, no link", () => {
-  assert.deepEqual(read(readLink, LINK), { index: 20, name: "cali1", kind: "veth", loopback: false, master: 2, peer: 2, space: 0 });
+  assert.deepEqual(read(readLink, LINK), {
+    index: 20,
+    name: "cali1",
+    kind: "veth",
+    loopback: false,
+    master: 2,
+    peer: 2,
+    space: 0,
+    group: 20039,
+  });
   const lo = bytes("2c000000 1000 0200 07000000 532c0000  00000403 01000000 49000100 00000000  07000300 6c6f0000");
   lo.writeUInt32LE(lo.length, 0);
-  assert.deepEqual(read(readLink, lo), { index: 1, name: "lo", kind: "", loopback: true, master: 0, peer: 0, space: undefined });
+  assert.deepEqual(read(readLink, lo), { index: 1, name: "lo", kind: "", loopback: true, master: 0, peer: 0, space: undefined, group: 0 });
   const unnamed = bytes("20000000 1000 0200 07000000 532c0000  00000100 05000000 00000000 00000000");
   assert.equal(read(readLink, unnamed), undefined);
 });

@@ -24,15 +24,17 @@ test("a heap is collected when it has grown, not too often, and not for what is 
   at(0, 31 * MB);
   assert.deepEqual(collected, []);
   at(1000, 33 * MB);
-  assert.deepEqual(collected, [1000]);
-  at(5000, 40 * MB);
-  assert.deepEqual(collected, [1000], "not before its time");
+  assert.deepEqual(collected, [], "it has just looked");
+  at(5000, 33 * MB);
+  assert.deepEqual(collected, [5000]);
+  at(10_000, 40 * MB);
+  assert.deepEqual(collected, [5000], "not before its time");
   alive = 40 * MB;
-  at(11_000, 45 * MB);
+  at(15_000, 45 * MB);
   at(30_000, 50 * MB);
-  assert.deepEqual(collected, [1000, 11_000], "40 MB are alive now");
-  at(31_000, 25 * MB); // V8 did it
-  at(32_000, 36 * MB);
-  at(33_000, 38 * MB);
-  assert.deepEqual(collected, [1000, 11_000, 33_000]);
+  assert.deepEqual(collected, [5000, 15_000], "40 MB are alive now");
+  at(36_000, 25 * MB); // V8 did it
+  at(41_000, 36 * MB);
+  at(46_000, 38 * MB);
+  assert.deepEqual(collected, [5000, 15_000, 46_000]);
 });

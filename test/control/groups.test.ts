@@ -44,3 +44,26 @@ test("an interface that could not be put into its group stays said, and is tried
   state.why = undefined;
   assert.deepEqual([...groups.join(none)], []);
 });
+
+test("an interface that somebody took out of its group is put back; one that is gone is left alone", () => {
+  const done: string[] = [];
+  const groups = new InterfaceGroups((iface, group) => void done.push(`${iface} ${group}`));
+  const pods = new Map([pod("a", 1), pod("b", 2), pod("c", 3)]);
+  assert.deepEqual(
+    groups.check(() => 0),
+    [],
+    "before anything is wanted",
+  );
+  groups.release(pods);
+  groups.join(pods);
+  done.length = 0;
+  const found = new Map([
+    ["ng-no-a", 0],
+    ["ng-no-b", InterfaceGroup.enforce],
+  ]);
+  assert.deepEqual(
+    groups.check((iface) => found.get(iface)),
+    ["ng-no-a"],
+  );
+  assert.deepEqual(done, [`ng-no-a ${InterfaceGroup.enforce}`]);
+});

@@ -11,7 +11,7 @@ function thread(t: { readonly mock: typeof import("node:test").mock }) {
   Object.assign(it, {
     alive: true,
     stopping: false,
-    unanswered: 0,
+    unanswered: -10,
     waiting: new Map(),
     reader: { tick: () => undefined },
     worker: { postMessage: ({ kind }: { kind: string }) => posted.push(kind) },

@@ -32,6 +32,36 @@ test("a binding is fresh until its second, then explains, then is forgotten", ()
   assert.deepEqual(evicted, ["10.0.0.1 expired"]);
 });
 
+test("a table in which nothing can have run out is not walked; what comes meanwhile still goes in time", () => {
+  const { names } = table({ staleSeconds: 10 });
+  names.bind(name("a.example"), "asked", ip(1), NOW + 5, NOW);
+  names.bind(name("a.example"), "asked", ip(2), NOW + 100, NOW);
+  assert.equal(names.sweep(NOW), 2);
+  assert.equal(names.sweep(NOW + 9), 0, "new ones can run out from here on");
+  names.bind(name("b.example"), "asked", ip(3), NOW + 10, NOW + 9);
+  assert.deepEqual([names.sweep(NOW + 14), names.size], [3, 3]);
+  assert.deepEqual([names.sweep(NOW + 15), names.size], [3, 2]);
+  assert.deepEqual([names.sweep(NOW + 19), names.size], [0, 2]);
+  assert.deepEqual([names.sweep(NOW + 20), names.size], [2, 1]);
+});
+
+test("what the kernel was told of an address: none, one, several, and fewer again", () => {
+  const { names } = table();
+  const bound = names.bind(name("a.example"), "asked", ip(1), NOW + 5, NOW);
+  assert.ok(bound.kind !== "full");
+  const { entry } = bound;
+  const told = (portKey: number) => ({ portKey, kernelClass: 1, expires: NOW + 5, packets: portKey });
+  for (const ports of [[], [443], [443, 80, 53], [80], []]) {
+    entry.tell(ports.map(told));
+    assert.deepEqual(
+      entry.told.map(({ portKey, packets }) => [portKey, packets]),
+      ports.map((port) => [port, port]),
+    );
+    for (const port of [443, 80, 53]) assert.equal(entry.toldOf(port)?.portKey, ports.includes(port) ? port : undefined);
+  }
+  assert.deepEqual(entry.bindings.length, 1);
+});
+
 test("a smaller TTL never shortens, a greater one extends, and asked beats cname", () => {
   const { names } = table();
   assert.equal(names.bind(name("a.example"), "cname", ip(1), NOW + 50, NOW).kind, "new");

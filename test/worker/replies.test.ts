@@ -59,7 +59,7 @@ test("a name that is new is in the kernel before its reply is released", () => {
 
 test("one that the kernel has is released first, and lasts longer then; one that is about to run out is not", () => {
   const { hold, clock, guarded } = told();
-  const expires = (): number => guarded.guard.names.get(ip("198.51.100.1"))?.elements[2] as number;
+  const expires = (): number => guarded.guard.names.get(ip("198.51.100.1"))?.firstTold?.expires as number;
   hold("api.example.com");
   const first = expires();
   assert.deepEqual(hold("api.example.com"), ["commit", "released", "commit"], "nothing has changed");

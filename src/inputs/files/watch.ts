@@ -13,8 +13,8 @@ export interface Watched {
 }
 
 const POLL_MS = 2000;
-/** Where inotify works the poll only makes sure: every so many times. */
-const SURE_EVERY = 5;
+/** Where inotify works the poll only makes sure. */
+const SURE_MS = 10_000;
 /** Of one input file; a ConfigMap has at most 1 MiB. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
 const SETTLE_MS = 1; // several events of one save become one
@@ -39,30 +39,35 @@ export function watchPath(path: string, changed: () => void, touched: (name: str
       watcher.on("error", () => {
         watcher?.close();
         watcher = undefined;
+        pollSoon();
       });
     } catch {
       watcher = undefined; // not there (yet): the poll will see it
+      if (old !== undefined) pollSoon();
     }
     old?.close();
   };
   let last = fingerprint(path);
-  let polls = 0;
-  open();
-  const poll = setInterval(() => {
-    const working = watcher !== undefined;
-    if (!working) open();
-    if (working && ++polls % SURE_EVERY !== 0) return;
+  let poll: NodeJS.Timeout | undefined;
+  const pollSoon = (): void => {
+    clearTimeout(poll);
+    poll = setTimeout(look, watcher === undefined ? POLL_MS : SURE_MS).unref();
+  };
+  const look = (): void => {
+    if (watcher === undefined) open();
+    pollSoon();
     // What an event announced is read here once more, a little later: that costs less than telling them apart.
     const now = fingerprint(path);
     if (now === last) return;
     last = now;
     touched(undefined);
     soon();
-  }, POLL_MS);
-  poll.unref();
+  };
+  open();
+  pollSoon();
   return {
     close: () => {
-      clearInterval(poll);
+      clearTimeout(poll);
       clearTimeout(timer);
       watcher?.close();
     },
