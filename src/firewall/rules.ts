@@ -126,9 +126,11 @@ export function wantedRules({
   const program = (name: (typeof HELLO_PROGRAMS)[number]): string => `-m bpf --object-pinned ${hellos}/${name}`;
   const knows = hellos !== undefined && !behind;
   // Behind DNAT the server's segments have another address.
-  const known = [conn(VerdictClass.inspect), confirm].map(
-    (flow) => `-p tcp ${flow} -m conntrack ! --ctstate DNAT --ctdir ORIGINAL ${program("hello")} -g NG-KNOWN`,
-  );
+  const client = "-m conntrack ! --ctstate DNAT --ctdir ORIGINAL";
+  const known = [
+    `-p tcp ${confirm} ${client} ${program("early")} -j DROP`,
+    ...[conn(VerdictClass.inspect), confirm].map((flow) => `-p tcp ${flow} ${client} ${program("hello")} -g NG-KNOWN`),
+  ];
   const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
@@ -153,11 +155,8 @@ export function wantedRules({
   ];
 
   const pass = [`-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`, clear];
-  const verdict = [
-    // Without a connection to remember it, only a pass may go on.
-    `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`,
-    ...pass,
-  ];
+  // Without a connection to remember it, only a pass may go on.
+  const lost = `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`;
   const query = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
 
   return [
@@ -302,15 +301,23 @@ export function wantedRules({
           : []),
         {
           name: "NG-VERDICT",
-          // Where the client's stream begins.
-          rules: [...(knows ? [`-p tcp -m tcp --tcp-flags SYN,ACK SYN ${is(VerdictClass.inspect)} ${program("open")}`] : []), ...verdict],
+          rules: [
+            lost,
+            // Where the client's stream begins, whatever it begins with.
+            ...(knows ? [`-p tcp ${is(VerdictClass.inspect)} -m conntrack --ctstate NEW ${program("open")}`] : []),
+            ...pass,
+          ],
         },
         // A hello that userspace has read before: it is not shown again, and the server's acknowledgement is waited for.
         ...(knows
           ? [
               {
                 name: "NG-KNOWN",
-                rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.confirm))}/${mask}`, set(VerdictClass.ours)],
+                // One that is sent again may be overtaken by its acknowledgement, which has the last word.
+                rules: [
+                  `${conn(VerdictClass.inspect)} -j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.confirm))}/${mask}`,
+                  set(VerdictClass.ours),
+                ],
               },
             ]
           : []),
@@ -382,7 +389,7 @@ export function wantedRules({
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
-        { name: "NG-VERDICT", rules: [...verdict, `${deny} -g NG-CUT`] },
+        { name: "NG-VERDICT", rules: [lost, ...pass, `${deny} -g NG-CUT`] },
         // Whoever accepted it before our REJECT in filter, the pod is to see a reset, from userspace; without an agent, silence.
         {
           name: "NG-CUT",

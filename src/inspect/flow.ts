@@ -99,6 +99,8 @@ export class Flow<Owner> {
   serverClosed = false;
   /** It is certain that the client's stream begins where we think it does. */
   anchored = false;
+  /** A hello that the kernel knows has gone before, and the server has not acknowledged it: perhaps it was a decoy. */
+  replaced = false;
   waiting: Waiting[] = [];
   /** TCP, positions in the client's stream: let go on up to here, acknowledged up to here, read for the verdict up to here. */
   sent = 0;
@@ -194,6 +196,13 @@ export class Flow<Owner> {
     this.#need = undefined;
     this.suspect = undefined;
     return true;
+  }
+
+  /** The client's stream begins here, whatever it sends first. */
+  anchor(begins: number): void {
+    if (!this.client.started) this.client.start(begins - 1);
+    else if (this.client.positionOf(begins) !== 0 && !this.begin(begins)) return;
+    this.anchored = true;
   }
 
   /** The server's acknowledgement number. */

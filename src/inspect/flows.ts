@@ -64,6 +64,7 @@ export class Flows<Owner extends object> {
       flow.destination = packet.destination;
       flow.destinationPort = packet.destinationPort;
       this.#store.enter(flow, "reading", nowMs);
+      if (tcp && !watch) this.#anchor(flow);
     } else if (flow.state !== "proxied" && !flow.isTo(packet)) {
       return watch ? "go" : "drop"; // another connection from the same port: one after the other
     }
@@ -73,6 +74,17 @@ export class Flows<Owner extends object> {
     if (fate !== undefined) return fate;
     this.#proxies.giveUp(flow);
     return this.fromClient(owner, packet, id, mark, watch, nowMs);
+  }
+
+  /**
+   * Where the SYN has said: bytes from before that never reach the server, and yet it acknowledges where they end. Who has
+   * sent no SYN that the kernel has seen is believed as to where its stream begins.
+   */
+  #anchor(flow: Flow<Owner>): void {
+    const opened = this.#desk.opened?.(flow);
+    if (opened === undefined) return;
+    flow.anchor(opened.begins);
+    flow.replaced = opened.replaced;
   }
 
   /** A TCP packet of a server to a pod. It does not wait for the verdict. */

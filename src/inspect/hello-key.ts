@@ -26,6 +26,8 @@ const HEAD_BYTES = 11; // of record, handshake and its version
 const RANDOM_BYTES = 32;
 const SESSION_BYTES_MAX = 32;
 const RENEGOTIATION_INFO = 0xff01;
+/** More comes right behind the hello, which is to pass alone. */
+const EARLY_DATA = 42;
 const TYPES = 63;
 const EXTENSIONS_MAX = 24;
 
@@ -69,7 +71,7 @@ function putExtensions(key: Uint8Array): boolean {
     const length = c.u16();
     const at = c.at;
     c.skip(length);
-    if (c.short || i === EXTENSIONS_MAX || (type >= TYPES && type !== RENEGOTIATION_INFO)) return false;
+    if (c.short || i === EXTENSIONS_MAX || (type >= TYPES && type !== RENEGOTIATION_INFO) || type === EARLY_DATA) return false;
     if (seen.has(type) || seen.has(Extension.preSharedKey)) return false;
     seen.add(type);
     if (type === Extension.serverName && !put(key, 0, SNI_AT, SNI_MAX, at, length)) return false;

@@ -1,8 +1,9 @@
 import { join } from "node:path";
 import type { Addon, BpfMap } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
-import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KNOWN_MAX, KNOWN_VALUE_BYTES } from "../firewall/hellos.ts";
+import { FLOW_KEY_BYTES, FLOW_REPLACED, FLOW_VALUE_BYTES, KNOWN_MAX, KNOWN_VALUE_BYTES } from "../firewall/hellos.ts";
 import type { Flow } from "../inspect/flow.ts";
+import type { Opened } from "../inspect/flow-desk.ts";
 import { HELLO_KEY_BYTES, helloKey, putAddress } from "../inspect/hello-key.ts";
 import type { NameSeen } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
@@ -90,14 +91,18 @@ export class KnownHellos {
     this.size++;
   }
 
-  /** Did the kernel let a known hello of this connection pass, in whose place other bytes came? */
-  replaced({ pod, podPort, destination, destinationPort }: Flow<GuardedPod>): boolean {
-    if (destination === undefined) return false;
+  /** A connection whose first bytes come to us: what the kernel knows of it, and need not know any longer. */
+  opened({ pod, podPort, destination, destinationPort }: Flow<GuardedPod>): Opened | undefined {
+    if (destination === undefined) return undefined;
     putAddress(this.flowKey, 0, pod);
     putAddress(this.flowKey, 16, destination);
     this.flowKey.writeUInt16BE(podPort, 32);
     this.flowKey.writeUInt16BE(destinationPort, 34);
-    return this.flows.get(this.flowKey, this.flow) && ((this.flow.readUInt32LE(4) - this.flow.readUInt32LE(0)) | 0) < 0;
+    if (!this.flows.get(this.flowKey, this.flow)) return undefined;
+    this.flows.delete(this.flowKey);
+    const begins = this.flow.readUInt32LE(0);
+    const hello = (this.flow.readUInt32LE(4) - begins) | 0;
+    return { begins, replaced: hello > 0 || hello === -FLOW_REPLACED };
   }
 
   /** The first moment at which one of the names that speak for the address ends. */
