@@ -84,7 +84,11 @@ export class KnownHellos {
     if (untilMs <= nowMs || known.size >= PER_POD_MAX || this.size >= KNOWN_MAX) return;
     this.value.writeBigUInt64LE(process.hrtime.bigint() + BigInt(Math.floor((untilMs - nowMs) * 1e6)), 0);
     this.value.writeBigUInt64LE(0n, 8);
-    this.map.put(key, this.value);
+    try {
+      this.map.put(key, this.value);
+    } catch {
+      return; // no memory in the kernel: it is read again
+    }
     const names = pod.guard.seen(address, Math.floor(nowMs / 1000));
     known.set(id, { key, address, port, untilMs, decision, names, evidence, counted: 0 });
     this.byPod.set(pod, known);
