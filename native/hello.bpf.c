@@ -273,8 +273,16 @@ SEC("hello") int known_hello(const struct packet *packet) {
         flow->since_ns = now_ns();
         return 1;
     }
-    if (ends == begins && __sync_val_compare_and_swap(&flow->ends, ends, begins - READ) == ends) return 0;
-    if (is_verified(begins, flow->ends)) flow->ends = begins - REPLACED;
+    u32 how = READ;
+    if ((ends != begins || __sync_val_compare_and_swap(&flow->ends, ends, begins - READ) != ends) && ends != begins - READ) {
+        how = REPLACED;
+        flow->ends = begins - how;
+    }
+    /* Of two SYNs nobody knows which one the server takes: not a byte from before the later one is to reach it. */
+    if ((s.flags & SYN) != 0 && (int)(s.sequence + 1 - begins) > 0) {
+        flow->begins = s.sequence + 1;
+        flow->ends = s.sequence + 1 - how;
+    }
     return 0;
 }
 

@@ -172,7 +172,9 @@ export class KnownHellos {
     }
   }
 
+  /** The last look. */
   close(): void {
+    for (const [pod, known] of this.byPod) for (const one of known.values()) this.count(pod, one);
     this.map.close();
     this.flows.close();
   }
