@@ -17,7 +17,7 @@ const SYSTEM_BPFFS = "/sys/fs/bpf";
 const BPFFS_MAGIC = 0xcafe4a11; // linux/magic.h
 /** Hellos remembered on a node, and connections between a SYN and the server's acknowledgement of the hello. */
 export const KNOWN_MAX = 8192;
-const FLOWS_MAX = 16_384;
+export const FLOWS_MAX = 16_384;
 export const KNOWN_VALUE_BYTES = 16;
 export const FLOW_KEY_BYTES = 36;
 export const FLOW_VALUE_BYTES = 16;

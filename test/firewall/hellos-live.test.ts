@@ -5,7 +5,7 @@ import { addon, builtFile } from "../../src/base/addon.ts";
 import { type Ip, parseIp } from "../../src/base/address.ts";
 import { tcpSegment } from "../../src/dns/packets.ts";
 import { readBpfObject } from "../../src/firewall/bpf-object.ts";
-import { type HelloPrograms, KNOWN_VALUE_BYTES, loadHellos } from "../../src/firewall/hellos.ts";
+import { FLOWS_MAX, type HelloPrograms, KNOWN_VALUE_BYTES, loadHellos } from "../../src/firewall/hellos.ts";
 import { helloKey } from "../../src/inspect/hello-key.ts";
 import { TcpFlag } from "../../src/model/packet.ts";
 import { randomFrom } from "../dns/encode.ts";
@@ -234,6 +234,23 @@ test("the kernel reads hellos as the mirror does: 20 000 of them, most of them b
     assert.equal(kernel.open(family).sends(0, bytes), 0, "forgotten");
   }
   assert.ok(known > 2000, `${known} had a key`);
+  kernel.loaded.close();
+});
+
+test("a flood of SYNs: what no longer fits is userspace's, and what was there before stays", (t) => {
+  if (!need(t, NEEDS)) return;
+  const kernel = new Kernel();
+  const [family] = FAMILIES;
+  kernel.know(family, GOOD);
+  const before = kernel.open(family);
+  const verified = kernel.open(family);
+  assert.equal(verified.sends(0, GOOD), 1);
+  for (let i = 0; i < FLOWS_MAX; i++) kernel.open(family);
+  const late = kernel.open(family);
+  assert.equal(late.sends(0, GOOD), 0);
+  assert.equal(late.answers(GOOD.length), 0);
+  assert.equal(before.sends(0, GOOD), 1);
+  assert.equal(verified.answers(GOOD.length), 1);
   kernel.loaded.close();
 });
 
