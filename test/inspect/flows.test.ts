@@ -220,6 +220,7 @@ test("where the stream begins is known: bytes from before are no hello, and what
   assert.equal(it.client(100, HELLO.subarray(100), { port: 40_001 }), "hold");
   it.later(60);
   assert.equal(it.client(0, HELLO.subarray(0, 100), { port: 40_001 }), "confirm");
+  assert.equal(it.client(0, new Uint8Array(24).fill(0xee), { port: 40_003 }), "hold", "the next segment may tell");
   it.begins = undefined;
   assert.equal(it.client(-HELLO.length, HELLO, { port: 40_002 }), "confirm", "nobody can tell");
   assert.equal(it.verdicts.length, 3);
