@@ -110,6 +110,7 @@ int ng_bpf_program_load(const void *instructions, uint32_t count, const char *li
     attributes.log_size = log_size;
     attributes.log_level = 1;
     fd = bpf(BPF_PROG_LOAD, &attributes);
+    log[log_size - 1] = 0; /* cut (ENOSPC) by a kernel that may not have ended it */
     return fd >= 0 ? fd : refusal;
 }
 

@@ -25,7 +25,7 @@ int ng_bpf_map_next(const struct ng_bpf_map *map, const void *key, void *next);
 
 /*
  * A socket filter, which is what xt_bpf runs. instructions: `count` of 8 bytes each, map references already with their
- * descriptors. The descriptor; on a refusal `log` (NUL-terminated, may be empty) says what the verifier said last.
+ * descriptors. Answers the descriptor; on a refusal `log` (NUL-terminated, may be empty; log_size > 0) says what the verifier said last.
  */
 int ng_bpf_program_load(const void *instructions, uint32_t count, const char *license, const char *name, char *log, uint32_t log_size);
 int ng_bpf_program_open(const char *path);

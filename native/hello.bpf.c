@@ -3,10 +3,14 @@
  * trip to userspace. Three programs for xt_bpf (`-m bpf --object-pinned`, src/firewall/rules.ts), which sees the packet from
  * its IP header on. Each answers 1 only for what is certain; 0 sends the packet the way that it would go without us.
  *
- *   open    a SYN of a connection under inspection: where the client's stream begins. Answers 0 always.
+ *   open    the first packet of a connection under inspection: where the client's stream begins. Answers 0 always.
  *   hello   the client's segments: a whole, well-formed ClientHello at that place, known to be right for this pod, server
- *           and port; then everything behind it.
+ *           and port. Until the server has acknowledged it, nothing else reaches the server unread:
+ *   early   what is behind it is dropped, and sent again.
  *   answer  the server's segments: it has acknowledged the hello, so that was no decoy (src/inspect/flows.ts).
+ *
+ * As soon as userspace sees anything of a connection, all of it is userspace's: `hello` writes that down before the packet
+ * is queued. Two CPUs may have packets of one connection at once, so `ends` changes by compare and swap.
  *
  * The reading is stricter than src/inspect/tls.ts, whose hellos include these; src/firewall/hello-key.ts is its mirror.
  * Built with clang; no headers, so that nothing but the compiler is needed. Little-endian, as both of our architectures.
@@ -21,7 +25,10 @@ typedef unsigned long long u64;
 /* Keeps the compiler from replacing a checked number by another expression, which the verifier would not believe. */
 #define CHECKED(x) __asm__ volatile("" : "+r"(x))
 
-struct packet; /* struct __sk_buff; none of it is read */
+struct packet {
+    u8 not_read[176]; /* struct __sk_buff */
+    u32 gso_size;
+};
 
 /* enum bpf_func_id, linux/bpf.h */
 static void *(*map_lookup)(void *map, const void *key) = (void *)1;
@@ -59,9 +66,12 @@ struct flow_key {
 };
 struct flow {
     u32 begins; /* sequence number of the client's first byte */
-    u32 ends;   /* and of the one behind its hello; the same: none was seen; less: other bytes came in a known one's place */
+    u32 ends;   /* and of the one behind its hello; the same: nothing was seen; less: it is userspace's */
     u64 since_ns;
 };
+/* begins - ends, where it is userspace's: from its first bytes on; since other ones came after a known hello. */
+#define READ 1
+#define REPLACED 2
 extern char flows;
 
 struct segment {
@@ -79,37 +89,63 @@ struct segment {
 INLINE u32 be16(const u8 *b) { return (u32)b[0] << 8 | b[1]; }
 INLINE u32 be32(const u8 *b) { return (u32)b[0] << 24 | (u32)b[1] << 16 | (u32)b[2] << 8 | b[3]; }
 
-/* An unfragmented TCP segment without extension headers. `back`: the client is its receiver. False: something else. */
+/* What read_segment has found: nobody's; one of `key`, of which only flags and numbers are there; a segment without oddities. */
+#define NOTHING 0
+#define ODD 1
+#define PLAIN 2
+
+#define TCP 6
+#define EXTENSION_HEADERS_MAX 8 /* as src/capture/decode.ts, so that userspace never reads a segment that we cannot assign */
+
+/* The length of an IPv6 extension header, 0: `type` is none. */
+INLINE u32 extension_bytes(u32 type, u32 length) {
+    if (type == 0 || type == 43 || type == 60) return (length + 1) * 8;
+    return type == 44 ? 8 : type == 51 ? (length + 2) * 4 : 0;
+}
+
+/* `back`: the client is its receiver. Fragments have been put together by conntrack. */
 INLINE int read_segment(const struct packet *packet, int back, struct flow_key *key, struct segment *s) {
     u8 ip[40], tcp[20];
     u8 *source = back ? key->server : key->client, *destination = back ? key->client : key->server;
     u32 header, total;
-    if (load(packet, 0, ip, 20) != 0) return 0;
+    int odd = 0;
+    if (load(packet, 0, ip, 20) != 0) return NOTHING;
     if (ip[0] >> 4 == 4) {
         header = (ip[0] & 15) * 4;
-        if (header < 20 || ip[9] != 6 || (ip[6] & 0x3f) != 0 || ip[7] != 0) return 0;
+        if (header < 20 || ip[9] != TCP || (ip[6] & 0x3f) != 0 || ip[7] != 0) return NOTHING;
         total = be16(ip + 2);
         source[10] = source[11] = destination[10] = destination[11] = 0xff;
         __builtin_memcpy(source + 12, ip + 12, 4);
         __builtin_memcpy(destination + 12, ip + 16, 4);
     } else {
-        if (ip[0] >> 4 != 6 || ip[6] != 6 || load(packet, 20, ip + 20, 20) != 0) return 0;
+        if (ip[0] >> 4 != 6 || load(packet, 20, ip + 20, 20) != 0) return NOTHING;
         header = 40;
+        u32 next = ip[6];
+        for (int i = 0; i < EXTENSION_HEADERS_MAX && next != TCP; i++) {
+            u8 head[2];
+            if (load(packet, header, head, 2) != 0) return NOTHING;
+            u32 bytes = extension_bytes(next, head[1]);
+            if (bytes == 0) return NOTHING;
+            header += bytes;
+            next = head[0];
+            odd = 1;
+        }
+        if (next != TCP) return NOTHING;
         total = 40 + be16(ip + 4);
         __builtin_memcpy(source, ip + 8, 16);
         __builtin_memcpy(destination, ip + 24, 16);
     }
-    if (load(packet, header, tcp, sizeof tcp) != 0) return 0;
-    u32 tcp_header = (tcp[12] >> 4) * 4;
-    if (tcp_header < sizeof tcp || header + tcp_header > total) return 0;
+    if (load(packet, header, tcp, sizeof tcp) != 0) return NOTHING;
     __builtin_memcpy(back ? key->server_port : key->client_port, tcp, 2);
     __builtin_memcpy(back ? key->client_port : key->server_port, tcp + 2, 2);
     s->sequence = be32(tcp + 4);
     s->acknowledgement = be32(tcp + 8);
     s->flags = tcp[13];
+    u32 tcp_header = (tcp[12] >> 4) * 4;
     s->offset = header + tcp_header;
+    if (odd || tcp_header < sizeof tcp || s->offset > total) return ODD;
     s->bytes = total - s->offset;
-    return 1;
+    return PLAIN;
 }
 
 /*
@@ -133,6 +169,7 @@ INLINE int read_segment(const struct packet *packet, int back, struct flow_key *
 #define SIGNATURE_ALGORITHMS 13
 #define ALPN 16
 #define PRE_SHARED_KEY 41
+#define EARLY_DATA 42
 #define SUPPORTED_VERSIONS 43
 #define RENEGOTIATION_INFO 0xff01
 #define TYPES 63 /* types below have a bit each in `seen`; the highest bit is for renegotiation_info */
@@ -163,7 +200,7 @@ INLINE int read_hello(const struct packet *packet, const struct segment *s, stru
         at += 4;
         if (length > end - at) return 0;
         if (type == RENEGOTIATION_INFO) type = TYPES;
-        else if (type >= TYPES) return 0;
+        else if (type >= TYPES || type == EARLY_DATA) return 0; /* more comes before an acknowledgement */
         if ((seen >> type & 1) != 0 || (seen >> PRE_SHARED_KEY & 1) != 0) return 0;
         seen |= 1ull << type;
         if (type == SERVER_NAME) sni = at;
@@ -201,46 +238,75 @@ SEC("open") int open_stream(const struct packet *packet) {
     struct flow_key key;
     struct segment s;
     __builtin_memset(&key, 0, sizeof key);
-    /* Data in a SYN is taken off on its way (RFC 7413): it is no case for us. */
-    if (!read_segment(packet, 0, &key, &s) || (s.flags & (SYN | ACK | RST | FIN)) != SYN || s.bytes != 0) return 0;
-    struct flow flow = {.begins = s.sequence + 1, .ends = s.sequence + 1, .since_ns = now_ns()};
+    __builtin_memset(&s, 0, sizeof s);
+    int found = read_segment(packet, 0, &key, &s);
+    if (found == NOTHING) return 0;
+    if ((s.flags & (SYN | ACK | RST | FIN)) != SYN) {
+        map_delete(&flows, &key); /* the middle of one that conntrack has forgotten */
+        return 0;
+    }
+    /* Data in a SYN is taken off on its way (RFC 7413) by userspace. */
+    u32 begins = s.sequence + 1;
+    struct flow flow = {.begins = begins, .ends = found == PLAIN && s.bytes == 0 ? begins : begins - READ, .since_ns = now_ns()};
     map_update(&flows, &key, &flow, 0);
     return 0;
 }
 
-/* What a client may have on its way behind its hello before the server acknowledges any of it. */
-#define BEHIND_MAX (1u << 20)
+INLINE int is_verified(u32 begins, u32 ends) { return (int)(ends - begins) > 0; }
 
 SEC("hello") int known_hello(const struct packet *packet) {
     struct flow_key key;
     struct segment s;
     __builtin_memset(&key, 0, sizeof key);
-    if (!read_segment(packet, 0, &key, &s) || s.bytes == 0) return 0;
+    __builtin_memset(&s, 0, sizeof s);
+    int found = read_segment(packet, 0, &key, &s);
+    if (found == NOTHING || (found == PLAIN && s.bytes == 0 && (s.flags & SYN) == 0)) return 0;
     struct flow *flow = map_lookup(&flows, &key);
     if (flow == 0) return 0;
-    int verified = (int)(flow->ends - flow->begins) > 0;
-    if ((s.flags & (SYN | RST | URG)) == 0) {
-        if (verified && s.sequence - flow->ends < BEHIND_MAX) return 1;
-        if (s.sequence == flow->begins && (flow->ends == flow->begins || s.sequence + s.bytes == flow->ends) && (s.flags & FIN) == 0 &&
-            is_known(packet, &s, &key, !verified)) {
-            flow->ends = s.sequence + s.bytes;
-            flow->since_ns = now_ns();
-            return 1;
-        }
+    u32 begins = flow->begins, ends = flow->ends;
+    if (found == PLAIN && s.bytes == 0 && s.sequence + 1 == begins) return 0; /* the SYN once more */
+    int verified = is_verified(begins, ends);
+    /* A loss takes one of several segments, and what is sent again is not known to us: a hello is to be in one. */
+    if (found == PLAIN && packet->gso_size == 0 && (s.flags & (SYN | FIN | RST | URG)) == 0 && s.sequence == begins &&
+        (ends == begins || s.sequence + s.bytes == ends) && is_known(packet, &s, &key, !verified) &&
+        __sync_val_compare_and_swap(&flow->ends, ends, s.sequence + s.bytes) == ends) {
+        flow->since_ns = now_ns();
+        return 1;
     }
-    /* Userspace sees something of this connection: from now on all of it is userspace's. */
-    if (verified) flow->ends = flow->begins - 1;
-    else if (flow->ends == flow->begins) map_delete(&flows, &key);
+    u32 how = READ;
+    if ((ends != begins || __sync_val_compare_and_swap(&flow->ends, ends, begins - READ) != ends) && ends != begins - READ) {
+        how = REPLACED;
+        flow->ends = begins - how;
+    }
+    /* Of two SYNs nobody knows which one the server takes: not a byte from before the later one is to reach it. */
+    if ((s.flags & SYN) != 0 && (int)(s.sequence + 1 - begins) > 0) {
+        flow->begins = s.sequence + 1;
+        flow->ends = s.sequence + 1 - how;
+    }
     return 0;
+}
+
+#define BEHIND_MAX (1u << 20) /* of what is no retransmission */
+
+SEC("early") int behind_hello(const struct packet *packet) {
+    struct flow_key key;
+    struct segment s;
+    __builtin_memset(&key, 0, sizeof key);
+    __builtin_memset(&s, 0, sizeof s);
+    if (read_segment(packet, 0, &key, &s) != PLAIN || s.bytes == 0) return 0;
+    struct flow *flow = map_lookup(&flows, &key);
+    return flow != 0 && is_verified(flow->begins, flow->ends) && s.sequence - flow->ends < BEHIND_MAX;
 }
 
 SEC("answer") int acknowledged(const struct packet *packet) {
     struct flow_key key;
     struct segment s;
     __builtin_memset(&key, 0, sizeof key);
-    if (!read_segment(packet, 1, &key, &s) || (s.flags & (SYN | ACK | RST)) != ACK) return 0;
+    __builtin_memset(&s, 0, sizeof s);
+    if (read_segment(packet, 1, &key, &s) == NOTHING || (s.flags & (SYN | ACK | RST)) != ACK) return 0;
     struct flow *flow = map_lookup(&flows, &key);
-    if (flow == 0 || (int)(flow->ends - flow->begins) <= 0 || s.acknowledgement - flow->ends >= BEHIND_MAX) return 0;
+    /* The client's FIN has a number too. */
+    if (flow == 0 || !is_verified(flow->begins, flow->ends) || s.acknowledgement - flow->ends > 1) return 0;
     map_delete(&flows, &key);
     return 1;
 }

@@ -12,7 +12,7 @@ build() { # name, sanitizers
   "${CC:-gcc}" "${flags[@]}" "-fsanitize=$2" -fno-sanitize-recover=all -o "build/$1-${2%%,*}" "$1.c" "${sources[@]}"
 }
 
-for name in messages_test outstanding_test queue_test; do
+for name in bpf_test messages_test outstanding_test queue_test; do
   build "$name" address,undefined
   "build/$name-address"
   echo "ok $name"

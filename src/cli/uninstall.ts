@@ -1,7 +1,7 @@
 import { rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { addon, NetlinkProtocol } from "../base/addon.ts";
-import { Fault } from "../base/fault.ts";
+import { Fault, messageOf } from "../base/fault.ts";
 import { openIptables } from "../firewall/iptables.ts";
 import { grouped, groupSetter } from "../attach/group.ts";
 import { unpinHellos } from "../firewall/hellos.ts";
@@ -35,7 +35,11 @@ export async function uninstall(argv: readonly string[], out: Output): Promise<n
     await new RuleKeeper(iptables, { marks: marks(MARK_MASK_DEFAULT), queueBase: QUEUE_BASE_DEFAULT, matches: ALL_MATCHES }).remove();
     out.stdout.write(`rules and chains removed (iptables-${variant})\n`);
   }
-  unpinHellos(dirname(socket));
+  try {
+    unpinHellos(dirname(socket));
+  } catch (error) {
+    out.stderr.write(`pins of programs kept: ${messageOf(error)}\n`); // the sets go all the same
+  }
   await removePair();
   const native = addon();
   const setGroup = groupSetter(new native.NetlinkSocket({ protocol: NetlinkProtocol.route }));

@@ -27,6 +27,8 @@ const SESSION_BYTES_MAX = 32;
 /** Extension types (IANA, TLS ExtensionType Values). */
 const Extension = { serverName: 0, signatureAlgorithms: 13, alpn: 16, preSharedKey: 41, supportedVersions: 43 } as const;
 const RENEGOTIATION_INFO = 0xff01;
+/** More comes right behind the hello, which is to pass alone. */
+const EARLY_DATA = 42;
 const TYPES = 63;
 const EXTENSIONS_MAX = 24;
 
@@ -70,7 +72,7 @@ function putExtensions(key: Uint8Array): boolean {
     const length = c.u16();
     const at = c.at;
     c.skip(length);
-    if (c.short || i === EXTENSIONS_MAX || (type >= TYPES && type !== RENEGOTIATION_INFO)) return false;
+    if (c.short || i === EXTENSIONS_MAX || (type >= TYPES && type !== RENEGOTIATION_INFO) || type === EARLY_DATA) return false;
     if (seen.has(type) || seen.has(Extension.preSharedKey)) return false;
     seen.add(type);
     if (type === Extension.serverName && !put(key, 0, SNI_AT, SNI_MAX, at, length)) return false;

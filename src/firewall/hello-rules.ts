@@ -5,7 +5,7 @@ import type { Chain } from "./rules.ts";
 
 /** What the kernel's knowledge of hellos (native/hello.bpf.c) adds to the static rules. */
 interface HelloRules {
-  /** mangle NG-VERDICT, first: a SYN says where the client's stream begins. */
+  /** mangle NG-VERDICT, before the mark is saved: where the client's stream begins, whatever it begins with. */
   readonly begun: readonly string[];
   /** mangle NG-JUDGED, before the client's payload is queued. */
   readonly judged: readonly string[];
@@ -24,16 +24,23 @@ export function helloRules(folder: string | undefined, marks: Marks): HelloRules
   const program = (name: (typeof HELLO_PROGRAMS)[number]): string => `-m bpf --object-pinned ${folder}/${name}`;
   const connmark = (of: keyof typeof VerdictClass): string => `-j CONNMARK --set-xmark ${value(of)}`;
   const flow = (of: "inspect" | "confirm"): string => `-p tcp -m connmark --mark ${value(of)}`;
+  // Behind DNAT the server's segments have another address.
+  const client = "-m conntrack ! --ctstate DNAT --ctdir ORIGINAL";
   return {
-    begun: [`-p tcp -m tcp --tcp-flags SYN,ACK SYN -m mark --mark ${value("inspect")} ${program("open")}`],
-    // Behind DNAT the server's segments have another address.
-    judged: (["inspect", "confirm"] as const).map(
-      (of) => `${flow(of)} -m conntrack ! --ctstate DNAT --ctdir ORIGINAL ${program("hello")} -g NG-KNOWN`,
-    ),
+    begun: [`-p tcp -m mark --mark ${value("inspect")} -m conntrack --ctstate NEW ${program("open")}`],
+    judged: [
+      `${flow("confirm")} ${client} ${program("early")} -j DROP`,
+      ...(["inspect", "confirm"] as const).map((of) => `${flow(of)} ${client} ${program("hello")} -g NG-KNOWN`),
+    ],
     answered: [`${flow("confirm")} -m conntrack --ctdir REPLY ${program("answer")} -g NG-CONFIRMED`],
     chains: {
-      // It is not shown to userspace again; the server's acknowledgement is waited for.
-      mangle: [{ name: "NG-KNOWN", rules: [connmark("confirm"), `-j MARK --set-xmark ${value("ours")}`] }],
+      // It is not shown to userspace again. One that comes once more may be overtaken by its acknowledgement, which has the last word.
+      mangle: [
+        {
+          name: "NG-KNOWN",
+          rules: [`-m connmark --mark ${value("inspect")} ${connmark("confirm")}`, `-j MARK --set-xmark ${value("ours")}`],
+        },
+      ],
       security: [{ name: "NG-CONFIRMED", rules: [connmark("pass")] }],
     },
   };

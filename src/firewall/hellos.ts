@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statfsSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { type Addon, type BpfMap, type BpfProgram, builtFile } from "../base/addon.ts";
 import { messageOf } from "../base/fault.ts";
@@ -17,12 +17,14 @@ const SYSTEM_BPFFS = "/sys/fs/bpf";
 const BPFFS_MAGIC = 0xcafe4a11; // linux/magic.h
 /** Hellos remembered on a node, and connections between a SYN and the server's acknowledgement of the hello. */
 export const KNOWN_MAX = 8192;
-const FLOWS_MAX = 16_384;
+export const FLOWS_MAX = 16_384;
 export const KNOWN_VALUE_BYTES = 16;
 export const FLOW_KEY_BYTES = 36;
 export const FLOW_VALUE_BYTES = 16;
+/** A flow that ends so much before it begins: other bytes came after a known hello (native/hello.bpf.c). */
+export const FLOW_REPLACED = 2;
 /** The programs and what they share; the sections and symbols of the object have the same names. */
-export const HELLO_PROGRAMS = ["open", "hello", "answer"] as const;
+export const HELLO_PROGRAMS = ["open", "hello", "early", "answer"] as const;
 const MAPS = {
   known: { keyBytes: HELLO_KEY_BYTES, valueBytes: KNOWN_VALUE_BYTES, entries: KNOWN_MAX, preallocated: 0 },
   flows: { keyBytes: FLOW_KEY_BYTES, valueBytes: FLOW_VALUE_BYTES, entries: FLOWS_MAX, preallocated: 1 },
@@ -36,9 +38,10 @@ function isBpffs(path: string): boolean {
   }
 }
 
+const PREFIX = "namegate-";
 /** Agents in other network namespaces of the machine have pins of their own. */
 function prefix(): string {
-  return `namegate-${/\d+/.exec(readlinkSync("/proc/self/ns/net"))?.[0]}-`;
+  return `${PREFIX}${/\d+/.exec(readlinkSync("/proc/self/ns/net"))?.[0]}-`;
 }
 
 const ownBpffs = (run: string): string => join(run, "bpf");
@@ -94,7 +97,7 @@ export function loadHellos(native: Addon, object: BpfObject): HelloPrograms {
   const program = (name: (typeof HELLO_PROGRAMS)[number]): BpfProgram => opened.get(name) as BpfProgram;
   return {
     maps: { known: map("known"), flows: map("flows") },
-    programs: { open: program("open"), hello: program("hello"), answer: program("answer") },
+    programs: { open: program("open"), hello: program("hello"), early: program("early"), answer: program("answer") },
     close,
   };
 }
@@ -134,6 +137,8 @@ export function unpinHellos(run: string): void {
   for (const base of [SYSTEM_BPFFS, ownBpffs(run)]) {
     if (!existsSync(base) || !isBpffs(base)) continue;
     for (const name of readdirSync(base)) if (name.startsWith(prefix())) rmSync(join(base, name), { recursive: true });
-    if (base !== SYSTEM_BPFFS) execFileSync("umount", [base]);
+    if (base === SYSTEM_BPFFS || readdirSync(base).some((name) => name.startsWith(PREFIX))) continue; // another agent's
+    execFileSync("umount", [base], { stdio: ["ignore", "ignore", "pipe"] });
+    rmdirSync(base);
   }
 }

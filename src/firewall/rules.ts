@@ -143,11 +143,8 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   ];
 
   const pass = [`-j CONNMARK --save-mark --nfmask ${mask} --ctmask ${mask}`, clear];
-  const verdict = [
-    // Without a connection to remember it, only a pass may go on.
-    `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`,
-    ...pass,
-  ];
+  // Without a connection to remember it, only a pass may go on.
+  const lost = `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`;
   const query = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
 
   return [
@@ -291,7 +288,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
               },
             ]
           : []),
-        { name: "NG-VERDICT", rules: [...known.begun, ...verdict] },
+        { name: "NG-VERDICT", rules: [lost, ...known.begun, ...pass] },
         ...known.chains.mangle,
         {
           name: "NG-CONFIRM",
@@ -361,7 +358,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
-        { name: "NG-VERDICT", rules: [...verdict, `${deny} -g NG-CUT`] },
+        { name: "NG-VERDICT", rules: [lost, ...pass, `${deny} -g NG-CUT`] },
         // Whoever accepted it before our REJECT in filter, the pod is to see a reset, from userspace; without an agent, silence.
         {
           name: "NG-CUT",

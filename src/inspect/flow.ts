@@ -3,6 +3,7 @@ import { ByteStream } from "../base/stream.ts";
 import { type Packet, Protocol, TcpFlag } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
 import type { Direction, FirstBytes, NeedOf, Reading, Run } from "./inspector.ts";
+import type { Opened } from "./flow-desk.ts";
 import type { Lane } from "./flow-store.ts";
 import type { Proxied } from "./proxied.ts";
 import { inspectFirst } from "./registry.ts";
@@ -99,6 +100,8 @@ export class Flow<Owner> {
   serverClosed = false;
   /** It is certain that the client's stream begins where we think it does. */
   anchored = false;
+  /** A hello that the kernel knows has gone before, and the server has not acknowledged it: perhaps it was a decoy. */
+  replaced = false;
   waiting: Waiting[] = [];
   /** TCP, positions in the client's stream: let go on up to here, acknowledged up to here, read for the verdict up to here. */
   sent = 0;
@@ -194,6 +197,19 @@ export class Flow<Owner> {
     this.#need = undefined;
     this.suspect = undefined;
     return true;
+  }
+
+  /**
+   * The client's stream begins where its SYN has said, whatever it sends first: bytes from before that never reach the server, and
+   * yet it acknowledges where they end. Who has sent no SYN that the kernel has seen (undefined) is believed as to where it begins.
+   */
+  opened(opened: Opened | undefined): void {
+    if (opened === undefined) return;
+    const { begins } = opened;
+    this.replaced = opened.replaced;
+    if (!this.client.started) this.client.start(begins - 1);
+    else if (this.client.positionOf(begins) !== 0 && !this.begin(begins)) return;
+    this.anchored = true;
   }
 
   /** The server's acknowledgement number. */

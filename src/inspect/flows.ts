@@ -64,6 +64,7 @@ export class Flows<Owner extends object> {
       flow.destination = packet.destination;
       flow.destinationPort = packet.destinationPort;
       this.#store.enter(flow, "reading", nowMs);
+      if (tcp && !watch) flow.opened(this.#desk.opened?.(flow));
     } else if (flow.state !== "proxied" && !flow.isTo(packet)) {
       return watch ? "go" : "drop"; // another connection from the same port: one after the other
     }
@@ -211,8 +212,8 @@ export class Flows<Owner extends object> {
       flow.narrow = true;
       return "confirm";
     }
-    // Nothing that anybody knows: perhaps the middle of a stream whose first segment was overtaken.
-    const early = flow.transport === Protocol.TCP && !flow.anchored && !flow.watch && outcome.evidence.application === undefined;
+    // Nothing that anybody knows: perhaps the first segment was overtaken, or the next one tells.
+    const early = flow.transport === Protocol.TCP && !flow.watch && outcome.evidence.application === undefined;
     if (early && flow.sent === 0 && this.#store.mayHold(flow)) {
       flow.suspect = outcome;
       return this.#hold(flow, own);

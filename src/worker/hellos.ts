@@ -1,9 +1,10 @@
 import { join } from "node:path";
 import type { Addon, BpfMap } from "../base/addon.ts";
 import type { Ip } from "../base/address.ts";
-import { FLOW_KEY_BYTES, FLOW_VALUE_BYTES, KNOWN_MAX, KNOWN_VALUE_BYTES } from "../firewall/hellos.ts";
+import { FLOW_KEY_BYTES, FLOW_REPLACED, FLOW_VALUE_BYTES, KNOWN_MAX, KNOWN_VALUE_BYTES } from "../firewall/hellos.ts";
 import type { Flow } from "../inspect/flow.ts";
 import { HELLO_KEY_BYTES, helloKey, putAddress } from "../firewall/hello-key.ts";
+import type { Opened } from "../inspect/flow-desk.ts";
 import type { NameSeen } from "../model/binding.ts";
 import { Protocol } from "../model/packet.ts";
 import type { Evidence } from "../model/verdict.ts";
@@ -83,21 +84,29 @@ export class KnownHellos {
     if (untilMs <= nowMs || known.size >= PER_POD_MAX || this.size >= KNOWN_MAX) return;
     this.value.writeBigUInt64LE(process.hrtime.bigint() + BigInt(Math.floor((untilMs - nowMs) * 1e6)), 0);
     this.value.writeBigUInt64LE(0n, 8);
-    this.map.put(key, this.value);
+    try {
+      this.map.put(key, this.value);
+    } catch {
+      return; // no memory in the kernel: it is read again
+    }
     const names = pod.guard.seen(address, Math.floor(nowMs / 1000));
     known.set(id, { key, address, port, untilMs, decision, names, evidence, counted: 0 });
     this.byPod.set(pod, known);
     this.size++;
   }
 
-  /** Did the kernel let a known hello of this connection pass, in whose place other bytes came? */
-  replaced({ pod, podPort, destination, destinationPort }: Flow<GuardedPod>): boolean {
-    if (destination === undefined) return false;
+  /** A connection whose first bytes come to us: what the kernel knows of it, and need not know any longer. */
+  opened({ pod, podPort, destination, destinationPort }: Flow<GuardedPod>): Opened | undefined {
+    if (destination === undefined) return undefined;
     putAddress(this.flowKey, 0, pod);
     putAddress(this.flowKey, 16, destination);
     this.flowKey.writeUInt16BE(podPort, 32);
     this.flowKey.writeUInt16BE(destinationPort, 34);
-    return this.flows.get(this.flowKey, this.flow) && ((this.flow.readUInt32LE(4) - this.flow.readUInt32LE(0)) | 0) < 0;
+    if (!this.flows.get(this.flowKey, this.flow)) return undefined;
+    this.flows.delete(this.flowKey);
+    const begins = this.flow.readUInt32LE(0);
+    const hello = (this.flow.readUInt32LE(4) - begins) | 0;
+    return { begins, replaced: hello > 0 || hello === -FLOW_REPLACED };
   }
 
   /** The first moment at which one of the names that speak for the address ends. */
@@ -163,7 +172,9 @@ export class KnownHellos {
     }
   }
 
+  /** The last look. */
   close(): void {
+    for (const [pod, known] of this.byPod) for (const one of known.values()) this.count(pod, one);
     this.map.close();
     this.flows.close();
   }

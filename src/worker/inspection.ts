@@ -2,7 +2,7 @@ import { HOLD, NfVerdict, type PacketQueue, type RawSender } from "../base/addon
 import type { Endpoint, Ip } from "../base/address.ts";
 import { tcpResetOf, withoutPayload } from "../dns/packets.ts";
 import type { Flow, Judge, Ruling, Waiting } from "../inspect/flow.ts";
-import type { Desk, Fate, Reason } from "../inspect/flow-desk.ts";
+import type { Desk, Fate, Opened, Reason } from "../inspect/flow-desk.ts";
 import { Flows } from "../inspect/flows.ts";
 import type { Reading } from "../inspect/inspector.ts";
 import { applications } from "../inspect/registry.ts";
@@ -219,16 +219,18 @@ export class Inspection implements Desk<GuardedPod> {
     return flow.owner.guard.seen(flow.destination as Ip, this.context.now());
   }
 
+  opened(flow: Flow<GuardedPod>): Opened | undefined {
+    return this.context.kernel.hellos?.opened(flow);
+  }
+
   settle(_flow: Flow<GuardedPod>, packet: Waiting, fate: Fate): void {
     this.settlement(fate, packet.mark, settled);
     this.queue?.settle(packet.id, settled.verdict, settled.mark);
   }
 
   ruled(flow: Flow<GuardedPod>, { detail }: Ruling, evidence: Evidence): void {
-    const { hellos } = this.context.kernel;
-    if (hellos === undefined) return this.report(flow, detail as Decision, evidence, evidence.evasion);
-    hellos.learn(flow, detail as Decision, evidence);
-    if (denialOf(detail as Decision, flow.watch) === undefined || !hellos.replaced(flow))
+    this.context.kernel.hellos?.learn(flow, detail as Decision, evidence);
+    if (denialOf(detail as Decision, flow.watch) === undefined || !flow.replaced)
       return this.report(flow, detail as Decision, evidence, evidence.evasion);
     // The kernel has seen the decoy, we have seen what was to come in its place.
     const replaced: Evidence = { ...evidence, evasion: "other bytes than those of a hello that has gone before" };

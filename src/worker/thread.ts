@@ -137,6 +137,7 @@ function start(native: Addon): void {
         return;
       case "stop":
         for (const queue of queues.values()) queue.close();
+        kernel.hellos?.close();
         flushEvents();
         process.exit(0); // of this thread only
         break;

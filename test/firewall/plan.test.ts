@@ -137,7 +137,7 @@ test("the kernel's programs stand before the queue that they spare, where all of
     const pinned = rules({ hellos: "/sys/fs/bpf/x" }).filter((rule) => rule.includes("--object-pinned"));
     assert.deepEqual(
       pinned.map((rule) => `${rule.split(" ")[0]} ${/pinned \/sys\/fs\/bpf\/x\/(\w+)/.exec(rule)?.[1]}`),
-      ["NG-JUDGED hello", "NG-JUDGED hello", "NG-VERDICT open", "NG-INSPECT answer"],
+      ["NG-JUDGED early", "NG-JUDGED hello", "NG-JUDGED hello", "NG-VERDICT open", "NG-INSPECT answer"],
     );
     const judged = rules({ hellos: "/sys/fs/bpf/x" }).filter((rule) => rule.startsWith("NG-JUDGED"));
     assert.ok(judged.findIndex((rule) => rule.includes("NFQUEUE")) > judged.findLastIndex((rule) => rule.includes("pinned")));

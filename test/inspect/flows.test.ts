@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeIp, newPacket } from "../../src/capture/decode.ts";
 import type { Flow, Judge, Ruling, Waiting } from "../../src/inspect/flow.ts";
-import type { Desk, Fate, Reason } from "../../src/inspect/flow-desk.ts";
+import type { Desk, Fate, Opened, Reason } from "../../src/inspect/flow-desk.ts";
 import { FLOW_LIMITS, type FlowLimits } from "../../src/inspect/flow-store.ts";
 import { Flows } from "../../src/inspect/flows.ts";
 import { TcpFlag } from "../../src/model/packet.ts";
@@ -48,6 +48,11 @@ class World implements Desk<object> {
       applications: () => [this.application],
       proxied: () => false,
     };
+  }
+  /** Where the kernel has seen the stream begin. */
+  begins: number | undefined;
+  opened(): Opened | undefined {
+    return this.begins === undefined ? undefined : { begins: this.begins, replaced: false };
   }
   settle(_flow: Flow<object>, { id }: Waiting, fate: Fate): void {
     this.fate(id, fate);
@@ -204,6 +209,21 @@ test("a decoy beyond a gap, read as the beginning: what comes before it is evasi
   assert.equal(it.server(0), "go");
   assert.equal(it.client(0, evil(HELLO)), "deny");
   assert.deepEqual(it.verdicts, ["allow", "evasion"]);
+});
+
+test("where the stream begins is known: bytes from before are no hello, and what comes first may come last", () => {
+  const it = new World();
+  it.begins = BEGIN;
+  assert.equal(it.client(-HELLO.length, HELLO), "drop", "the server would acknowledge where it ends");
+  assert.equal(it.server(0), "go");
+  assert.equal(it.client(0, evil(HELLO)), "deny");
+  assert.equal(it.client(100, HELLO.subarray(100), { port: 40_001 }), "hold");
+  it.later(60);
+  assert.equal(it.client(0, HELLO.subarray(0, 100), { port: 40_001 }), "confirm");
+  assert.equal(it.client(0, new Uint8Array(24).fill(0xee), { port: 40_003 }), "hold", "the next segment may tell");
+  it.begins = undefined;
+  assert.equal(it.client(-HELLO.length, HELLO, { port: 40_002 }), "confirm", "nobody can tell");
+  assert.equal(it.verdicts.length, 3);
 });
 
 test("retransmissions: the same bytes are fine, others are not", () => {
