@@ -119,7 +119,10 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
     `-p tcp ${flow} -m conntrack --ctdir ORIGINAL ${bpf ? `${hasPayload(family)} ` : ""}${to}`;
   // Behind somebody who accepts established connections before us, nobody in the kernel sees all of one.
   const known = helloRules(behind ? undefined : hellos, marks);
-  const begun = behind ? "NG-BEGIN" : "NG-VERDICT";
+  // Where no program in the kernel sees where the client's stream begins, its SYNs are shown to userspace.
+  const shown = known.begun.length === 0;
+  const begun = shown ? "NG-BEGIN" : "NG-VERDICT";
+  const syn = `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${conn(VerdictClass.inspect)} -m conntrack --ctdir ORIGINAL ${queue(QueueOffset.inspect, false)}`;
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
     segments(confirm, queue(QueueOffset.inspect, false)),
@@ -261,6 +264,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
             `${is(VerdictClass.deny)} -g NG-REFUSE`,
             ...known.judged,
+            ...(shown ? [syn] : []),
             ...payload,
           ],
         },
@@ -276,13 +280,13 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: BRIDGE_CHAIN, rules: [] },
-        ...(behind
+        ...(shown
           ? [
               {
                 name: "NG-BEGIN",
                 rules: [
                   `${is(VerdictClass.inspect)} ${queue(QueueOffset.inspect, false)}`,
-                  `${is(VerdictClass.watch)} ${queue(QueueOffset.watch, true)}`,
+                  ...(behind ? [`${is(VerdictClass.watch)} ${queue(QueueOffset.watch, true)}`] : []),
                   "-g NG-VERDICT",
                 ],
               },

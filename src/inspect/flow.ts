@@ -18,6 +18,8 @@ export const SERVER_OCTETS_MAX = 16 * 1024;
 const SERVER_NEAR_OCTETS = 64 * 1024;
 /** Times that one connection is read: a protocol that asks for one byte after the other is not worth more. */
 const READINGS_MAX = 256;
+/** How far a first segment may be from its SYN. */
+const START_NEAR_OCTETS = 2 ** 20;
 const DATAGRAMS_MAX = 32;
 /** Bytes that the server has not acknowledged are kept this long, so that nobody can send others in their place. */
 export const UNACKED_OCTETS_MAX = 256 * 1024;
@@ -201,10 +203,11 @@ export class Flow<Owner> {
 
   /**
    * The client's stream begins where its SYN has said, whatever it sends first: bytes from before that never reach the server, and
-   * yet it acknowledges where they end. Who has sent no SYN that the kernel has seen (undefined) is believed as to where it begins.
+   * yet it acknowledges where they end. Who has sent no SYN that anybody has seen (undefined), or that of an earlier connection
+   * (far from `sequence`, its first segment), is believed as to where it begins.
    */
-  opened(opened: Opened | undefined): void {
-    if (opened === undefined) return;
+  opened(opened: Opened | undefined, sequence: number): void {
+    if (opened === undefined || Math.abs((sequence - opened.begins) | 0) > START_NEAR_OCTETS) return;
     const { begins } = opened;
     this.replaced = opened.replaced;
     if (!this.client.started) this.client.start(begins - 1);

@@ -64,7 +64,7 @@ export class Flows<Owner extends object> {
       flow.destination = packet.destination;
       flow.destinationPort = packet.destinationPort;
       this.#store.enter(flow, "reading", nowMs);
-      if (tcp && !watch) flow.opened(this.#desk.opened?.(flow));
+      if (tcp && !watch) flow.opened(this.#desk.opened?.(flow), packet.sequence);
     } else if (flow.state !== "proxied" && !flow.isTo(packet)) {
       return watch ? "go" : "drop"; // another connection from the same port: one after the other
     }

@@ -1,5 +1,5 @@
 import type { Ip } from "../base/address.ts";
-import { type Packet, Protocol } from "../model/packet.ts";
+import { type Packet, Protocol, TcpFlag } from "../model/packet.ts";
 
 /** Connections of one pod whose translation is remembered, and packets between the two hooks. */
 const TRANSLATIONS_MAX = 2048;
@@ -21,9 +21,26 @@ interface Place {
 export class Asked {
   private readonly translations = new Map<string, Place>();
   private readonly underway = new Map<string, Place | undefined>();
+  /** Sequence numbers of the first bytes of connections that have sent a SYN. */
+  private readonly starts = new Map<string, number>();
+
+  /** A SYN, before DNAT; the last one counts. */
+  starting({ protocol, tcpFlags, sourcePort, destination, destinationPort, sequence }: Packet): void {
+    if (protocol !== Protocol.TCP || (tcpFlags & (TcpFlag.SYN | TcpFlag.ACK)) !== TcpFlag.SYN) return;
+    put(this.starts, keyOf(protocol, sourcePort, destination, destinationPort), (sequence + 1) >>> 0, TRANSLATIONS_MAX);
+  }
+
+  /** Where the client's stream of such a connection begins, said once. */
+  startOf(port: number, destination: Ip, destinationPort: number): number | undefined {
+    const key = keyOf(Protocol.TCP, port, destination, destinationPort);
+    const start = this.starts.get(key);
+    this.starts.delete(key);
+    return start;
+  }
 
   /** A packet with class *inspect* or *watch* before DNAT. */
   begin(packet: Packet): void {
+    this.starting(packet);
     const { destination: address, destinationPort: port } = packet;
     const print = printOf(packet);
     const other = this.underway.get(print);

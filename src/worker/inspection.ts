@@ -130,7 +130,8 @@ export class Inspection implements Desk<GuardedPod> {
     const { packet } = held;
     const nowMs = context.nowMs();
     if (this.isAnswer(held)) return flows.fromServer(owner, packet, watch, nowMs);
-    if (held.hook !== PREROUTING) owner.asked.restore(packet);
+    if (held.hook === PREROUTING) owner.asked.starting(packet);
+    else owner.asked.restore(packet);
     if (packet.payloadEnd <= packet.payloadStart) return "go"; // nothing to see yet, and nothing decided
     if (!owner.work.has(nowMs)) {
       limited(context, owner, held, watch ? "info" : "deny", TOO_MANY);
@@ -220,7 +221,8 @@ export class Inspection implements Desk<GuardedPod> {
   }
 
   opened(flow: Flow<GuardedPod>): Opened | undefined {
-    return this.context.kernel.hellos?.opened(flow);
+    const begins = flow.owner.asked.startOf(flow.podPort, flow.destination as Ip, flow.destinationPort);
+    return this.context.kernel.hellos?.opened(flow) ?? (begins === undefined ? undefined : { begins, replaced: false });
   }
 
   settle(_flow: Flow<GuardedPod>, packet: Waiting, fate: Fate): void {
