@@ -153,7 +153,7 @@ export class KnownHellos {
     }
   }
 
-  /** Twice a second: the kernel's connections that wait for something which does not come any more. A few at a time. */
+  /** At each tick: the kernel's connections that wait for something which does not come any more. A few at a time. */
   tick(nowMs: number): void {
     if (!this.walking && nowMs - this.walkedMs < WALK_MS) return;
     const endsNs = process.hrtime.bigint() - BigInt(FLOW_SECONDS) * 1_000_000_000n;

@@ -6,6 +6,7 @@ import { type AgentStatus, running } from "../support/agent.ts";
 import { bundleFor, folderFor, IMAGE_COMMANDS, manifestCapabilities, NAMEGATE, NODE_INSIDE } from "../support/image.ts";
 import { KUBE_NEEDS, kubeShop, NODE } from "../support/kube-shop.ts";
 import { install, NAMESPACE, one, read } from "../support/manifests.ts";
+import { until } from "../support/lab.ts";
 import { need } from "../support/need.ts";
 import { CHECKOUT, OUT } from "../support/shop.ts";
 
@@ -80,7 +81,7 @@ test("the agent of install.yaml: a policy is enforced, also by its successor whi
     const got = await it.lab.exec("node", ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", `http://127.0.0.1:9810${path}`]);
     assert.equal(got.stdout, "200", path);
   }
-  assert.ok((await it.apiEvents()).some(({ reason }) => reason === "PolicyAccepted"));
+  await until("the API server has its Event", async () => (await it.apiEvents()).some(({ reason }) => reason === "PolicyAccepted"));
   assert.ok(!it.agent.child.err.some((line) => /forbidden|EPERM|EACCES|EROFS|not permitted/i.test(line)), it.agent.child.err.join("\n"));
 
   await it.agent.stop();
