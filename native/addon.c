@@ -277,10 +277,15 @@ static bool has_text(napi_env env, napi_value options, const char *name, char *o
     return !*there || to_text(env, value, name, out, size);
 }
 
+static void close_once(int *fd) {
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
 static void bpf_map_finalize(napi_env env, void *data, void *hint) {
     (void)env, (void)hint;
     struct ng_bpf_map *map = data;
-    if (map->fd >= 0) close(map->fd);
+    close_once(&map->fd);
     free(map);
 }
 
@@ -391,9 +396,7 @@ static napi_value bpf_map_fd(napi_env env, napi_callback_info info) {
 
 static napi_value bpf_map_close(napi_env env, napi_callback_info info) {
     struct ng_bpf_map *map = receiver(env, info, 0, NULL);
-    if (map == NULL) return NULL;
-    if (map->fd >= 0) close(map->fd);
-    map->fd = -1;
+    if (map != NULL) close_once(&map->fd);
     return NULL;
 }
 
@@ -404,7 +407,7 @@ struct bpf_program {
 static void bpf_program_finalize(napi_env env, void *data, void *hint) {
     (void)env, (void)hint;
     struct bpf_program *program = data;
-    if (program->fd >= 0) close(program->fd);
+    close_once(&program->fd);
     free(program);
 }
 
@@ -476,9 +479,7 @@ static napi_value bpf_program_pin(napi_env env, napi_callback_info info) {
 
 static napi_value bpf_program_close(napi_env env, napi_callback_info info) {
     struct bpf_program *program = receiver(env, info, 0, NULL);
-    if (program == NULL) return NULL;
-    if (program->fd >= 0) close(program->fd);
-    program->fd = -1;
+    if (program != NULL) close_once(&program->fd);
     return NULL;
 }
 

@@ -122,7 +122,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   // Where no program in the kernel sees where the client's stream begins, its SYNs are shown to userspace.
   const shown = known.begun.length === 0;
   const begun = shown ? "NG-BEGIN" : "NG-VERDICT";
-  const syn = `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${conn(VerdictClass.inspect)} -m conntrack --ctdir ORIGINAL ${queue(QueueOffset.inspect, false)}`;
+  const syns = inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`);
   const payload = [
     ...inspection.flatMap(({ flow, to }) => [segments(flow, to), `! -p tcp ${flow} -m conntrack --ctdir ORIGINAL ${to}`]),
     segments(confirm, queue(QueueOffset.inspect, false)),
@@ -264,7 +264,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
             `-p tcp ${deny} -m conntrack --ctdir ORIGINAL ${set(VerdictClass.deny)}`,
             `${is(VerdictClass.deny)} -g NG-REFUSE`,
             ...known.judged,
-            ...(shown ? [syn] : []),
+            ...(shown ? syns.slice(0, 1) : []), // of *inspect*
             ...payload,
           ],
         },
@@ -342,9 +342,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           name: "NG-INSPECT",
           rules: [
             ...known.answered,
-            ...(behind
-              ? inspection.map(({ flow, to }) => `-p tcp -m tcp --tcp-flags SYN,ACK SYN ${flow} -m conntrack --ctdir ORIGINAL ${to}`)
-              : []),
+            ...(behind ? syns : []),
             ...payload,
             // Only an acknowledgement is waited for any more: an answer with payload is not kept waiting for us.
             ...(bpf ? [`-p tcp ${confirm} -m conntrack --ctdir REPLY ${isBare(family)} -g NG-ANSWERED`, `${confirm} -j RETURN`] : []),

@@ -10,13 +10,13 @@ export type Fate = "go" | "confirm" | "reopen" | "hold" | "drop" | "pass" | "den
 
 export type Reason = "evasion" | "incomplete";
 
-/** What the engine needs of its surroundings. */
 /** How a connection began. `begins`: the sequence number of the client's first byte. `replaced`: see Flow. */
 export interface Opened {
   readonly begins: number;
   readonly replaced: boolean;
 }
 
+/** What the engine needs of its surroundings. */
 export interface Desk<Owner> {
   judge(flow: Flow<Owner>): Judge;
   /** A TCP connection's client has sent its first bytes: what the kernel knows of it, which then forgets it. */
