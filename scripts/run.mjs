@@ -29,6 +29,7 @@ const BESIDE_OTHERS = [
   "coexist-",
   "daemonset",
   "demo",
+  "dns-addresses",
   "dns-elsewhere",
   "dns-repair",
   "dns-replies",
