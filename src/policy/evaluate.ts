@@ -56,15 +56,42 @@ export function judge(view: View, question: Question): Verdict {
 
 /**
  * Those of `applications` whose first bytes some rule could take here, whatever else they say: it is worth waiting for all of
- * them.
+ * them. Asked for each connection under inspection, so what one rule takes is remembered, and most often is the answer.
  */
 export function mayTake(view: View, question: Question, applications: readonly string[]): readonly string[] {
-  const rules = view.levels.flatMap(({ accepts }) =>
-    accepts.filter((rule) => portMatches(rule, question) && destinationMatches(rule, question)).map(({ rule }) => rule),
-  );
-  return applications.filter((application) =>
-    rules.some(({ application: wanted, tls }) => wanted === undefined || mayBeApplication(wanted, application, question.protocol, tls)),
-  );
+  let first: readonly string[] | undefined;
+  let others: (readonly string[])[] | undefined;
+  for (const { accepts } of view.levels) {
+    for (const rule of accepts) {
+      if (!portMatches(rule, question) || !destinationMatches(rule, question)) continue;
+      const taken = takenBy(rule, question.protocol, applications);
+      if (first === undefined) first = taken;
+      else if (taken !== first) (others ??= []).push(taken);
+    }
+  }
+  if (first === undefined) return NOTHING;
+  if (others === undefined) return first;
+  const lists = [first, ...others];
+  return applications.filter((application) => lists.some((list) => list.includes(application)));
+}
+
+const NOTHING: readonly string[] = [];
+
+interface Taken {
+  readonly of: readonly string[];
+  readonly protocol: number;
+  readonly list: readonly string[];
+}
+/** The last answer for each rule. */
+const lastTaken = new WeakMap<CompiledRule, Taken>();
+
+function takenBy(rule: CompiledRule, protocol: number, of: readonly string[]): readonly string[] {
+  const last = lastTaken.get(rule);
+  if (last?.of === of && last.protocol === protocol) return last.list;
+  const { application: wanted, tls } = rule.rule;
+  const list = wanted === undefined ? of : of.filter((application) => mayBeApplication(wanted, application, protocol, tls));
+  lastTaken.set(rule, { of, protocol, list });
+  return list;
 }
 
 /** Does a rule take the destination for a proxy? Then nothing that it accepts is for the whole connection. */
