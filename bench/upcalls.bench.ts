@@ -1,12 +1,13 @@
 import type { Lab } from "../src/cli/lab-types.ts";
 import type { AgentStatus, TestAgent } from "../test/support/agent.ts";
 import { load } from "./support/load.ts";
-import { RESPONDER, withGuarded } from "./support/node.ts";
+import { RESPONDER, withPair } from "./support/node.ts";
 import { median, report } from "./support/report.ts";
 
 const WORKLOAD =
   "one pod opens new UDP connections to 131 072 addresses in turn, none of which its policy allows, for 2 s a round: at 50 000/s, and as fast as it can; its limit on upcalls is raised out of the way. " +
-  "Each round has a port of its own, so each connection is an upcall. Meanwhile another pod asks for names, 200 a second, each reply held";
+  "Each round has a port of its own, so each connection is an upcall. Meanwhile another pod asks for names, 200 a second, each reply held. " +
+  "Beside it, in turn, a node without namegate where one iptables rule drops the flood at 50 000/s: what the generator alone costs the lookups";
 const ROUNDS = 5;
 const FLOOD_MS = 2000;
 const SPREAD = 131_072;
@@ -49,11 +50,23 @@ async function round(lab: Lab, agent: TestAgent, rate: number, port: number): Pr
 
 const count = ({ counters }: AgentStatus, name: string): number => counters[name] ?? 0;
 
-await withGuarded(
-  async (lab, agent) => {
+/** The same flood and the same lookups where the kernel drops the flood by itself. */
+async function unguarded(lab: Lab, port: number): Promise<{ readonly p50: number; readonly p99: number }> {
+  const [, dns] = await Promise.all([
+    load(lab, "client", "flood", "198.18.0.0", port, OFFERED, FLOOD_MS, SPREAD),
+    load(lab, "other", "ask", RESPONDER, (200 * FLOOD_MS) / 1000, 0, NAMES, 200),
+  ]);
+  return { p50: dns["p50"] as number, p99: dns["p99"] as number };
+}
+
+await withPair(
+  async ({ plain, guarded: lab, agent }) => {
+    await plain.run("node", ["iptables-nft", "-t", "raw", "-A", "PREROUTING", "-p", "udp", "-d", "198.18.0.0/15", "-j", "DROP"]);
     const idle = await load(lab, "other", "ask", RESPONDER, 400, 0, NAMES, 200);
     const rounds: Record<"steady" | "most", Round[]> = { steady: [], most: [] };
+    const byRule: { readonly p50: number; readonly p99: number }[] = [];
     for (let i = 0; i < ROUNDS; i++) {
+      byRule.push(await unguarded(plain, 1000 + 2 * i));
       rounds.steady.push(await round(lab, agent, OFFERED, 1000 + 2 * i));
       rounds.most.push(await round(lab, agent, 0, 1001 + 2 * i));
     }
@@ -66,6 +79,8 @@ await withGuarded(
       { what: "lost in a round of 2 s", value: of(rounds.steady, "lost"), unit: "", target: { most: 0 } },
       { what: "another pod's DNS p50", value: of(rounds.steady, "p50"), unit: "µs" },
       { what: "another pod's DNS p99", value: of(rounds.steady, "p99"), unit: "µs", target: { most: 2000 } },
+      { what: "DNS p50 without namegate, the flood dropped by a rule", value: median(byRule.map(({ p50 }) => p50)), unit: "µs" },
+      { what: "DNS p99 without namegate, the flood dropped by a rule", value: median(byRule.map(({ p99 }) => p99)), unit: "µs" },
       { what: "another pod's DNS queries lost", value: of(rounds.steady, "dnsLost"), unit: "", target: { most: 0 } },
       { what: "offered without limit", value: of(rounds.most, "offered"), unit: "1/s" },
       { what: "decided, offered without limit", value: of(rounds.most, "decided"), unit: "1/s" },
@@ -73,5 +88,6 @@ await withGuarded(
       { what: "another pod's DNS p99, offered without limit", value: of(rounds.most, "p99"), unit: "µs" },
     ]);
   },
-  { args: ["--upcalls", "10000000"] },
+  async () => undefined,
+  ["--upcalls", "10000000"],
 );

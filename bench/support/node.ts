@@ -116,11 +116,12 @@ export interface Pair {
 export async function withPair<T>(
   run: (pair: Pair) => Promise<T>,
   prepare: (lab: Lab) => Promise<void> = async () => undefined,
+  args: readonly string[] = [],
 ): Promise<T> {
   const plain = await benchNode();
   try {
     await prepare?.(plain);
-    return await withGuarded((guarded, agent) => run({ plain, guarded, agent }), { prepare });
+    return await withGuarded((guarded, agent) => run({ plain, guarded, agent }), { prepare, args });
   } finally {
     await plain.close();
   }
