@@ -1,13 +1,13 @@
 import { load, type Measured } from "./support/load.ts";
-import type { Lab } from "../src/cli/lab-types.ts";
-import { benchNode, kubeProxy, type Pair, PORT, RESPONDER, withPair } from "./support/node.ts";
+import { kubeProxy, onTrios, PORT, RESPONDER, type Trio, withGuarded } from "./support/node.ts";
 import { interleave, median, report } from "./support/report.ts";
 
 const WORKLOAD =
   "one client opens TCP connections one after the other to an address whose name its pod has just resolved, in rounds of 4000 by turns on a node without namegate " +
   "(conntrack and a DNAT service, as kube-proxy makes them) and on one with it, and the same with the chains that kube-proxy has in filter and mangle on both; as a floor, without namegate but with one rule that never matches in each of the three chains " +
-  "that a forwarded packet passes because of us (mangle PREROUTING, filter FORWARD, security FORWARD); then connections that are denied, to ever new addresses (each an upcall) and to one (a cached denial)";
-const ROUNDS = 40;
+  "that a forwarded packet passes because of us (mangle PREROUTING, filter FORWARD, security FORWARD); the three nodes are made anew eight times, for equal nodes differ by some percent; then connections that are denied, to ever new addresses (each an upcall) and to one (a cached denial)";
+const TRIOS = 8;
+const ROUNDS = 5;
 const CONNECTS = 4000;
 const DENIALS = 300;
 /** x7.bench.test */
@@ -16,37 +16,17 @@ const KNOWN = "198.18.0.7";
 const unknown = (round: number): string => `198.19.${round * 2}.1`;
 
 type Rounds = readonly Measured[];
-interface Known {
-  readonly plain: Rounds;
-  readonly guarded: Rounds;
-  readonly hooks: Rounds;
-}
+type Known = Record<"plain" | "guarded" | "hooks", Measured[]>;
 
-/** The hooks that our rules need, with one rule each that never matches. */
-async function hooksOnly(prepare: (lab: Lab) => Promise<void>): Promise<Lab> {
-  const lab = await benchNode();
-  await prepare(lab);
-  const rule = "-m connmark --mark 0x3040/0x3040 -j RETURN";
-  const places = { mangle: "PREROUTING", filter: "FORWARD", security: "FORWARD" };
-  const text = Object.entries(places).flatMap(([table, chain]) => [`*${table}`, `-A ${chain} ${rule}`, "COMMIT"]);
-  await lab.run("node", ["iptables-nft-restore", "--noflush", lab.file("hooks.rules", `${text.join("\n")}\n`)]);
-  return lab;
-}
-
-async function known({ plain, guarded }: Pair, prepare: (lab: Lab) => Promise<void> = async () => undefined): Promise<Known> {
-  const floor = await hooksOnly(prepare);
-  try {
-    await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
-    const connect = {
-      plain: () => load(plain, "client", "connect", KNOWN, PORT, CONNECTS, 0),
-      guarded: () => load(guarded, "client", "connect", KNOWN, PORT, CONNECTS, 0),
-      hooks: () => load(floor, "client", "connect", KNOWN, PORT, CONNECTS, 0),
-    };
-    await interleave(2, connect);
-    return await interleave(ROUNDS, connect);
-  } finally {
-    await floor.close();
-  }
+async function known({ plain, hooks, guarded }: Trio): Promise<Known> {
+  await load(guarded, "client", "ask", RESPONDER, 1, 7, 8, 0);
+  const connect = {
+    plain: () => load(plain, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+    guarded: () => load(guarded, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+    hooks: () => load(hooks, "client", "connect", KNOWN, PORT, CONNECTS, 0),
+  };
+  await interleave(1, connect);
+  return interleave(ROUNDS, connect);
 }
 
 const of = (rounds: Rounds, field: string): number => median(rounds.map((one) => one[field] as number));
@@ -54,10 +34,9 @@ const of = (rounds: Rounds, field: string): number => median(rounds.map((one) =>
 const ratio = (all: Known, field: string, of: "guarded" | "hooks" = "guarded"): number =>
   median(all[of].map((one, i) => (one[field] as number) / (all.plain[i]?.[field] as number)));
 
-const kube = await withPair((pair) => known(pair, kubeProxy), kubeProxy);
-await withPair(async (pair) => {
-  const { guarded } = pair;
-  const bare = await known(pair);
+const bare = await onTrios(TRIOS, known);
+const kube = await onTrios(TRIOS, known, kubeProxy);
+await withGuarded(async (guarded) => {
   const failed = [bare, kube]
     .flatMap((one) => [...one.plain, ...one.guarded, ...one.hooks])
     .reduce((sum, { ok }) => sum + CONNECTS - (ok as number), 0);

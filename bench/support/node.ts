@@ -36,6 +36,10 @@ export function tlsPolicy(serverName: string, port: number): string {
   });
 }
 
+/** Every node of this run, so that one that is ended early leaves nothing. */
+const labs = new Set<Lab>();
+process.once("SIGTERM", () => void Promise.allSettled([...labs].map((lab) => lab.close())).finally(() => process.exit(1)));
+
 /**
  * One node as the benchmarks want it: the pods `client` and `other`, cluster DNS (DNATed by a service, so conntrack works
  * as on any node with kube-proxy), and a server `out` that answers at all of 198.18.0.0/15.
@@ -44,7 +48,7 @@ export async function benchNode(): Promise<Lab> {
   const lacking = missing({ root: true, addon: true, commands: [...LAB_COMMANDS, "gcc"] });
   if (lacking !== undefined) throw new Error(`benchmarks: ${lacking}`);
   const lab = await createLab();
-  process.once("SIGTERM", () => void lab.close().finally(() => process.exit(1)));
+  labs.add(lab);
   try {
     const dns = await clusterDns(lab);
     const coredns = lab.pods[0]?.v4 as string;
@@ -120,6 +124,58 @@ export async function withPair<T>(
   } finally {
     await plain.close();
   }
+}
+
+/**
+ * The hooks that our rules need, with one rule each that never matches (mangle PREROUTING, filter FORWARD, security FORWARD):
+ * the floor of whatever is enforced there with iptables.
+ */
+async function hooksNode(): Promise<Lab> {
+  const lab = await benchNode();
+  const rule = "-m connmark --mark 0x3040/0x3040 -j RETURN";
+  const places = { mangle: "PREROUTING", filter: "FORWARD", security: "FORWARD" };
+  const text = Object.entries(places).flatMap(([table, chain]) => [`*${table}`, `-A ${chain} ${rule}`, "COMMIT"]);
+  await lab.run("node", ["iptables-nft-restore", "--noflush", lab.file("hooks.rules", `${text.join("\n")}\n`)]);
+  return lab;
+}
+
+export interface Trio extends Pair {
+  /** No namegate, but its three hooks. */
+  readonly hooks: Lab;
+}
+
+/**
+ * Equal nodes differ by a few percent whatever their rules are (two without namegate: 3 %), a node by itself does not. So
+ * what is about a few percent is measured on `count` trios of nodes, each made anew, in an order that turns round.
+ */
+export async function onTrios<K extends string, T>(
+  count: number,
+  run: (trio: Trio) => Promise<Record<K, T[]>>,
+  prepare: (lab: Lab) => Promise<void> = async () => undefined,
+): Promise<Record<K, T[]>> {
+  const all: Partial<Record<K, T[]>> = {};
+  const node = async (make: () => Promise<Lab>, use: (lab: Lab) => Promise<Record<K, T[]>>): Promise<Record<K, T[]>> => {
+    const lab = await make();
+    try {
+      await prepare(lab);
+      return await use(lab);
+    } finally {
+      await lab.close();
+    }
+  };
+  for (let i = 0; i < count; i++) {
+    const results =
+      i % 2 === 0
+        ? await node(benchNode, (plain) =>
+            node(hooksNode, (hooks) => withGuarded((guarded, agent) => run({ plain, hooks, guarded, agent }), { prepare })),
+          )
+        : await withGuarded(
+            (guarded, agent) => node(hooksNode, (hooks) => node(benchNode, (plain) => run({ plain, hooks, guarded, agent }))),
+            { prepare },
+          );
+    for (const [name, list] of Object.entries(results) as [K, T[]][]) (all[name] ??= []).push(...list);
+  }
+  return all as Record<K, T[]>;
 }
 
 /** One node with the agent. */

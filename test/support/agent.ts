@@ -4,8 +4,10 @@ import { fileURLToPath } from "node:url";
 import { type Child, until } from "../../src/cli/lab-process.ts";
 import type { Lab } from "../../src/cli/lab-types.ts";
 import type { Explanation } from "../../src/control/explain.ts";
-import { ask } from "../../src/control/socket.ts";
+import { ask, type Request } from "../../src/control/socket.ts";
 import type { Event } from "../../src/model/event.ts";
+
+const ANSWER_MS = 20_000;
 
 /** The command-line program, as built beside this file. */
 export const MAIN = fileURLToPath(new URL("../../src/main.js", import.meta.url));
@@ -17,7 +19,7 @@ export interface TestAgent {
   events(): Event[];
   /** The first event that matches, waiting for it. `from`: skip that many. */
   event(what: string, match: (event: Event) => boolean, options?: { from?: number; timeoutMs?: number }): Promise<Event>;
-  /** `namegate status -o json`. */
+  /** What `namegate status -o json` prints, without the start of a program. */
   status(): Promise<AgentStatus>;
   /** kill -9. */
   kill(): Promise<void>;
@@ -95,18 +97,26 @@ export function namegate(lab: Lab, ...argv: string[]): ReturnType<Lab["exec"]> {
 
 export const socketOf = (lab: Lab): string => join(lab.dir, "agent.sock");
 
-/** What the agent answers to `explain`, without the start of a program. */
-export async function explained(
-  lab: Lab,
-  request: { readonly id: string } | { readonly pod: string; readonly to: string; readonly serverName?: string },
-): Promise<Explanation> {
-  let answer: Explanation | undefined;
-  await ask(socketOf(lab), { command: "explain", ...request }, (line) => {
-    answer = line as Explanation;
-  });
-  if (answer === undefined) throw new Error("the agent has not answered");
+/** What the agent answers on its socket. */
+async function answerOf<T>(lab: Lab, request: Request): Promise<T> {
+  let answer: T | undefined;
+  await ask(
+    socketOf(lab),
+    request,
+    (line) => {
+      answer = line as T;
+    },
+    AbortSignal.timeout(ANSWER_MS),
+  );
+  if (answer === undefined) throw new Error(`the agent has not answered within ${ANSWER_MS} ms`);
   return answer;
 }
+
+/** What the agent answers to `explain`, without the start of a program. */
+export const explained = (
+  lab: Lab,
+  request: { readonly id: string } | { readonly pod: string; readonly to: string; readonly serverName?: string },
+): Promise<Explanation> => answerOf(lab, { command: "explain", ...request });
 
 export interface AgentStart {
   /** Further options. */
@@ -151,7 +161,7 @@ export async function running(lab: Lab, child: Child, ready = true): Promise<Tes
     child,
     events,
     event: (what, match, { from = 0, timeoutMs = 5000 } = {}) => until(`event: ${what}`, () => events().slice(from).find(match), timeoutMs),
-    status: async () => JSON.parse((await namegate(lab, "status", "-o", "json", "--socket", socketOf(lab))).stdout) as AgentStatus,
+    status: () => answerOf<AgentStatus>(lab, { command: "status" }),
     kill: async () => {
       child.kill("SIGKILL");
       await child.exited;
