@@ -64,35 +64,40 @@ for (const [what, kind, where, peer] of [
   });
 }
 
-test("connections that others open to a pod live on, but for one that the node has forgotten", async (t) => {
-  if (!need(t, NEEDS)) return;
-  const it = await shop(t, { agent: false });
-  await serve(it.lab, "checkout", [{ kind: "echo", port: 8080 }]);
-  const pod = it.lab.pods.find(({ name }) => name === "checkout");
-  const held: (readonly [Awaited<ReturnType<typeof clientIn>>, number])[] = [];
-  for (const client of [await clientIn(it.lab, "out"), await clientIn(it.lab, "node")])
-    for (const host of [pod?.v4 as string, pod?.v6 as string])
-      held.push([client, (await client.connect({ host, port: 8080, send: "hi", expect: 2, hold: true })).hold as number]);
-  const alive = async (why: string): Promise<void> => {
-    for (const [client, hold] of held) assert.equal((await client.talk({ hold, send: "on", expect: 2 })).data, "on", why);
-  };
-  const forget = async (): Promise<unknown> => await it.lab.run("node", ["conntrack", "-F"]);
-  await it.start();
-  await alive("an agent starts");
-  await it.put("checkout", { ...POLICY, mode: "Monitor" });
-  await alive("a policy appears");
-  await forget();
-  await alive("Monitor stops nothing");
-  await it.put("checkout", POLICY);
-  await alive("it is enforced");
-  await it.put("checkout", { ...POLICY, egress: [] });
-  await alive("it changes");
-  await it.agent.kill();
-  await it.start();
-  await alive("the agent is restarted");
-  const from = it.agent.events().length;
-  await forget();
-  const [client, hold] = held[0] as (typeof held)[number];
-  assert.equal((await client.talk({ hold, send: "on", expect: 2 })).code, "ECONNRESET");
-  await it.agent.event("refused", (e) => e.why === "mid-stream", { from });
-});
+for (const [kind, iptables] of [
+  ["routed", "nft"],
+  ["bridge", "legacy"],
+] as const) {
+  test(`connections that others open to a pod live on, but for one that the node has forgotten (${kind}, ${iptables})`, async (t) => {
+    if (!need(t, NEEDS)) return;
+    const it = await shop(t, { agent: false, pods: [{ name: "checkout", kind }], iptables });
+    await serve(it.lab, "checkout", [{ kind: "echo", port: 8080 }]);
+    const pod = it.lab.pods.find(({ name }) => name === "checkout");
+    const held: (readonly [Awaited<ReturnType<typeof clientIn>>, number])[] = [];
+    for (const client of [await clientIn(it.lab, "out"), await clientIn(it.lab, "node")])
+      for (const host of [pod?.v4 as string, pod?.v6 as string])
+        held.push([client, (await client.connect({ host, port: 8080, send: "hi", expect: 2, hold: true })).hold as number]);
+    const alive = async (why: string): Promise<void> => {
+      for (const [client, hold] of held) assert.equal((await client.talk({ hold, send: "on", expect: 2 })).data, "on", why);
+    };
+    const forget = async (): Promise<unknown> => await it.lab.run("node", ["conntrack", "-F"]);
+    await it.start();
+    await alive("an agent starts");
+    await it.put("checkout", { ...POLICY, mode: "Monitor" });
+    await alive("a policy appears");
+    await forget();
+    await alive("Monitor stops nothing");
+    await it.put("checkout", POLICY);
+    await alive("it is enforced");
+    await it.put("checkout", { ...POLICY, egress: [] });
+    await alive("it changes");
+    await it.agent.kill();
+    await it.start();
+    await alive("the agent is restarted");
+    const from = it.agent.events().length;
+    await forget();
+    const [client, hold] = held[0] as (typeof held)[number];
+    assert.equal((await client.talk({ hold, send: "on", expect: 2 })).code, "ECONNRESET");
+    await it.agent.event("refused", (e) => e.why === "mid-stream", { from });
+  });
+}
