@@ -43,6 +43,7 @@ const BESIDE_OTHERS = [
   "lab",
   "modes",
   "page",
+  "picked",
   "policy-rules",
   "prefixes",
   "proxy",

@@ -20,6 +20,7 @@ const OF_DENIAL: Readonly<Record<Why, Severity>> = {
   evasion: "critical",
   incomplete: "medium",
   "spoofed-source": "critical",
+  "mid-stream": "medium",
   "unknown-pod": "medium",
   "upcall-limit": "high",
   malformed: "medium",

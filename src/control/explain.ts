@@ -53,7 +53,15 @@ export interface ExplainDeps {
 
 const ID_CHARS_MAX = 64;
 /** Reasons that are not the policies', or whose bytes are not in the event. */
-const NOT_REPLAYED: ReadonlySet<string> = new Set(["incomplete", "upcall-limit", "malformed", "fault", "unknown-pod", "spoofed-source"]);
+const NOT_REPLAYED: ReadonlySet<string> = new Set([
+  "incomplete",
+  "upcall-limit",
+  "malformed",
+  "fault",
+  "unknown-pod",
+  "spoofed-source",
+  "mid-stream",
+]);
 /** Reasons for which a query is refused. */
 const OF_QUERIES: ReadonlySet<string> = new Set(["name-not-allowed", "denied-by-rule"]);
 /** Reasons that only first bytes can give. */

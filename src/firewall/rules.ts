@@ -3,6 +3,8 @@ import { InterfaceGroup } from "../model/attachment.ts";
 import { SourceClass, VerdictClass } from "../model/verdict.ts";
 import { helloRules } from "./hello-rules.ts";
 import { hex, type Marks } from "./marks.ts";
+import { hasPayload, isBare } from "./payload-match.ts";
+import { pickedRules } from "./picked-rules.ts";
 
 /** NFQUEUE numbers, counted from a configurable base. */
 export const QueueOffset = { admission: 0, query: 1, reply: 2, inspect: 3, monitor: 4, watch: 5 } as const;
@@ -64,33 +66,12 @@ export interface TableWanted {
 }
 
 /** The sets that the rules name, by role and family (DESIGN §3.1). */
-export function setName(role: "src" | "resolver" | "guard" | "query" | "allow" | "net" | "deny" | "name", of: Family): string {
+export function setName(role: "src" | "resolver" | "guard" | "enforce" | "query" | "allow" | "net" | "deny" | "name", of: Family): string {
   return `ng-${role}${of}`;
 }
 
 /** The chain whose rules come and go with bridged pods; all others are static. */
 export const BRIDGE_CHAIN = "NG-BRIDGE";
-
-/**
- * Classic BPF for xt_bpf (the packet starts at its IP header): true when a TCP segment has payload. IPv4: total length >
- * header lengths. IPv6: true too where the next header is not TCP, so that extension headers never hide payload.
- */
-function hasPayload(of: Family): string {
-  return payloadMatch(of, "6 0 0 1", "6 0 0 0");
-}
-
-/** The opposite: a TCP segment without payload, and without extension headers. */
-function isBare(of: Family): string {
-  return payloadMatch(of, "6 0 0 0", "6 0 0 1");
-}
-
-function payloadMatch(of: Family, payload: string, none: string): string {
-  const program =
-    of === 4
-      ? ["177 0 0 0", "80 0 0 12", "116 0 0 2", "84 0 0 60", "12 0 0 0", "7 0 0 0", "40 0 0 2", "29 1 0 0", payload, none]
-      : ["48 0 0 6", "21 0 6 6", "48 0 0 52", "116 0 0 2", "84 0 0 60", "7 0 0 0", "40 0 0 4", "29 1 0 0", payload, none];
-  return `-m bpf --bytecode "${program.length},${program.join(",")}"`;
-}
 
 /** The bits of a class that inspect and watch share, and no other has so. */
 const INSPECTED_BITS = 3;
@@ -149,6 +130,8 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
   // Without a connection to remember it, only a pass may go on.
   const lost = `-m mark ! --mark ${hex(marks.value(VerdictClass.pass))}/${mask} -m conntrack --ctstate INVALID,UNTRACKED -j DROP`;
   const query = `-m set --match-set ${name("query")} src -m set --match-set ${name("resolver")} dst,dst ${queue(QueueOffset.query, true)}`;
+
+  const picked = pickedRules(`-m set --match-set ${name("enforce")} dst`, set(SourceClass.picked), queue(QueueOffset.admission, false));
 
   return [
     {
@@ -231,6 +214,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-NEW",
           rules: [
+            picked.early,
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${is(VerdictClass.pass)} -g NG-PASS`,
             `-m connmark ! --mark 0x0/${mask} -g NG-JUDGED`, // not the first one, and no answer yet
@@ -247,6 +231,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         {
           name: "NG-MONITOR",
           rules: [
+            picked.early,
             clear,
             `-j SET --map-set ${name("allow")} dst,dst,src --map-mark`,
             `${marked} -g ${begun}`,
@@ -304,6 +289,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
         { name: "NG-ANSWER", rules: !rpfilter ? [] : [`-m conntrack --ctdir REPLY -m rpfilter --invert ${set(VerdictClass.ours)}`] },
         { name: "NG-DNS", rules: [`-j CONNMARK --set-xmark ${hex(marks.value(VerdictClass.dns))}/${mask}`, clear] },
         { name: "NG-SPOOF", rules: [`-m limit --limit 20/sec --limit-burst 20 ${queue(QueueOffset.admission, false)}`, "-j DROP"] },
+        picked.chain,
       ],
       jumps: [{ from: "PREROUTING", to: "NG-ADMIT" }],
     },
@@ -328,6 +314,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           name: "NG-LATE",
           rules: [
             `${conn(VerdictClass.pass)} -j RETURN`,
+            picked.late,
             ...routedDiscovery,
             `${is(VerdictClass.ours)} -g NG-CLEAR`,
             ...replies,
@@ -360,6 +347,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           ],
         },
         { name: "NG-CLEAR", rules: [clear] },
+        picked.chain,
         { name: "NG-VERDICT", rules: [lost, ...pass, `${deny} -g NG-CUT`] },
         // Whoever accepted it before our REJECT in filter, the pod is to see a reset, from userspace; without an agent, silence.
         {
@@ -374,6 +362,7 @@ export function wantedRules({ family, marks, queueBase, matches: { bpf, groups, 
           name: "NG-REPLY",
           rules: [
             `${conn(VerdictClass.pass)} -j RETURN`,
+            picked.late,
             `${is(VerdictClass.ours)} -g NG-CLEAR`,
             ...replies,
             `${is(VerdictClass.pass)} -g NG-VERDICT`,

@@ -18,6 +18,7 @@ export type Why =
   | "evasion" // first bytes that only somebody who hides something sends: overlaps that differ, decoys, illegal records
   | "incomplete" // the first bytes could not be read within the limits
   | "spoofed-source" // not this interface's address
+  | "mid-stream" // a connection whose beginning nobody saw: the first packet of it that came is no SYN
   | "unknown-pod" // an interface of the CNI whose pod is not known (yet)
   | "upcall-limit" // this pod opens new connections faster than its limit
   | "malformed" // the packet cannot be read
@@ -121,5 +122,6 @@ export const VerdictClass = {
 /**
  * `unknown`: a pod's interface, and an address that is no known pod's. `starting`: the same, while no pod is known at all; of the
  * two and `monitor` only these have the lowest bit. `enforce` has a number that no set holds as a verdict: while the mark says it, no set has answered yet (NG-NEW).
+ * `picked` is on its way to a pod, not from one (firewall/picked-rules.ts).
  */
-export const SourceClass = { unknown: 1, monitor: 2, unguarded: 3, spoof: 4, enforce: 5, starting: 7 } as const;
+export const SourceClass = { unknown: 1, monitor: 2, unguarded: 3, spoof: 4, enforce: 5, picked: 6, starting: 7 } as const;

@@ -26,6 +26,7 @@ const NO_RULE: Readonly<Partial<Record<Why, string>>> = {
   "names-disagree": "two names of the server in the first bytes differ: find out who sends them",
   incomplete: "the first bytes could not be read within the limits, so nobody knows what to allow",
   "spoofed-source": "no rule allows another address than the pod's own",
+  "mid-stream": "no rule allows a connection that nobody saw begin; a new one is judged",
   "unknown-pod": "the pod was not known yet",
   "upcall-limit": "the pod opens connections faster than its limit",
   malformed: "the packet cannot be read",

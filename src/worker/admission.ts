@@ -46,18 +46,27 @@ export function admit(
   eachPacket(context, queue, count, monitor ? NfVerdict.accept : NfVerdict.drop, (held, answer) => {
     // Source classes come here, and one verdict: a refusal that is to be answered (NG-REFUSE). An unguarded source never does.
     if (context.kernel.marks.classOf(held.mark) === VerdictClass.deny) reset(context, held, sender);
-    else admitOne(context, queue, held, answer, monitor, unknown);
+    else admitOne(context, queue, held, answer, monitor, sender, unknown);
   });
   context.kernel.commit();
 }
 
-function admitOne(context: Context, queue: PacketQueue, held: Held, answer: Settlement, monitor: boolean, unknown: UnknownPods): void {
+function admitOne(
+  context: Context,
+  queue: PacketQueue,
+  held: Held,
+  answer: Settlement,
+  monitor: boolean,
+  sender: RawSender,
+  unknown: UnknownPods,
+): void {
   if (isCanary(context, held, answer)) return;
   const { kernel, counters, pods } = context;
   const { packet } = held;
   const pod = pods.of(packet.source);
   const source = kernel.marks.classOf(held.mark);
   if (source === SourceClass.spoof) return spoofed(context, held);
+  if (source === SourceClass.picked) return midStream(context, held, sender);
   if (source === SourceClass.unknown || source === SourceClass.starting || pod === undefined) {
     if (pod === undefined || !arrivedFrom(pod, held)) {
       const sender = monitor ? undefined : pods.behind(held.physindev || held.indev);
@@ -125,6 +134,24 @@ function reset(context: Context, { packet, hook }: Held, sender: RawSender): voi
   // Where nobody knows what DNAT has made of which address, conntrack may: it must take the reset for the connection's.
   sender.send(answer, answer.length, known ? context.kernel.marks.value(VerdictClass.ours) : 0);
 }
+
+/** On its way to a pod, dropped (firewall/picked-rules.ts): its sender sees the connection reset. */
+function midStream(context: Context, { packet }: Held, sender: RawSender): void {
+  const pod = context.pods.of(packet.destination);
+  if (packet.protocol !== Protocol.TCP || pod === undefined) return;
+  const { source: destination, sourcePort: destinationPort, destination: source, destinationPort: sourcePort, protocol } = packet;
+  const said = { action: "deny", why: "mid-stream", policy: undefined, rule: undefined, nearest: undefined } as const;
+  context.meter.denied(said.why, undefined, undefined, "deny");
+  const names = pod.guard.seen(destination, context.now());
+  denied(context, pod, { source, sourcePort, destination, destinationPort, protocol }, said, "deny", names, undefined, MID_STREAM);
+  const answer = tcpResetBack(packet);
+  sender.send(answer, answer.length, context.kernel.marks.value(VerdictClass.ours));
+}
+
+const MID_STREAM = (): string =>
+  "the other end sent a packet of a connection that this node did not see begin, so nobody knows whose it is, and what the pod says in it would go unread; " +
+  "it was reset. The node forgets idle connections (net.netfilter.nf_conntrack_tcp_timeout_established), and all with `conntrack -F`; " +
+  "else the pod has made it forget this one";
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {
   return pod.attachment.kind !== "missing" && (pod.attachment.index === held.indev || pod.attachment.index === held.physindev);

@@ -25,6 +25,7 @@ function specs(of: Family): SetSpec[] {
     { name: name("src"), type: "hash:net,iface", family: of, skbinfo: true },
     { name: name("resolver"), type: "hash:ip,port", family: of },
     { name: name("guard"), type: "hash:ip", family: of, skbinfo: true },
+    { name: name("enforce"), type: "hash:ip", family: of },
     { name: name("query"), type: "hash:ip", family: of },
     { name: name("allow"), type: "hash:ip,port,ip", family: of, timeout: 0, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
     { name: name("net"), type: "hash:ip,port,net", family: of, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
@@ -36,7 +37,7 @@ function specs(of: Family): SetSpec[] {
 export const SET_NAMES: readonly string[] = FAMILIES.flatMap((of) => specs(of).map(({ name }) => name));
 
 /** The sets whose every element is wanted as such, with no time of its own. The others are caches. */
-export const FIXED_ROLES = ["src", "resolver", "guard", "query", "net"] as const;
+export const FIXED_ROLES = ["src", "resolver", "guard", "enforce", "query", "net"] as const;
 export type FixedRole = (typeof FIXED_ROLES)[number];
 
 /** What tells elements of one fixed set apart. */

@@ -39,6 +39,7 @@ const WHY = {
   evasion: true,
   incomplete: true,
   "spoofed-source": false,
+  "mid-stream": true,
   "unknown-pod": false,
   "upcall-limit": false,
   malformed: true,

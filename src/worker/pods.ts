@@ -154,6 +154,7 @@ export class GuardedPod {
         const of = family(address);
         want("src", of, { address, bits: address.length * 8, iface, mark });
         want("guard", of, { address, mark: enforcing ? SourceClass.spoof : 0 });
+        if (enforcing) want("enforce", of, { address });
         if (book.restrictsQueries) want("query", of, { address });
         for (const use of networks) {
           const { cidr, protocol, port, kernel } = use;

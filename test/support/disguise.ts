@@ -94,3 +94,26 @@ def end():
     try: print("answered" if s.recv(9) else "closed")
     except OSError as error: print(type(error).__name__)
 `;
+
+/** `raw(n, ack, ...)` sends a segment of a connection that the pod's kernel knows nothing of; `begin(isn)` makes one. */
+export const RAW = `
+import subprocess
+subprocess.run(["ip6tables-nft" if v6 else "iptables-nft", "-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP"], check=True)
+MD5 = b"\\x13\\x12" + bytes(16) + b"\\1\\1" # a server that has no key for it drops the segment
+p = own[1] ^ 1
+SYN, RST, ACK = 2, 4, 16
+def raw(n, a, data=b"", flags=24, options=b"", bad=False, ext=False):
+    t = struct.pack("!HHIIBBHHH", p, port, n & 0xffffffff, a & 0xffffffff, (20 + len(options)) << 2, flags, 64000, 0, 0) + options + data
+    pseudo = src + dst + (struct.pack("!II", len(t), 6) if v6 else struct.pack("!HH", 6, len(t)))
+    t = t[:16] + struct.pack("!H", csum(pseudo + t) ^ (0x5555 if bad else 0)) + t[18:]
+    eth.send(ip(b"\\6\\0\\1\\4\\0\\0\\0\\0" + t, 64, proto=60) if ext else ip(t, 64)); time.sleep(0.002)
+def accepted(): # the server's sequence number
+    until = time.time() + 3
+    while time.time() < until:
+        f = eth.recv(65535)
+        if f[:6] == mac[6:12] and f[at+2:at+4] == struct.pack("!H", p) and f[at+13] == SYN | ACK: return struct.unpack("!I", f[at+4:at+8])[0] + 1
+def begin(isn):
+    raw(isn, 0, flags=SYN); q = accepted(); raw(isn + 1, q, flags=ACK); return q
+isn = 70000
+first = isn + 1
+`;

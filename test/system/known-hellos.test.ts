@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { policy, putPolicy } from "../support/agent.ts";
-import { PRELUDE } from "../support/disguise.ts";
+import { PRELUDE, RAW } from "../support/disguise.ts";
 import { need } from "../support/need.ts";
 import { OUT, SHOP_NEEDS, type Shop, shop } from "../support/shop.ts";
 
@@ -41,26 +41,9 @@ print("ready", flush=True)
 while True: threading.Thread(target=serve, args=(l.accept()[0],)).start()
 `;
 
-/** `raw(n, ack, ...)` sends a segment of a connection that the pod's kernel knows nothing of; `begin(isn)` makes one. */
-const RAW = `
-import subprocess
-subprocess.run(["ip6tables-nft" if v6 else "iptables-nft", "-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP"], check=True)
-MD5 = b"\\x13\\x12" + bytes(16) + b"\\1\\1" # a server that has no key for it drops the segment
-p = own[1] ^ 1
-SYN, RST, ACK = 2, 4, 16
-def raw(n, a, data=b"", flags=24, options=b"", bad=False, ext=False):
-    t = struct.pack("!HHIIBBHHH", p, port, n & 0xffffffff, a & 0xffffffff, (20 + len(options)) << 2, flags, 64000, 0, 0) + options + data
-    pseudo = src + dst + (struct.pack("!II", len(t), 6) if v6 else struct.pack("!HH", 6, len(t)))
-    t = t[:16] + struct.pack("!H", csum(pseudo + t) ^ (0x5555 if bad else 0)) + t[18:]
-    eth.send(ip(b"\\6\\0\\1\\4\\0\\0\\0\\0" + t, 64, proto=60) if ext else ip(t, 64)); time.sleep(0.002)
-def accepted(): # the server's sequence number
-    until = time.time() + 3
-    while time.time() < until:
-        f = eth.recv(65535)
-        if f[:6] == mac[6:12] and f[at+2:at+4] == struct.pack("!H", p) and f[at+13] == SYN | ACK: return struct.unpack("!I", f[at+4:at+8])[0] + 1
-def begin(isn):
-    raw(isn, 0, flags=SYN); q = accepted(); raw(isn + 1, q, flags=ACK); return q
-def wrapped(): # evil's hello, whose last extension is padding, and reads as a good one
+/** evil's hello, whose last extension is padding, and reads as a good one. */
+const WRAPPED = `
+def wrapped():
     name = b"evil.exampl.com"
     ext = struct.pack("!HHHBH", 0, len(name) + 5, len(name) + 3, 0, len(name)) + name + struct.pack("!HHBHH", 43, 5, 4, 0x0304, 0x0303)
     ext += struct.pack("!HH", 21, len(GOOD)) + GOOD
@@ -68,8 +51,6 @@ def wrapped(): # evil's hello, whose last extension is padding, and reads as a g
     return records(b"\\x01" + struct.pack("!I", len(body))[1:] + body)
 WRAP = wrapped()
 n = len(GOOD)
-isn = 70000
-first = isn + 1
 `;
 
 /** What it tries | in Python, with GOOD known to the kernel; nothing that it says behind an evil hello may reach the server. */
@@ -154,7 +135,7 @@ async function world(t: Parameters<typeof shop>[0]): Promise<World> {
     it,
     leaks: () => server.out.filter((line) => line === "leak").length,
     play: async (host, code) => {
-      const file = it.lab.file(`play${plays++}.py`, `${PRELUDE}${RAW}${code}\n`);
+      const file = it.lab.file(`play${plays++}.py`, `${PRELUDE}${RAW}${WRAPPED}${code}\n`);
       return (await it.lab.run("checkout", ["python3", file, host, "443"], { timeoutMs: 15_000 })).trim();
     },
     read: async () => (await it.agent.status()).counters["inspected"] as number,

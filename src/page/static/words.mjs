@@ -25,6 +25,7 @@ const WHY = {
   evasion: "First bytes that only somebody who hides something sends.",
   incomplete: "The first bytes could not be read within the limits.",
   "spoofed-source": "The source address is not this interface's.",
+  "mid-stream": "Nobody saw the connection begin: its first packet is no SYN.",
   "unknown-pod": "The pod of this interface is not known yet.",
   "upcall-limit": "The pod opens new connections faster than its limit.",
   malformed: "The packet cannot be read.",
