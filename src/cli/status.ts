@@ -30,6 +30,7 @@ interface Status {
   readonly problems: readonly string[];
   readonly selfTest?: { readonly state: string; readonly why: string | null; readonly warnings: readonly string[] };
   readonly sets: Readonly<Record<string, number>>;
+  readonly knownHellos?: { readonly inKernel: boolean; readonly why: string | null };
 }
 
 /** Asks for one answer. */
@@ -84,6 +85,11 @@ function text(s: Status): string {
         .map(([name, count]) => `${name} ${count}`)
         .join(", ") || "none"
     }`,
+    ...(s.knownHellos === undefined
+      ? []
+      : [
+          `known ClientHellos: ${s.knownHellos.inKernel ? "by the kernel" : `read by userspace each time (${s.knownHellos.why ?? "no reason given"})`}`,
+        ]),
   ];
   return `${lines.join("\n")}\n`;
 }

@@ -176,6 +176,11 @@ test("status, observe and check tell a person and a program the same", async (t)
   assert.match(text.stdout, /^ready; mode Enforce, in effect Enforce/);
   assert.match(text.stdout, /shop\/checkout +Enforce +yes +routed cali/);
   assert.match(text.stdout, /shop\/free +- /);
+  const { inKernel } = json["knownHellos"] as { readonly inKernel: boolean };
+  assert.match(
+    text.stdout,
+    inKernel ? /^known ClientHellos: by the kernel$/m : /^known ClientHellos: read by userspace each time \(.+\)$/m,
+  );
 
   const observer = lab.spawn("node", [process.execPath, MAIN, "observe", "-o", "json", "--socket", socketOf(lab)]);
   const denied = await until("seen by the observer", async () => {
