@@ -49,7 +49,6 @@ const BESIDE_OTHERS = [
   "proxy",
   "rules",
   "self-test",
-  "usage",
 ].map((start) => join("system", start));
 const mayShare = (file) => BESIDE_OTHERS.some((start) => file.includes(start));
 

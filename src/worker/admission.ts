@@ -151,7 +151,7 @@ function midStream(context: Context, { packet }: Held, sender: RawSender): void 
 const MID_STREAM = (): string =>
   "the other end sent a packet of a connection that this node did not see begin, so nobody knows whose it is, and what the pod says in it would go unread; " +
   "it was reset. The node forgets idle connections (net.netfilter.nf_conntrack_tcp_timeout_established), and all with `conntrack -F`; " +
-  "else the pod has made it forget this one";
+  "else the pod has made it forget this one, or what the pod sends goes past netfilter";
 
 function arrivedFrom(pod: GuardedPod, held: Held): boolean {
   return pod.attachment.kind !== "missing" && (pod.attachment.index === held.indev || pod.attachment.index === held.physindev);
