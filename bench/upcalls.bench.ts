@@ -88,6 +88,5 @@ await withPair(
       { what: "another pod's DNS p99, offered without limit", value: of(rounds.most, "p99"), unit: "µs" },
     ]);
   },
-  async () => undefined,
   ["--upcalls", "10000000"],
 );

@@ -112,19 +112,19 @@ export interface Pair {
   readonly agent: TestAgent;
 }
 
-/** Two equal nodes at once, one without and one with the agent, so that rounds on them can take turns. */
-export async function withPair<T>(
-  run: (pair: Pair) => Promise<T>,
-  prepare: (lab: Lab) => Promise<void> = async () => undefined,
-  args: readonly string[] = [],
-): Promise<T> {
-  const plain = await benchNode();
+/** A node for as long as it is used. */
+async function withNode<T>(make: () => Promise<Lab>, use: (lab: Lab) => Promise<T>): Promise<T> {
+  const lab = await make();
   try {
-    await prepare?.(plain);
-    return await withGuarded((guarded, agent) => run({ plain, guarded, agent }), { prepare, args });
+    return await use(lab);
   } finally {
-    await plain.close();
+    await lab.close();
   }
+}
+
+/** Two equal nodes at once, one without and one with the agent, so that rounds on them can take turns. */
+export function withPair<T>(run: (pair: Pair) => Promise<T>, args: readonly string[] = []): Promise<T> {
+  return withNode(benchNode, (plain) => withGuarded((guarded, agent) => run({ plain, guarded, agent }), { args }));
 }
 
 /**
@@ -146,8 +146,8 @@ export interface Trio extends Pair {
 }
 
 /**
- * Equal nodes differ by a few percent whatever their rules are (two without namegate: 3 %), a node by itself does not. So
- * what is about a few percent is measured on `count` trios of nodes, each made anew, in an order that turns round.
+ * Equal nodes differ by a few percent whatever their rules are (two without namegate by 3 %, in one run). So what is about a
+ * few percent is measured on `count` trios of nodes, each made anew, in an order that turns round.
  */
 export async function onTrios<K extends string, T>(
   count: number,
@@ -155,15 +155,11 @@ export async function onTrios<K extends string, T>(
   prepare: (lab: Lab) => Promise<void> = async () => undefined,
 ): Promise<Record<K, T[]>> {
   const all: Partial<Record<K, T[]>> = {};
-  const node = async (make: () => Promise<Lab>, use: (lab: Lab) => Promise<Record<K, T[]>>): Promise<Record<K, T[]>> => {
-    const lab = await make();
-    try {
+  const node = (make: () => Promise<Lab>, use: (lab: Lab) => Promise<Record<K, T[]>>): Promise<Record<K, T[]>> =>
+    withNode(make, async (lab) => {
       await prepare(lab);
-      return await use(lab);
-    } finally {
-      await lab.close();
-    }
-  };
+      return use(lab);
+    });
   for (let i = 0; i < count; i++) {
     const results =
       i % 2 === 0
@@ -180,19 +176,16 @@ export async function onTrios<K extends string, T>(
 }
 
 /** One node with the agent. */
-export async function withGuarded<T>(
+export function withGuarded<T>(
   run: (lab: Lab, agent: TestAgent) => Promise<T>,
   { prepare, args = [] }: { readonly prepare?: ((lab: Lab) => Promise<void>) | undefined; readonly args?: readonly string[] } = {},
 ): Promise<T> {
-  const lab = await benchNode();
-  try {
+  return withNode(benchNode, async (lab) => {
     await prepare?.(lab);
     putPolicy(lab, "bench.yaml", POLICY);
     const agent = await startAgent(lab, { args });
     const result = await run(lab, agent);
     await agent.stop();
     return result;
-  } finally {
-    await lab.close();
-  }
+  });
 }

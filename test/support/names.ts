@@ -9,7 +9,7 @@ export const accept = (names: readonly string[], port: number): object => ({
   ports: [{ protocol: "TCP", port }],
 });
 /** A policy that enforces these rules on the pods of an app. */
-export const only = (app: string, ...egress: readonly object[]): string =>
+export const enforcing = (app: string, ...egress: readonly object[]): string =>
   policy(app, { mode: "Enforce", subject: { podSelector: { matchLabels: { app } } }, egress });
 
 /** How a connection ends; null: answered. */

@@ -4,7 +4,7 @@ import { policy, putPolicy, startAgent } from "../support/agent.ts";
 import { type Client, clientIn } from "../support/client.ts";
 import { dnsServer } from "../support/dns-server.ts";
 import { clusterDns, LAB_COMMANDS, labFor, until } from "../support/lab.ts";
-import { accept, code, only } from "../support/names.ts";
+import { accept, code, enforcing } from "../support/names.ts";
 import { need } from "../support/need.ts";
 import { serve } from "../support/servers.ts";
 
@@ -37,7 +37,7 @@ test("a name with 1000 addresses: all are usable, newer ones take the place of t
     port: dns.port,
     names: { "many.example.com": { AAAA: first }, "probe.example.org": { A: [probe], ttl: 1 } },
   });
-  putPolicy(lab, "client.yaml", only("client", accept(["*.example.com"], 443)));
+  putPolicy(lab, "client.yaml", enforcing("client", accept(["*.example.com"], 443)));
   putPolicy(
     lab,
     "short.yaml",

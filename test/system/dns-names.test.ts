@@ -5,7 +5,7 @@ import { putPolicy, startAgent, type TestAgent } from "../support/agent.ts";
 import { clientIn } from "../support/client.ts";
 import { dnsServer } from "../support/dns-server.ts";
 import { clusterDns, LAB_COMMANDS, type Lab, labFor } from "../support/lab.ts";
-import { accept, code, only } from "../support/names.ts";
+import { accept, code, enforcing } from "../support/names.ts";
 import { need } from "../support/need.ts";
 import { serve } from "../support/servers.ts";
 
@@ -83,8 +83,8 @@ test("ever-new names of one pod: memory is bounded, and other pods keep and lear
   await counting.line((line) => line === "ready");
   await lab.service({ address: "10.96.0.11", port: 53, target: known, targetPort: 5300, protocols: ["udp"] });
   lab.setResolvers([dns.v4, "10.96.0.11"]);
-  putPolicy(lab, "noisy.yaml", only("noisy", accept(["*.example.com"], 443)));
-  putPolicy(lab, "quiet.yaml", only("quiet", accept(["*.example.org"], 443)));
+  putPolicy(lab, "noisy.yaml", enforcing("noisy", accept(["*.example.com"], 443)));
+  putPolicy(lab, "quiet.yaml", enforcing("quiet", accept(["*.example.org"], 443)));
   const agent = await startAgent(lab, { args: ["--max-bindings", String(LIMIT)] });
   const quiet = await clientIn(lab, "quiet");
   await quiet.resolve({ name: "known.example.org", server: dns.v4 });
@@ -126,7 +126,7 @@ test("an address with hundreds of names: the latest one asked for counts", async
   const dnsPod = lab.pods.find(({ name }) => name === dns.pod)?.v4 as string;
   await lab.script(dns.pod, COUNTING, [String(dns.port), shared, dnsPod]).line((line) => line === "ready");
   // A bucket, a tenant, a shard: names of a wildcard, all of one front end; and a database that happens to live there.
-  putPolicy(lab, "client.yaml", only("client", accept(["*.example.com"], 443), accept(["db.example.org"], 5432)));
+  putPolicy(lab, "client.yaml", enforcing("client", accept(["*.example.com"], 443), accept(["db.example.org"], 5432)));
   const agent = await startAgent(lab);
   const client = await clientIn(lab, "client");
   await flood(lab, "client", dns.v4, "example.com", 300, "bucket");
