@@ -3,17 +3,18 @@ import { putPolicy, startAgent, type TestAgent } from "../test/support/agent.ts"
 import { manyPods, usageOf, withEntries } from "./support/pods.ts";
 import { load } from "./support/load.ts";
 import { benchNode, POLICY, RESPONDER } from "./support/node.ts";
-import { median, report } from "./support/report.ts";
+import { report } from "./support/report.ts";
 import type { Lab } from "../src/cli/lab-types.ts";
 
 const WORKLOAD =
   "250 guarded pods, each of which resolves 400 names of its own: 100 000 bindings and as many decisions in the kernel, all learned from real replies. Resident memory " +
-  "(VmRSS, both threads) after that, and of an agent that was started anew and has read them back from the kernel; CPU time of four times 15 s without a packet, with few bindings and with all " +
-  "(about every six minutes all of them are compared with the kernel, which takes most of a second: 0.25 % of the time, and 5 % of one window)";
+  "(VmRSS, both threads) after that, and of an agent that was started anew and has read them back from the kernel; CPU time without a packet, with few bindings for 60 s and with all for 315 s: " +
+  "all of them are compared with the kernel every five minutes, which takes most of a second, so that is one whole turn of everything that the agent does by itself";
 const PODS = 250;
 const NAMES_EACH = 400;
 const IDLE_MS = 15_000;
-const WINDOWS = 4;
+const FEW_WINDOWS = 4;
+const WINDOWS = 21;
 /** What a start itself costs is not idleness. */
 const SETTLE_MS = 15_000;
 
@@ -31,6 +32,8 @@ async function idle(agent: TestAgent, windows: number): Promise<{ percent: numbe
   }
   return { percent, residentMb };
 }
+
+const mean = (list: readonly number[]): number => list.reduce((sum, one) => sum + one, 0) / list.length;
 
 async function bindings(agent: TestAgent): Promise<number> {
   return (await agent.status()).pods.reduce((sum, pod) => sum + (pod.bindings ?? 0), 0);
@@ -53,7 +56,7 @@ try {
   putPolicy(lab, "bench.yaml", POLICY);
   const first = await start(lab);
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
-  const few = await idle(first, 2);
+  const few = await idle(first, FEW_WINDOWS);
   const taught = await load(lab, "client", "teach", RESPONDER, PODS, NAMES_EACH, 0);
   const learned = await bindings(first);
   const many = await idle(first, WINDOWS);
@@ -74,9 +77,9 @@ try {
     { what: "bindings after a restart", value: restored, unit: "", target: { least: learned } },
     { what: "resident after a restart", value: Math.max(...again.residentMb), unit: "MB", target: { most: 120 } },
     { what: "restart until every pod is guarded", value: restartMs, unit: "ms" },
-    { what: "CPU when idle, few bindings", value: median(few.percent), unit: "%", target: { most: 1 } },
-    { what: "CPU when idle, with all, median window", value: median(many.percent), unit: "%", target: { most: 1 } },
-    { what: "CPU when idle, with all, busiest window", value: Math.max(...many.percent), unit: "%" },
+    { what: "CPU when idle, few bindings", value: mean(few.percent), unit: "%", target: { most: 1 } },
+    { what: "CPU when idle, with all", value: mean(many.percent), unit: "%", target: { most: 1 } },
+    { what: "CPU when idle, with all, busiest 15 s", value: Math.max(...many.percent), unit: "%" },
   ]);
 } finally {
   await node.close();
