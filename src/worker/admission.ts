@@ -106,6 +106,7 @@ function admitOne(
   if (decision.kernel === "deny") {
     counters.upcallsDenied++;
     if (cacheable) pod.rememberDenial(destination, portKey, now);
+    if (protocol !== Protocol.TCP && !pod.unreachables.take(nowMs)) answer.verdict = NfVerdict.drop;
   } else {
     counters.upcallsAllowed++;
     if (decision.kernel === "inspect" || decision.kernel === "watch") pod.asked.begin(packet);

@@ -37,6 +37,14 @@ const STREAM_LIMITS: TcpLimits = { ...TCP_LIMITS, connections: 512, octets: 512 
 export const DECISION_SECONDS = 60;
 export const DENIAL_SECONDS = 5;
 
+/**
+ * Denied connections answered by ICMP; further ones are dropped. Linux answers 6 at once and then one a second to an address
+ * (`net.ipv4.icmp_ratelimit`; RFC 1812 4.3.2.8, RFC 4443 2.4 f), but finds that out only when it has routed the packet: a
+ * quarter of what a flood costs this thread.
+ */
+const UNREACHABLES_PER_SECOND = 100;
+const UNREACHABLES_BURST = 100;
+
 /** Seconds that the kernel's decisions for an address must still last for, so that a reply need not wait for longer ones. */
 const OUTLAST_SECONDS = 2;
 
@@ -63,6 +71,8 @@ export class GuardedPod {
   private readonly denials = new Decisions(DENIALS_MAX);
   readonly upcalls: TokenBucket;
   readonly events: TokenBucket;
+  /** Denied connections whose sender is told so by ICMP. */
+  readonly unreachables = new TokenBucket(UNREACHABLES_PER_SECOND, UNREACHABLES_BURST);
   readonly canaries = new TokenBucket(CANARIES_PER_SECOND, CANARIES_BURST);
   /** What is left of the pod's share of the packet thread, in milliseconds. */
   readonly work = new TokenBucket(WORK_PER_SECOND_MS, WORK_BURST_MS);

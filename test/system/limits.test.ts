@@ -23,6 +23,35 @@ for i in range(int(sys.argv[2])):
     if i % 50 == 49: time.sleep(0.005)
 `;
 
+/** UDP to `argv` = first and count of ports, none of which anybody allows; prints how many of them an ICMP error came back for. */
+const REFUSED = `
+import select, socket, struct, sys, time
+IP_RECVERR, MSG_ERRQUEUE = 11, 0x2000
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+s.setblocking(False)
+ports = set()
+def read():
+    while True:
+        try: ports.add(s.recvmsg(512, 512, MSG_ERRQUEUE)[3][1])
+        except BlockingIOError: return
+for i in range(int(sys.argv[2])):
+    while True:
+        try:
+            s.sendto(b"x", ("198.51.100.10", int(sys.argv[1]) + i))
+            break
+        except ConnectionRefusedError: read()
+        except OSError as e:
+            if e.errno not in (11, 113): raise
+            read()
+    read()
+until = time.time() + 0.5
+while time.time() < until:
+    select.select([], [], [s], 0.05)
+    read()
+print(len(ports))
+`;
+
 async function flood(it: Shop, count: number): Promise<void> {
   await it.lab.run("checkout", ["python3", it.lab.file("flood.py", FLOOD), String(count)], { timeoutMs: 20_000 });
 }
@@ -57,6 +86,30 @@ test("one pod's flood of new connections is limited and named; another pod does 
   assert.ok((counters["upcallsLimited"] as number) > 10_000, `${counters["upcallsLimited"]} were limited`);
   assert.ok(it.agent.events().length - from < 1000, "events are bounded too");
   assert.ok(!it.agent.events().some((e) => e.why === "upcall-limit" && e.pod?.name === "cart"));
+});
+
+test("denied datagrams are answered with ICMP up to a bound, and dropped beyond it: each is denied", async (t) => {
+  if (!need(t, { ...SHOP_NEEDS, commands: [...SHOP_NEEDS.commands, "python3"] })) return;
+  const it = await shop(t, { pods: PODS, policies: { checkout: CHECKOUT }, args: ["--upcalls", "10000"] });
+  // The kernel's own bound is far lower.
+  await it.lab.run("node", [
+    "sysctl",
+    "-q",
+    "net.ipv4.icmp_ratelimit=0",
+    "net.ipv4.icmp_msgs_per_sec=100000",
+    "net.ipv4.icmp_msgs_burst=10000",
+  ]);
+  const script = it.lab.file("refused.py", REFUSED);
+  const denied = async (): Promise<number> => (await it.agent.status()).counters["upcallsDenied"] as number;
+  const refused = async (from: number, count: number): Promise<number> =>
+    Number(await it.lab.run("checkout", ["python3", script, String(from), String(count)]));
+  assert.equal(await refused(20_000, 50), 50, "all of a few");
+  const before = await denied();
+  const from = performance.now();
+  const answered = await refused(21_000, 2000);
+  const most = 100 + (performance.now() - from) / 10;
+  assert.ok(answered >= 50 && answered <= most, `${answered} of 2000 were answered`);
+  assert.equal((await denied()) - before, 2000, "each was judged, and denied");
 });
 
 test("full queues: new connections are dropped and counted, DNS replies pass unlearned; afterwards all is well", async (t) => {
