@@ -14,6 +14,11 @@ const FAMILIES = [4, 6] as const;
 /** Elements of the sets that grow with traffic. The kernel says "full" beyond; then the answer is an upcall. */
 const LEARNED_MAX = 524_288;
 const DENIALS_MAX = 65_536;
+/**
+ * Buckets (8 bytes each) of the sets that grow with traffic: enough for 100 000 elements. A set that grows beyond its own
+ * waits for all processors (synchronize_rcu in ip_set_hash_gen.h: 20 ms and more) while this thread and every packet wait for it.
+ */
+export const BUCKETS = 65_536;
 const DENY_PAUSE_MS = 1000;
 const RESOLVER_PROTOCOLS = [Protocol.TCP, Protocol.UDP];
 /** Elements that are sent before more are collected: far below what a batch holds, so that no withdrawal is lost. */
@@ -21,16 +26,17 @@ const COMMIT_AT = 4096;
 
 function specs(of: Family): SetSpec[] {
   const name = (role: Parameters<typeof setName>[0]): string => setName(role, of);
+  const grows = { type: "hash:ip,port,ip", family: of, timeout: 0, hashSize: BUCKETS } as const;
   return [
     { name: name("src"), type: "hash:net,iface", family: of, skbinfo: true },
     { name: name("resolver"), type: "hash:ip,port", family: of },
     { name: name("guard"), type: "hash:ip", family: of, skbinfo: true },
     { name: name("enforce"), type: "hash:ip", family: of },
     { name: name("query"), type: "hash:ip", family: of },
-    { name: name("allow"), type: "hash:ip,port,ip", family: of, timeout: 0, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
+    { ...grows, name: name("allow"), counters: true, skbinfo: true, maxElements: LEARNED_MAX },
     { name: name("net"), type: "hash:ip,port,net", family: of, counters: true, skbinfo: true, maxElements: LEARNED_MAX },
-    { name: name("deny"), type: "hash:ip,port,ip", family: of, timeout: 0, maxElements: DENIALS_MAX },
-    { name: name("name"), type: "hash:ip,port,ip", family: of, timeout: 0, comment: true, maxElements: LEARNED_MAX },
+    { ...grows, name: name("deny"), maxElements: DENIALS_MAX },
+    { ...grows, name: name("name"), comment: true, maxElements: LEARNED_MAX },
   ];
 }
 

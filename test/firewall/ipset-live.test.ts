@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { addon } from "../../src/base/addon.ts";
 import { cidrText, type Ip, ipText, parseIp } from "../../src/base/address.ts";
 import { type DumpedElement, type Element, Ipset, IpsetBatch, IpsetDump, type SetHeader, type SetSpec } from "../../src/firewall/ipset.ts";
+import { BUCKETS } from "../../src/worker/kernel.ts";
 import { insideNamespace, run } from "./netns.ts";
 
 const ip = (text: string): Ip => parseIp(text) as Ip;
@@ -191,6 +192,24 @@ if (insideNamespace(import.meta.url, ["ipset", "ip"])) {
       destroyAll();
     });
   }
+
+  test("100 000 elements fit into the sets that grow with traffic, without a wait of the kernel's for larger ones", () => {
+    const buckets = (name: string): number | undefined =>
+      (ipset.list() as readonly SetHeader[]).find((header) => header.name === name)?.hashSize;
+    const grows = { type: "hash:ip,port,ip", family: 4, timeout: 0, maxElements: 524_288 } as const;
+    assert.equal(ipset.create({ ...grows, name: "large", hashSize: BUCKETS }), undefined);
+    assert.equal(ipset.create({ ...grows, name: "usual" }), undefined);
+    for (let i = 0; i < 100_000; i++) {
+      const address = String.fromCharCode(198, 18 + (i >> 16), (i >> 8) & 255, i & 255) as Ip;
+      const element = { address, protocol: 6, port: 443, address2: ip("10.9.9.9"), timeout: 500 };
+      batch.add("large", element);
+      if (i < 20_000) batch.add("usual", element);
+      if (i % 2000 === 1999) assert.equal(batch.commit(socket).failures[0], undefined);
+    }
+    assert.equal(buckets("large"), BUCKETS);
+    assert.ok((buckets("usual") as number) > 1024, "one as the kernel makes it grows");
+    destroyAll();
+  });
 
   test("a full set is said to be full, and what was in it is refreshed all the same", () => {
     assert.equal(ipset.create({ name: "small", type: "hash:ip", family: 4, maxElements: 300, timeout: 0 }), undefined);
