@@ -25,7 +25,7 @@ for i in range(int(sys.argv[2])):
 
 /** UDP to `argv` = first and count of ports, none of which anybody allows; prints how many of them an ICMP error came back for. */
 const REFUSED = `
-import select, socket, struct, sys, time
+import select, socket, sys, time
 IP_RECVERR, MSG_ERRQUEUE = 11, 0x2000
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
