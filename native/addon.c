@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -1006,6 +1007,33 @@ static napi_value queue_close(napi_env env, napi_callback_info info) {
     return NULL;
 }
 
+/* ---- threads ---- */
+
+/* struct sched_attr of linux/sched/types.h, first version; glibc 2.41 has one too. */
+struct thread_attributes {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+};
+
+static napi_value set_slice(napi_env env, napi_callback_info info) {
+    napi_value arguments[2];
+    size_t count = 2;
+    uint32_t thread, nanoseconds;
+    struct thread_attributes attributes = {0};
+    if (!check(env, napi_get_cb_info(env, info, &count, arguments, NULL, NULL)) ||
+        !to_u32(env, arguments[0], "thread", 1, INT32_MAX, &thread) ||
+        !to_u32(env, arguments[1], "nanoseconds", 0, UINT32_MAX, &nanoseconds))
+        return NULL;
+    if (syscall(SYS_sched_getattr, thread, &attributes, sizeof attributes, 0) < 0) return throw_errno(env, errno, "sched_getattr");
+    attributes.size = sizeof attributes;
+    attributes.runtime = nanoseconds;
+    if (syscall(SYS_sched_setattr, thread, &attributes, 0) < 0) return throw_errno(env, errno, "sched_setattr");
+    return NULL;
+}
+
 /* ---- module ---- */
 
 static bool export_class(napi_env env, napi_value exports, const char *name, napi_callback constructor, size_t count,
@@ -1055,5 +1083,7 @@ NAPI_MODULE_INIT() {
         !export_class(env, exports, "PacketQueue", queue_new, 6, queue) ||
         !export_class(env, exports, "RawSender", raw_new, 3, raw))
         return NULL;
+    const napi_property_descriptor threads[] = {{.utf8name = "setSlice", .method = set_slice, .attributes = napi_enumerable}};
+    if (!check(env, napi_define_properties(env, exports, 1, threads))) return NULL;
     return exports;
 }

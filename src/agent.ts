@@ -9,6 +9,7 @@ import type { Ip } from "./base/address.ts";
 import { addon } from "./base/addon.ts";
 import { collect, heapTrimmer } from "./base/collect.ts";
 import { Fault, messageOf } from "./base/fault.ts";
+import { giveWay } from "./base/hurry.ts";
 import { announcer } from "./control/announce.ts";
 import { bootId } from "./control/kept.ts";
 import { Enforcement } from "./control/enforcement.ts";
@@ -93,6 +94,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // Whether this node can enforce at all, and nobody else does, is known before anything is touched.
   await refuseSecond(options.socket);
   const native = addon();
+  giveWay(native);
   await refuseTakenQueues(options.queueBase);
   const marksInUse = marks(options.markMask);
   const iptables = await openIptables(options.iptables);

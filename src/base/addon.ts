@@ -15,6 +15,11 @@ export interface Addon {
   readonly RawSender: new () => RawSender;
   readonly BpfMap: new (options: BpfMapOptions | Pinned) => BpfMap;
   readonly BpfProgram: new (options: BpfProgramOptions | Pinned) => BpfProgram;
+  /**
+   * The slice of time that a thread asks for, nanoseconds (sched_setattr(2) sched_runtime of SCHED_OTHER, 0.1 to 100 ms; 0: the
+   * kernel's own). Its nice value stays. Kernels before 6.12 take it and do nothing. Throws ESRCH, EPERM, ...
+   */
+  setSlice(thread: number, nanoseconds: number): void;
 }
 
 /** `protocol` of a NetlinkSocket (linux/netlink.h). Links, routes and neighbours; ipset, conntrack and nf_tables (the default). */

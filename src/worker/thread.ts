@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { addon, type Addon, NfVerdict, type PacketQueue, type QueueStats, type RawSender } from "../base/addon.ts";
 import { Fault, messageOf } from "../base/fault.ts";
+import { hurry } from "../base/hurry.ts";
 import { marks } from "../firewall/marks.ts";
 import { QueueOffset } from "../firewall/rules.ts";
 import type { EventDraft } from "../model/event.ts";
@@ -12,7 +13,6 @@ import { type Context, newCounters, sayHeldBack } from "./context.ts";
 import { Desired } from "./desired.ts";
 import { explain, type Explained, type WhatIf } from "./explain.ts";
 import { KnownHellos } from "./hellos.ts";
-import { hurry } from "./hurry.ts";
 import { Inspection } from "./inspection.ts";
 import { Kernel } from "./kernel.ts";
 import { Live } from "./live.ts";
@@ -64,7 +64,7 @@ function flushCanaries(): void {
 }
 
 function start(native: Addon): void {
-  hurry();
+  hurry(native);
   const socket = new native.NetlinkSocket({ receiveBuffer: SOCKET_BYTES });
   const sender = new native.RawSender();
   const kernel = new Kernel(socket, marks(options.markMask));
