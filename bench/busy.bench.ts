@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Fault } from "../src/base/fault.ts";
 import type { Lab } from "../src/cli/lab-types.ts";
+import { until } from "../test/support/lab.ts";
 import { load } from "./support/load.ts";
 import { RESPONDER, withPair } from "./support/node.ts";
 import { median, report } from "./support/report.ts";
@@ -17,37 +18,38 @@ const NAMES = 400;
 /** What may be requested, in thousandths of a core; the first is the chart's (values.yaml). */
 const REQUESTS = [250, 50, 1000];
 
-const UNIFIED = "/sys/fs/cgroup/cgroup.controllers";
+/** cgroup v2, or the cpu controller of v1. */
+const UNIFIED = existsSync("/sys/fs/cgroup/cgroup.controllers");
+const TOP = join("/sys/fs/cgroup", UNIFIED ? "" : "cpu");
 
 /** A cgroup with the CPU share that the kubelet gives to a request, thousandths of a core. */
 class CpuGroup {
   private readonly path: string;
+  private readonly share: string;
 
   constructor(name: string) {
-    if (!existsSync(UNIFIED) && !existsSync("/sys/fs/cgroup/cpu"))
-      throw new Fault("bench-cgroup", "there is no cgroup with a CPU share here", "mount the cpu controller (cgroup v1 or v2)");
-    this.path = join(existsSync(UNIFIED) ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu", name);
-    mkdirSync(this.path, { recursive: true });
+    this.path = join(TOP, name);
+    this.share = join(this.path, UNIFIED ? "cpu.weight" : "cpu.shares");
+    if (existsSync(TOP)) mkdirSync(this.path, { recursive: true });
+    if (!existsSync(this.share))
+      throw new Fault("bench-cgroup", `there is no cgroup with a CPU share in ${TOP}`, "mount the cpu controller (v1), or enable it (v2)");
   }
 
   request(milli: number): void {
     const shares = Math.max(2, Math.floor((milli * 1024) / 1000));
-    if (existsSync(UNIFIED)) writeFileSync(join(this.path, "cpu.weight"), String(1 + Math.floor(((shares - 2) * 9999) / 262_142)));
-    else writeFileSync(join(this.path, "cpu.shares"), String(shares));
+    writeFileSync(this.share, String(UNIFIED ? 1 + Math.floor(((shares - 2) * 9999) / 262_142) : shares));
   }
 
   add(pid: number): void {
     writeFileSync(join(this.path, "cgroup.procs"), String(pid));
   }
 
+  /** When its last process has ended. */
   async remove(): Promise<void> {
-    for (let left = 50; left > 0; left--) {
-      try {
-        return rmdirSync(this.path);
-      } catch {
-        await sleep(100); // until its processes have ended
-      }
-    }
+    await until(`${this.path} is empty`, () => {
+      rmdirSync(this.path);
+      return true;
+    });
   }
 }
 
@@ -85,8 +87,7 @@ await withPair(async ({ plain, guarded, agent }) => {
   } finally {
     for (const burner of burners) burner.kill("SIGKILL");
     await pods.remove();
-    // The agent is still there: back to where it was.
-    writeFileSync(existsSync(UNIFIED) ? "/sys/fs/cgroup/cgroup.procs" : "/sys/fs/cgroup/cpu/cgroup.procs", String(agent.child.pid));
+    writeFileSync(join(TOP, "cgroup.procs"), String(agent.child.pid)); // still there: back to where it was
     await own.remove();
   }
 });

@@ -12,9 +12,11 @@ const LONG_SLICE = 100_000_000;
 
 /** This thread carries packets. Node has no priorities of threads; Linux has them by thread id (setpriority(2)). */
 export function hurry(native: Addon): void {
-  const thread = Number(basename(readlinkSync("/proc/thread-self")));
-  allowed(() => native.setSlice(thread, 0)); // a new thread has its creator's
-  allowed(() => setPriority(thread, NICE));
+  allowed(() => {
+    const thread = Number(basename(readlinkSync("/proc/thread-self")));
+    allowed(() => native.setSlice(thread, 0)); // a new thread has its creator's
+    allowed(() => setPriority(thread, NICE));
+  });
   allowed(hurrySession);
 }
 
@@ -33,7 +35,7 @@ function allowed(change: () => void): void {
   try {
     change();
   } catch {
-    // not permitted, or the thread has ended
+    // not permitted, no /proc, or the thread has ended
   }
 }
 
