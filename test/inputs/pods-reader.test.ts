@@ -188,7 +188,7 @@ test("property: after any edits the same as the whole parse", () => {
         }
       },
     ),
-    { numRuns: 800 },
+    { numRuns: 1200 },
   );
   assert.ok(whole > 100, `only ${whole} of the edited files were without problems`);
 });
